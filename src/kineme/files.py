@@ -1,0 +1,127 @@
+"""Writing files so that a full disk, kill -9 or a signal never harms what was there.
+
+Promises: a file with a final name is complete or absent. Bytes go to a sibling
+temporary file (same filesystem), are fsynced, then renamed over the target.
+Leaves out: reading, and names of result files (engine/results.py).
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from kineme.errors import ResourceError
+
+_TEMPORARY = re.compile(r"^\..+\.tmp-(\d+)-[0-9a-f]{8}$")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Yield a binary file that becomes `path` when the block ends without an exception.
+
+    Raises ResourceError when the disk is full or the folder cannot be written; then
+    an existing file at `path` is as it was and no temporary file is left.
+    """
+    target = Path(path)
+    temporary = target.parent / f".{target.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    with write_errors_named(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+            _sync_folder(target.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` to `path` as UTF-8, all or nothing."""
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as strict, indented JSON (NaN and infinities are refused)."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_line(path: str | os.PathLike[str], line: str) -> None:
+    """Append one whole line with a single write, so that readers see lines or nothing."""
+    with write_errors_named(Path(path)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, (line + "\n").encode("utf-8"))
+        finally:
+            os.close(descriptor)
+
+
+def sweep_temporaries(folder: str | os.PathLike[str]) -> int:
+    """Delete temporary files that a killed process left in `folder`; return how many."""
+    swept = 0
+    for entry in Path(folder).iterdir() if Path(folder).is_dir() else ():
+        match = _TEMPORARY.match(entry.name)
+        if match and not _is_alive(int(match.group(1))):
+            entry.unlink(missing_ok=True)
+            swept += 1
+    return swept
+
+
+@contextlib.contextmanager
+def write_errors_named(target: Path) -> Iterator[None]:
+    """Turn what the operating system says about a failed write into a ResourceError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            free = shutil.disk_usage(_existing_parent(target)).free
+            raise ResourceError(
+                str(target), "enough disk space to write it", f"{free:,} bytes free",
+                "Free space or set another results_dir; what was there is intact.",
+            ) from error
+        if error.errno in _NOT_WRITABLE or isinstance(error, NotADirectoryError):
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise ResourceError(
+                str(target), "a folder that can be written", reason, "Set another results_dir."
+            ) from error
+        raise
+
+
+def _existing_parent(path: Path) -> Path:
+    for parent in path.absolute().parents:
+        if parent.is_dir():
+            return parent
+    return Path("/")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network filesystems cannot sync a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
