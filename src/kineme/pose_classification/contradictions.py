@@ -1,0 +1,93 @@
+"""Settings of a pose classification spec that contradict each other.
+
+Promises: both keys and both values are named. Each block is judged by its own action.
+Leaves out: bounds of single fields (spec.py) and what the data say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kineme.spec import sections
+from kineme.spec.sections import Finding
+
+if TYPE_CHECKING:
+    from kineme.pose_classification.spec import Dataset, DatasetConvert, PoseSpec
+
+
+def dataset_findings(dataset: Dataset, user: frozenset[str]) -> Iterator[Finding]:
+    label_map = dataset.label_map
+    if label_map:
+        ids = sorted(label_map.values())
+        if ids != list(range(len(ids))):
+            problem = "repeated" if len(set(ids)) < len(ids) else "with gaps"
+            yield Finding(
+                ("dataset.label_map",),
+                f"ids 0 to {len(ids) - 1}, each once",
+                f"ids {str(ids)[:80]} ({problem})",
+                "Number the classes from 0.",
+            )
+        if "dataset.num_classes" in user and dataset.num_classes != len(label_map):
+            yield Finding(
+                ("dataset.num_classes", "dataset.label_map"),
+                f"{len(label_map)}, the number of classes in dataset.label_map",
+                str(dataset.num_classes),
+                "Leave num_classes out; it follows from label_map.",
+            )
+    if dataset.window_size == 0:
+        yield Finding(("dataset.window_size",), "-1 (all frames) or at least 1", "0")
+    if dataset.random_choose and dataset.window_size < 0:
+        yield Finding(
+            ("dataset.window_size", "dataset.random_choose"),
+            "at least 1, as dataset.random_choose is true",
+            str(dataset.window_size),
+            "Set the number of frames to choose, or random_choose: false.",
+        )
+    low, high = dataset.augmentation.scale
+    if low > high:
+        received = repr(dataset.augmentation.scale)
+        yield Finding(("dataset.augmentation.scale",), "[lowest, highest]", received)
+
+
+def train_findings(spec: PoseSpec) -> Iterator[Finding]:
+    train = spec.train
+    yield from sections.device_findings(train, "train")
+    yield from sections.train_findings(train)
+    if 0 < train.num_epochs <= train.optim.warmup_epochs:
+        yield Finding(
+            ("train.optim.warmup_epochs", "train.num_epochs"),
+            f"less than train.num_epochs, which is {train.num_epochs}",
+            str(train.optim.warmup_epochs),
+        )
+    weights, label_map = train.class_weights, spec.dataset.label_map
+    if isinstance(weights, list) and label_map and len(weights) != len(label_map):
+        yield Finding(
+            ("train.class_weights", "dataset.label_map"),
+            f"{len(label_map)} weights, one per class of dataset.label_map",
+            f"{len(weights)}",
+        )
+
+
+def convert_findings(convert: DatasetConvert) -> Iterator[Finding]:
+    length = convert.sequence_length
+    if length > convert.sequence_length_max:
+        yield Finding(
+            ("dataset_convert.sequence_length", "dataset_convert.sequence_length_max"),
+            f"at most sequence_length_max, which is {convert.sequence_length_max}",
+            str(length),
+        )
+    if convert.sequence_length_min > length:
+        yield Finding(
+            ("dataset_convert.sequence_length_min", "dataset_convert.sequence_length"),
+            f"at most sequence_length, which is {length}",
+            str(convert.sequence_length_min),
+            "Every window would be dropped.",
+        )
+    if int(length * convert.sequence_overlap) == 0:
+        yield Finding(
+            ("dataset_convert.sequence_overlap", "dataset_convert.sequence_length"),
+            f"at least 1 / sequence_length = {1 / length:g}",
+            str(convert.sequence_overlap),
+            "It is the step between windows, as a share of sequence_length.",
+        )

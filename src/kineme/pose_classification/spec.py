@@ -1,0 +1,381 @@
+"""Every field of a pose classification spec, with the checks that span several fields.
+
+Promises: TAO's names, defaults and bounds; our own fields default to TAO's behaviour;
+quirks of upstream that hurt are errors or notes here (each has a test).
+Leaves out: what the files hold. A folder where a file is meant is resolved with the data.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kineme.pose_classification import contradictions
+from kineme.spec import sections
+from kineme.spec.fields import Section, block, setting
+from kineme.spec.sections import Derived, Finding, Spec, run_folder
+
+LAYOUT_NAMES = (
+    "nvidia",
+    "openpose",
+    "human3.6m",
+    "ntu-rgb+d",
+    "ntu_edge",
+    "coco",
+    "mediapipe-33",
+    "kinect-20",
+    "body-25",
+    "sbu-15",
+    "halpe-26",
+)
+FORMATS = ("deepstream", "nw_ucla", "sbu", "ntu", "openpose", "coco", "mediapipe", "pyskl")
+OPTIMIZERS = ("SGD", "Adam", "Adamax")
+
+# `recipe: modern`: how ST-GCN is trained well today (values beneath the user's).
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    "modern": {
+        "dataset.sampling": "uniform",
+        "dataset.num_frames": 64,
+        "dataset.normalize": "center",
+        "train.optim.lr_scheduler": "cosine",
+        "train.optim.weight_decay": 5e-4,
+        "evaluate.num_clips": 10,
+        "inference.num_clips": 10,
+    },
+}
+
+ALIASES: Mapping[str, str] = {
+    "num_classes": "dataset.num_classes",
+    "graph_layout": "model.graph_layout",
+    "num_epochs": "train.num_epochs",
+    "batch_size": "dataset.batch_size",
+    "learning_rate": "train.optim.lr",
+    "evaluate_batch_size": "evaluate.batch_size",
+    "inference_batch_size": "inference.batch_size",
+    "num_gpus": "train.num_gpus",
+    "num_workers": "dataset.num_workers",
+    "resume_checkpoint": "train.resume_training_checkpoint_path",
+    "pretrained_model": "model.pretrained_model_path",
+    "export_onnx": "export.onnx_file",
+    "inference_output_file": "inference.output_file",
+}
+
+
+class Model(Section):
+    """The network and its skeleton."""
+
+    model_type: str = setting("ST-GCN", "architecture", choices=("ST-GCN",))
+    pretrained_model_path: str | None = setting(None, "weights to start from (TAO, public, ours)")
+    input_channels: int = setting(3, "values per joint: x, y, z or confidence", ge=1)
+    dropout: float = setting(0.5, "share of activations dropped", ge=0, le=1, automl=True)
+    graph_layout: str = setting("nvidia", "skeleton of the data", choices=LAYOUT_NAMES)
+    graph_strategy: str = setting(
+        "spatial", "how neighbours are partitioned", choices=("uniform", "distance", "spatial")
+    )
+    edge_importance_weighting: bool = setting(True, "learn a weight for every edge")
+    layout_file: str | None = setting(
+        None, "YAML with a layout of your own, in place of graph_layout", ours=True
+    )
+
+
+class Files(Section):
+    """One data set."""
+
+    data_path: str | None = setting(
+        None,
+        "skeletons: .npy (N, C, T, V, M), a shard store, or a folder with *_data.npy",
+        example="data/train_data.npy",
+    )
+    label_path: str | None = setting(
+        None,
+        "labels: .pkl, .json or .csv; may be left out when data_path is a folder",
+        example="data/train_label.pkl",
+    )
+
+
+class Augmentation(Section):
+    """Random changes of training samples; all off by default."""
+
+    view_rotation_degrees: float = setting(
+        0.0, "largest rotation about each axis", ge=0, le=180, ours=True
+    )
+    scale: list[float] = setting(
+        [1.0, 1.0], "lowest and highest size factor", gt=0, length=2, ours=True
+    )
+    flip_prob: float = setting(
+        0.0, "chance to mirror and swap left and right", ge=0, le=1, ours=True
+    )
+    joint_dropout_prob: float = setting(
+        0.0, "chance that a joint goes missing", ge=0, le=1, ours=True
+    )
+    limb_dropout_prob: float = setting(
+        0.0, "chance that an arm or leg goes missing", ge=0, le=1, ours=True
+    )
+    time_dropout_prob: float = setting(
+        0.0, "chance that a stretch of frames goes missing", ge=0, le=1, ours=True
+    )
+    jitter_std: float = setting(
+        0.0, "standard deviation of noise on each coordinate", ge=0, ours=True
+    )
+
+
+class Dataset(Section):
+    """The data and how it is fed."""
+
+    train_dataset: Files = block(Files, "training data")
+    val_dataset: Files = block(Files, "validation data")
+    num_classes: int = setting(6, "number of classes; follows from label_map when left out", ge=1)
+    label_map: dict[str, int] | None = setting(
+        None, "class name to id, ids 0 to n - 1; null: as the data or the checkpoint says", ge=0
+    )
+    random_choose: bool = setting(False, "train on a random window of window_size frames")
+    random_move: bool = setting(False, "drift of rotation, scale and place along a sample")
+    window_size: int = setting(-1, "frames per sample; -1: all", ge=-1, automl=True)
+    batch_size: int = setting(16, "samples per step, in every action", ge=1)
+    num_workers: int = setting(1, "processes that read data; 0: none", ge=0, le=1024)
+    sampling: str = setting(
+        "none",
+        "uniform: num_frames spread over the whole sequence, each drawn from its segment",
+        choices=("none", "uniform"),
+        ours=True,
+    )
+    num_frames: int = setting(64, "frames that uniform sampling takes", ge=1, ours=True)
+    normalize: str = setting(
+        "none",
+        "center: the centre joint of the first frame is the origin; center_minmax: then each axis "
+        "to [-1, 1]; center_align: rotated, shoulders (or hips) along x and spine upright",
+        choices=("none", "center", "center_minmax", "center_align"),
+        ours=True,
+    )
+    num_persons: int | None = setting(
+        None, "people per sample, those that move most; null: as in the data", ge=1, ours=True
+    )
+    nan_policy: str = setting(
+        "error",
+        "samples with NaN or infinity: refuse, make them missing (zero), or drop them",
+        choices=("error", "zero", "drop"),
+        ours=True,
+    )
+    fail_on_leakage: bool = setting(
+        False, "refuse samples that are in both training and validation data", ours=True
+    )
+    repeats: int = setting(1, "times that an epoch sees the training data", ge=1, ours=True)
+    augmentation: Augmentation = block(Augmentation, "augmentation")
+
+
+class Optim(Section):
+    """Optimizer and learning rate."""
+
+    optimizer_type: str = setting(
+        "torch.optim.SGD",
+        "optimizer",
+        choices=tuple(f"{prefix}{name}" for prefix in ("torch.optim.", "") for name in OPTIMIZERS),
+    )
+    lr: float = setting(0.1, "learning rate", ge=0, automl=True)
+    momentum: float = setting(0.9, "momentum of SGD", ge=0, automl=True)
+    nesterov: bool = setting(True, "Nesterov momentum")
+    weight_decay: float = setting(1e-4, "weight decay", ge=0, automl=True)
+    lr_scheduler: str = setting(
+        "MultiStep",
+        "how the rate falls: at lr_steps, when lr_monitor stalls, along a cosine",
+        choices=("MultiStep", "AutoReduce", "cosine"),
+    )
+    lr_monitor: str = setting(
+        "val_loss", "what AutoReduce watches", choices=("val_loss", "train_loss")
+    )
+    patience: int = setting(1, "stalled epochs that AutoReduce bears", ge=1, automl=True)
+    min_lr: float = setting(1e-4, "lowest rate of AutoReduce", ge=0)
+    lr_steps: list[int] = setting([10, 60], "epochs at which MultiStep lowers the rate", ge=0)
+    lr_decay: float = setting(0.1, "factor of each fall", ge=0, automl=True)
+    warmup_epochs: int = setting(0, "epochs of linear rise to lr", ge=0, ours=True)
+
+
+class Train(sections.Train):
+    """Training."""
+
+    optim: Optim = block(Optim, "optimizer and learning rate")
+    grad_clip: float = setting(0.0, "largest norm of the gradient; 0: off", ge=0, automl=True)
+
+
+class Evaluate(sections.Predict):
+    """Evaluation."""
+
+    test_dataset: Files = block(Files, "test data")
+    num_clips: int = setting(1, "samplings averaged per sample", ge=1, ours=True)
+    occlusion: bool = setting(False, "also measure accuracy with joints missing", ours=True)
+
+
+class Inference(sections.Predict):
+    """Prediction."""
+
+    test_dataset: Files = block(Files, "data to classify")
+    output_file: str | None = setting(
+        None, "one class name per line; null: results.txt in the folder of this action"
+    )
+    num_clips: int = setting(1, "samplings averaged per sample", ge=1, ours=True)
+    top_k: int = setting(5, "classes reported per sample", ge=1, ours=True)
+
+
+class Export(Section):
+    """Export to ONNX."""
+
+    checkpoint: str | None = setting(
+        None, "trained model", example="results/train/pc_model_latest.pth"
+    )
+    onnx_file: str | None = setting(
+        None, "file to write; null: model.onnx in the folder of this action"
+    )
+    gpu_id: int = setting(0, "GPU index", ge=0)
+    results_dir: str | None = setting(None, "folder of this action; null: <results_dir>/export")
+
+
+class DatasetConvert(Section):
+    """Skeleton files of other programs to .npy."""
+
+    results_dir: str | None = setting(
+        None, "folder of this action; null: <results_dir>/dataset_convert"
+    )
+    data: str | None = setting(None, "file or folder to convert", example="bodypose.json")
+    pose_type: str = setting(
+        "3dbp", "what DeepStream wrote: 3-D, 2.5-D or 2-D poses", choices=("3dbp", "25dbp", "2dbp")
+    )
+    num_joints: int = setting(34, "joints per person", ge=1)
+    input_width: int = setting(1920, "width of the video in pixels (25dbp, 2dbp)", ge=1)
+    input_height: int = setting(1080, "height of the video in pixels (25dbp, 2dbp)", ge=1)
+    focal_length: float = setting(1200.0, "focal length in pixels (3dbp)", gt=0)
+    sequence_length_max: int = setting(300, "frames T of the written tensor", ge=1)
+    sequence_length_min: int = setting(10, "shorter windows are dropped", ge=1)
+    sequence_length: int = setting(100, "frames per window", ge=1)
+    sequence_overlap: float = setting(
+        0.5, "step from window to window, as a share of sequence_length", ge=0, le=1
+    )
+    format: str = setting("deepstream", "what `data` is", choices=FORMATS, ours=True)
+    labels: str | None = setting(None, "CSV or JSON that labels the converted sequences", ours=True)
+    merge: bool = setting(False, "one data and label pair in place of a file per object", ours=True)
+    max_gap_frames: int = setting(
+        10, "shorter gaps in a track become missing frames, longer ones split it", ge=0, ours=True
+    )
+    protocol: str | None = setting(
+        None, "split into train and val: cross_view, cross_subject, fold1 to fold5, ...", ours=True
+    )
+    num_persons: int | None = setting(
+        None, "people per sample, those that move most; null: as in the data", ge=1, ours=True
+    )
+
+
+class PoseSpec(Spec):
+    """One experiment file serves every action."""
+
+    network: ClassVar[str] = "pose_classification"
+    aliases: ClassVar[Mapping[str, str]] = ALIASES
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
+
+    model_name: str = setting("pose_classification", "name of the model")
+    recipe: str = setting(
+        "none",
+        "a set of values beneath yours; modern: how ST-GCN is trained well today",
+        choices=tuple(RECIPES),
+        ours=True,
+    )
+    model: Model = block(Model, "model")
+    dataset: Dataset = block(Dataset, "data")
+    train: Train = block(Train, "training")
+    evaluate: Evaluate = block(Evaluate, "evaluation")
+    inference: Inference = block(Inference, "prediction")
+    export: Export = block(Export, "ONNX export")
+    dataset_convert: DatasetConvert = block(DatasetConvert, "conversion of skeleton files")
+
+    def derive(self, user: frozenset[str]) -> Iterator[Derived]:
+        """Device lists, num_classes, and what TAO would crash on."""
+        for name, part in (
+            ("train", self.train),
+            ("evaluate", self.evaluate),
+            ("inference", self.inference),
+        ):
+            yield from sections.derive_devices(part, name, user)
+        yield from sections.predict_notes(self.evaluate, "evaluate")
+        yield from sections.predict_notes(self.inference, "inference")
+        if self.dataset.label_map and "dataset.num_classes" not in user:
+            yield Derived("dataset.num_classes", len(self.dataset.label_map))
+        optim = self.train.optim
+        if optim.momentum == 0 and optim.nesterov:
+            note = "train.optim.nesterov is off, because train.optim.momentum is 0."
+            yield Derived("train.optim.nesterov", False, note)
+
+    def findings(self, user: frozenset[str]) -> Iterator[Finding]:
+        """What contradicts. A train block is judged when training, and so on."""
+        yield from contradictions.dataset_findings(self.dataset, user)
+        if self.action == "train":
+            yield from contradictions.train_findings(self)
+        elif self.action == "evaluate":
+            yield from sections.device_findings(self.evaluate, "evaluate")
+            yield from sections.predict_findings(self.evaluate, "evaluate")
+        elif self.action == "inference":
+            yield from sections.device_findings(self.inference, "inference")
+            yield from sections.predict_findings(self.inference, "inference")
+        elif self.action == "dataset_convert":
+            yield from contradictions.convert_findings(self.dataset_convert)
+
+
+class ConvertSpec(PoseSpec):
+    """Spec of dataset_convert."""
+
+    action: ClassVar[str] = "dataset_convert"
+    mandatory: ClassVar[tuple[str, ...]] = ("results_dir", "dataset_convert.data")
+
+
+class TrainSpec(PoseSpec):
+    """Spec of train."""
+
+    action: ClassVar[str] = "train"
+    mandatory: ClassVar[tuple[str, ...]] = ("results_dir", "dataset.train_dataset.data_path")
+
+
+class EvaluateSpec(PoseSpec):
+    """Spec of evaluate."""
+
+    action: ClassVar[str] = "evaluate"
+    mandatory: ClassVar[tuple[str, ...]] = (
+        "results_dir",
+        "evaluate.checkpoint",
+        "evaluate.test_dataset.data_path",
+    )
+
+
+class InferenceSpec(PoseSpec):
+    """Spec of inference."""
+
+    action: ClassVar[str] = "inference"
+    mandatory: ClassVar[tuple[str, ...]] = (
+        "results_dir",
+        "inference.checkpoint",
+        "inference.test_dataset.data_path",
+    )
+
+
+class ExportSpec(PoseSpec):
+    """Spec of export."""
+
+    action: ClassVar[str] = "export"
+    mandatory: ClassVar[tuple[str, ...]] = ("results_dir", "export.checkpoint")
+
+
+SPECS: Mapping[str, type[PoseSpec]] = {
+    "dataset_convert": ConvertSpec,
+    "train": TrainSpec,
+    "evaluate": EvaluateSpec,
+    "inference": InferenceSpec,
+    "export": ExportSpec,
+}
+
+
+def output_file(spec: PoseSpec) -> Path:
+    """Where inference writes one class name per line."""
+    named = spec.inference.output_file
+    return Path(named) if named else run_folder(spec, "inference") / "results.txt"
+
+
+def onnx_file(spec: PoseSpec) -> Path:
+    """Where export writes the model."""
+    named = spec.export.onnx_file
+    return Path(named) if named else run_folder(spec, "export") / "model.onnx"

@@ -1,0 +1,225 @@
+"""What every network's spec has: the top level, wandb, and the common part of actions.
+
+Promises: names, defaults and bounds are TAO's; our own fields default to its behaviour.
+One file serves all actions: each action's spec has the blocks of the others too.
+Leaves out: what one network adds (<network>/spec.py).
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import field_validator
+
+from kineme.spec.fields import Section, block, setting
+
+SEED_MAX = 2**32 - 1
+CHECKPOINT_SUFFIXES = (".pth", ".tlt")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Settings that contradict each other. `keys[0]` is where the user is sent."""
+
+    keys: tuple[str, ...]
+    expected: str
+    received: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A value that follows from others, with a note where the user should know."""
+
+    key: str
+    value: Any
+    note: str = ""
+
+
+class Wandb(Section):
+    """Logging to Weights & Biases."""
+
+    enable: bool = setting(True, "log to wandb; active only with WANDB_API_KEY or ~/.netrc")
+    project: str = setting("TAO Toolkit", "project")
+    entity: str | None = setting(None, "user or team")
+    group: str | None = setting(None, "group of runs")
+    tags: list[str] = setting(["training", "tao-toolkit"], "tags of the run")
+    reinit: bool = setting(False, "allow several runs in one process")
+    sync_tensorboard: bool = setting(False, "copy what TensorBoard gets")
+    save_code: bool = setting(False, "save the code with the run")
+    name: str = setting("TAO Toolkit training experiment", "name of the run")
+    run_id: str | None = setting(None, "id of a run to continue")
+
+
+class Compute(Section):
+    """What an action runs on."""
+
+    num_gpus: int = setting(1, "GPUs (processes) per node", ge=1, le=1024, popular=True)
+    gpu_ids: list[int] = setting([0], "GPU indices, as many as num_gpus", ge=0, popular=True)
+    num_nodes: int = setting(1, "machines", ge=1, popular=True)
+
+
+class Cudnn(Section):
+    """How cuDNN chooses its kernels."""
+
+    benchmark: bool = setting(False, "try kernels and keep the fastest")
+    deterministic: bool = setting(True, "only kernels that repeat bitwise")
+
+
+class Train(Compute):
+    """The part of `train` that all networks share."""
+
+    seed: int = setting(1234, "seed of every draw; -1: a fresh one each run", ge=-1, le=SEED_MAX)
+    cudnn: Cudnn = block(Cudnn, "cuDNN")
+    num_epochs: int = setting(10, "passes over the data", ge=1, popular=True)
+    checkpoint_interval: int = setting(1, "units between checkpoints", ge=1, popular=True)
+    checkpoint_interval_unit: str = setting(
+        "epoch", "unit of checkpoint_interval", choices=("epoch", "step")
+    )
+    validation_interval: int = setting(1, "epochs between validations", ge=1, popular=True)
+    resume_training_checkpoint_path: str | None = setting(
+        None, "checkpoint (.pth, .tlt) to continue from", example="model_epoch_009_step_00100.pth"
+    )
+    results_dir: str | None = setting(None, "folder of this action; null: <results_dir>/train")
+    precision: str = setting(
+        "32-true",
+        "number format of training",
+        choices=("32-true", "bf16-mixed", "16-mixed"),
+        ours=True,
+    )
+    early_stopping_patience: int = setting(
+        0, "validations without improvement before training ends; 0: off", ge=0, ours=True
+    )
+    ema_decay: float = setting(
+        0.0,
+        "decay of averaged weights, which validation and checkpoints use; 0: off",
+        ge=0,
+        lt=1,
+        ours=True,
+    )
+    label_smoothing: float = setting(
+        0.0, "share of the loss spread over classes", ge=0, lt=1, ours=True
+    )
+    class_weights: str | list[float] = setting(
+        "none",
+        "weight of each class in the loss; balanced: inverse frequency",
+        ge=0,
+        choices=("none", "balanced"),
+        ours=True,
+    )
+    resume: bool = setting(False, "continue the newest checkpoint of results_dir", ours=True)
+    tensorboard: bool = setting(True, "write TensorBoard events", ours=True)
+    on_nan: str = setting("stop", "when the loss is not finite", choices=("stop",), ours=True)
+
+
+class Predict(Compute):
+    """The common part of `evaluate` and `inference`."""
+
+    checkpoint: str | None = setting(
+        None, "trained model", example="results/train/pc_model_latest.pth"
+    )
+    trt_engine: str | None = setting(None, "accepted for TAO's sake; has no effect")
+    results_dir: str | None = setting(None, "folder of this action; null: <results_dir>/<action>")
+    batch_size: int = setting(-1, "samples per step; -1: dataset.batch_size", ge=-1)
+
+
+class Spec(Section):
+    """The top level. A network's spec adds its blocks, an action's what it must have."""
+
+    network: ClassVar[str] = ""
+    action: ClassVar[str] = ""
+    mandatory: ClassVar[tuple[str, ...]] = ()
+    aliases: ClassVar[Mapping[str, str]] = {}
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    model_name: str | None = setting(None, "name of the model; null: the network's")
+    encryption_key: str | None = setting(
+        None, "key of encrypted checkpoints; never printed or written", secret=True
+    )
+    results_dir: str | None = setting(
+        None, "root of everything a run leaves", example="results", popular=True
+    )
+    wandb: Wandb = block(Wandb, "Weights & Biases")
+    device: str = setting("auto", "what to run on", choices=("auto", "cpu", "gpu"), ours=True)
+    automl_policy: str = setting(
+        "auto",
+        "read by job runners; a direct command never searches",
+        choices=("auto", "on", "off"),
+    )
+
+    @field_validator("automl_policy", mode="before")
+    @classmethod
+    def _yaml_1_1(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+    def derive(self, user: frozenset[str]) -> Iterator[Derived]:
+        """Values that follow from what the user set (dotted keys)."""
+        del user
+        yield from ()
+
+    def findings(self, user: frozenset[str]) -> Iterator[Finding]:
+        """What contradicts, given what the user set (dotted keys)."""
+        del user
+        yield from ()
+
+
+def run_folder(spec: Spec, action: str = "") -> Path:
+    """Where `action` (default: the spec's own) leaves its files."""
+    action = action or spec.action
+    own = getattr(getattr(spec, action, None), "results_dir", None)
+    return Path(own) if own else Path(spec.results_dir or ".") / action
+
+
+def derive_devices(part: Compute, name: str, user: frozenset[str]) -> Iterator[Derived]:
+    """num_gpus from gpu_ids or the other way round, when only one was set."""
+    if f"{name}.num_gpus" in user and f"{name}.gpu_ids" not in user:
+        yield Derived(f"{name}.gpu_ids", list(range(part.num_gpus)))
+    elif f"{name}.gpu_ids" in user and f"{name}.num_gpus" not in user:
+        yield Derived(f"{name}.num_gpus", max(1, len(part.gpu_ids)))
+
+
+def device_findings(part: Compute, name: str) -> Iterator[Finding]:
+    """Contradictions between num_gpus and gpu_ids."""
+    keys = (f"{name}.gpu_ids", f"{name}.num_gpus")
+    if len(set(part.gpu_ids)) != len(part.gpu_ids):
+        yield Finding(keys[:1], "each GPU once", repr(part.gpu_ids))
+    elif len(part.gpu_ids) != part.num_gpus:
+        yield Finding(
+            keys,
+            f"{part.num_gpus} ids, as {name}.num_gpus is {part.num_gpus}",
+            repr(part.gpu_ids),
+            "Set one of the two; the other follows.",
+        )
+
+
+def train_findings(train: Train) -> Iterator[Finding]:
+    """Contradictions in the common part of `train`."""
+    intervals = {"validation_interval": train.validation_interval}
+    if train.checkpoint_interval_unit == "epoch":
+        intervals["checkpoint_interval"] = train.checkpoint_interval
+    for name, interval in intervals.items():
+        if interval > train.num_epochs:
+            expected = f"at most train.num_epochs, which is {train.num_epochs}"
+            fix = "Its first turn would never come."
+            yield Finding((f"train.{name}", "train.num_epochs"), expected, str(interval), fix)
+    resume = train.resume_training_checkpoint_path
+    if resume and not resume.endswith(CHECKPOINT_SUFFIXES):
+        key = "train.resume_training_checkpoint_path"
+        yield Finding((key,), "a path that ends in .pth or .tlt", repr(os.path.basename(resume)))
+    if isinstance(train.class_weights, list) and not any(train.class_weights):
+        yield Finding(("train.class_weights",), "a weight above 0", repr(train.class_weights))
+
+
+def predict_findings(part: Predict, name: str) -> Iterator[Finding]:
+    """Contradictions in the common part of `evaluate` and `inference`."""
+    if part.batch_size == 0:
+        yield Finding((f"{name}.batch_size",), "-1 (as in dataset) or at least 1", "0")
+
+
+def predict_notes(part: Predict, name: str) -> Iterator[Derived]:
+    """Settings of `evaluate` and `inference` that have no effect."""
+    if part.trt_engine:
+        note = f"{name}.trt_engine has no effect: this network runs checkpoints and ONNX files."
+        yield Derived(f"{name}.trt_engine", part.trt_engine, note)

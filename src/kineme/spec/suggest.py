@@ -1,0 +1,90 @@
+"""Did you mean: the likeliest repair of an unknown key or a value outside its choices.
+
+Promises: a suggestion only when it is close; never the value of an unknown key (it may be
+a secret that was put in the wrong place).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kineme.errors import Problem
+from kineme.spec.fields import Section, Setting, blocks, settings_by_key
+
+# Blocks of TAO 4.0 and earlier, and what they are called since 5.0.
+RETIRED = {
+    "model_config": "model",
+    "train_config": "train",
+    "dataset_config": "dataset",
+    "augmentation_config": "dataset",
+    "training_config": "train",
+    "eval_config": "evaluate",
+    "evaluation_config": "evaluate",
+    "inference_config": "inference",
+    "export_config": "export",
+}
+
+
+def unknown_key(model: type[Section], written: str, place: str) -> Problem:
+    """The problem of a key that the spec does not have."""
+    top = written.split(".")[0]
+    if top in RETIRED:
+        expected = "the blocks of TAO 5.0 and later (model, dataset, train, ...)"
+        fix = f"Move its keys to {RETIRED[top]!r}."
+        return Problem(place, expected, f"{top!r}, a block of TAO 4.0 and earlier", fix)
+    meant = suggested_key(model, written)
+    return Problem(
+        place, "a known key", "an unknown key", f"Did you mean {meant}?" if meant else ""
+    )
+
+
+def suggested_key(model: type[Section], written: str) -> str | None:
+    """The known key that `written` most likely stands for."""
+    leaf = written.rsplit(".", 1)[-1]
+    elsewhere = [key for key in settings_by_key(model) if key.rsplit(".", 1)[-1] == leaf]
+    if elsewhere:
+        return elsewhere[0]
+    repaired: list[str] = []
+    section = model
+    for part in written.split("."):
+        name = closest(part, list(section.model_fields))
+        if name is None:
+            break
+        repaired.append(name)
+        if name not in blocks(section):
+            return ".".join(repaired)
+        section = blocks(section)[name]
+    if len(repaired) == written.count(".") + 1:
+        return ".".join(repaired)
+    by_leaf = {key.rsplit(".", 1)[-1]: key for key in reversed(list(settings_by_key(model)))}
+    name = closest(leaf, list(by_leaf))
+    return by_leaf[name] if name else None
+
+
+def value_fix(declared: Setting, value: Any) -> str:
+    """What to do about a value that was refused, where that can be guessed."""
+    if isinstance(value, str) and (name := closest(value, declared.rule.choices)):
+        return f"Did you mean {name!r}?"
+    return ""
+
+
+def closest(word: str, known: Sequence[str]) -> str | None:
+    """The member of `known` that `word` is most likely a misspelling of, if any."""
+    scored = sorted((_distance(word.lower(), name.lower()), name) for name in known)
+    if scored and scored[0][0] <= max(1, len(word) // 3):
+        return scored[0][1]
+    return None
+
+
+def _distance(a: str, b: str) -> int:
+    """Edits from `a` to `b`; swapping two neighbours is one edit."""
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row = [i]
+        for j, y in enumerate(b, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
