@@ -1,0 +1,320 @@
+"""Which label each sample has: reading .pkl, .json and .csv, checking, writing.
+
+Promises: nothing in a label file is ever run; a bad label is named by index and value;
+samples keep the order of the file. Unknown labels are -1.
+Leaves out: which classes a run wants (the spec), and the skeletons (arrays.py).
+
+.pkl   [names, labels], a list or tuple, as NTU and TAO data come.
+.json  {"classes": [...], "layout": ..., "samples": [{"id": ..., "label": name or number}]}
+       (what `write_labels` writes), or [names, labels], or {id: label}.
+.csv   a header with id and label, further columns ignored.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kineme.data.inputs import read_bytes
+from kineme.data.pickles import read_plain_pickle
+from kineme.errors import DataError, Problem
+from kineme.files import write_text
+
+UNKNOWN = -1
+
+_MAX_FILE_BYTES = 1 << 30
+_MAX_LABEL = 2**31
+_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """N samples in the order of their data. `class_names` and `layout` where the file has them."""
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]  # (N,), -1 where unknown
+    class_names: tuple[str, ...] | None = None
+    layout: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read_labels(
+    path: str | os.PathLike[str],
+    *,
+    num_classes: int | None = None,
+    label_map: Mapping[str, int] | None = None,
+) -> Labels:
+    """Read a label file, by its ending.
+
+    label_map: name -> number, for labels that are text; the file's own classes do as well.
+    num_classes: checked by `label_problems`; here it only completes messages.
+    Raises DataError for an unreadable file, an unknown form or a label that is no label.
+    """
+    path = Path(path)
+    readers: dict[str, Callable[[Path], _Raw]] = {
+        ".pkl": _read_pickle,
+        ".pickle": _read_pickle,
+        ".json": _read_json,
+        ".csv": _read_csv,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(str(path), "a label file .pkl, .json or .csv", repr(path.suffix))
+    raw = reader(path)
+    where = str(path)
+    if len(raw.ids) != len(raw.labels):
+        raise DataError(
+            where, "as many names as labels", f"{len(raw.ids)} names, {len(raw.labels)} labels"
+        )
+    if raw.class_names is not None and label_map is not None:
+        _check_same_order(where, raw.class_names, label_map)
+    numbers = {name: i for i, name in enumerate(raw.class_names or ())} | dict(label_map or {})
+    labels = _as_numbers(where, raw.labels, numbers, num_classes)
+    return Labels(tuple(map(_as_id, raw.ids)), labels, raw.class_names, raw.layout)
+
+
+def write_labels(path: str | os.PathLike[str], labels: Labels) -> None:
+    """Write the JSON form; labels as names where there are class names. All or nothing."""
+    names = labels.class_names
+    values = labels.labels.tolist()
+    samples = [
+        {"id": name, "label": names[value] if names and value >= 0 else value}
+        for name, value in zip(labels.ids, values, strict=True)
+    ]
+    lines = ",\n".join(json.dumps(sample, ensure_ascii=False) for sample in samples)
+    head = json.dumps({"classes": names, "layout": labels.layout}, ensure_ascii=False)
+    write_text(path, f'{head[:-1]}, "samples": [\n{lines}\n]}}\n')
+
+
+def label_problems(
+    where: str, labels: Labels, *, num_samples: int, num_classes: int, is_training: bool = False
+) -> list[Problem]:
+    """Counts that differ from the data, labels outside [0, num_classes), a single class."""
+    problems = []
+    if len(labels) != num_samples:
+        problems.append(
+            Problem(
+                where,
+                f"{num_samples} labels for {num_samples} samples",
+                f"{len(labels)} labels",
+                "Check that both files are of the same set.",
+            )
+        )
+    outside = np.flatnonzero((labels.labels < 0) | (labels.labels >= num_classes))
+    if len(outside):
+        first = int(outside[0])
+        largest = int(labels.labels.max())
+        more = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
+        fix = f"Set dataset.num_classes: {largest + 1}, or relabel."
+        problems.append(
+            Problem(
+                f"{where}: labels[{first}]",
+                f"an integer in [0, {num_classes})",
+                f"{labels.labels[first]}{more}",
+                fix if largest >= num_classes else "Relabel or remove the samples.",
+            )
+        )
+    if is_training and len(labels) and len(np.unique(labels.labels)) == 1:
+        received = f"only class {labels.labels[0]}"
+        problems.append(Problem(where, "samples of at least 2 classes", received))
+    return problems
+
+
+def label_warnings(where: str, labels: Labels, class_names: Sequence[str]) -> list[str]:
+    """Names that occur twice, and classes without samples."""
+    warnings = []
+    twice = [name for name, count in Counter(labels.ids).items() if count > 1]
+    if twice:
+        warnings.append(
+            f"{where}: {len(twice)} sample names occur twice or more: {_listed(twice)}."
+        )
+    present = set(labels.labels.tolist())
+    absent = [name for number, name in enumerate(class_names) if number not in present]
+    if absent:
+        warnings.append(
+            f"{where}: {len(absent)} of {len(class_names)} classes have no sample: "
+            f"{_listed(absent)}."
+        )
+    return warnings
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """A label file as it stands."""
+
+    ids: Sequence[Any]
+    labels: Sequence[Any]
+    class_names: tuple[str, ...] | None = None
+    layout: str | None = None
+
+
+def _read_pickle(path: Path) -> _Raw:
+    value = read_plain_pickle(path)
+    raw = _pair(value)
+    if raw is None:
+        raise DataError(
+            str(path),
+            "[names, labels]: a list of N names and a list of N integers",
+            _described(value),
+            "For PySKL annotations run dataset_convert first.",
+        )
+    return raw
+
+
+def _read_json(path: Path) -> _Raw:
+    try:
+        text = read_bytes(path, max_bytes=_MAX_FILE_BYTES).decode("utf-8-sig")
+        value = json.loads(text, object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)[:120]
+        raise DataError(str(path), "JSON", reason) from error
+    raw = _pair(value)
+    if raw is not None:
+        return raw
+    if isinstance(value, dict) and isinstance(value.get("samples"), list):
+        return _described_samples(str(path), value)
+    if isinstance(value, dict) and not any(isinstance(v, list | dict) for v in value.values()):
+        return _Raw(list(value), list(value.values()))
+    raise DataError(
+        str(path),
+        '{"classes": [...], "samples": [{"id": ..., "label": ...}]}, [names, labels] '
+        "or {id: label}",
+        _described(value),
+    )
+
+
+def _described_samples(where: str, value: Mapping[str, Any]) -> _Raw:
+    classes, layout, samples = value.get("classes"), value.get("layout"), value["samples"]
+    if classes is not None and not _is_names(classes):
+        raise DataError(f"{where}: classes", "a list of different names", repr(classes)[:80])
+    if layout is not None and not isinstance(layout, str):
+        raise DataError(f"{where}: layout", "a name", repr(layout)[:80])
+    for index, sample in enumerate(samples):
+        if not isinstance(sample, dict) or "id" not in sample:
+            expected = '{"id": ..., "label": ...}'
+            raise DataError(f"{where}: samples[{index}]", expected, repr(sample)[:80])
+    return _Raw(
+        [sample["id"] for sample in samples],
+        [UNKNOWN if sample.get("label") is None else sample["label"] for sample in samples],
+        None if classes is None else tuple(classes),
+        layout,
+    )
+
+
+def _read_csv(path: Path) -> _Raw:
+    try:
+        text = read_bytes(path, max_bytes=_MAX_FILE_BYTES).decode("utf-8-sig")
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (ValueError, csv.Error) as error:
+        raise DataError(str(path), "CSV in UTF-8", str(error)[:120]) from error
+    header = [cell.strip() for cell in rows[0]] if rows else []
+    if "id" not in header or "label" not in header:
+        raise DataError(str(path), "a header with id and label", repr(header)[:80])
+    id_at, label_at = header.index("id"), header.index("label")
+    filled = [(number, row) for number, row in enumerate(rows[1:], 2) if row]
+    for number, row in filled:
+        if len(row) != len(header):
+            raise DataError(
+                f"{path}: row {number}", f"{len(header)} cells", f"{len(row)}: {str(row)[:80]}"
+            )
+    cells = [row[label_at].strip() for _, row in filled]
+    are_numbers = all(cell.removeprefix("-").isdecimal() for cell in cells)
+    return _Raw([row[id_at] for _, row in filled], list(map(int, cells)) if are_numbers else cells)
+
+
+def _pair(value: Any) -> _Raw | None:
+    """[names, labels], if that is what `value` is."""
+    if type(value) not in (list, tuple) or len(value) != 2:
+        return None
+    ids, labels = (
+        part.tolist() if isinstance(part, np.ndarray) and part.ndim == 1 else part for part in value
+    )
+    if type(ids) not in (list, tuple) or type(labels) not in (list, tuple):
+        return None
+    if not all(type(name) in (str, bytes, int) for name in ids):
+        return None
+    return _Raw(ids, labels)
+
+
+def _as_numbers(
+    where: str, labels: Sequence[Any], numbers: Mapping[str, int], num_classes: int | None
+) -> NDArray[np.int64]:
+    found = [numbers.get(label) if type(label) is str else label for label in labels]
+    bad = [i for i, n in enumerate(found) if type(n) is not int or abs(n) >= _MAX_LABEL]
+    if not bad:
+        return np.array(found, np.int64)
+    fix = "Labels are integers, or names that dataset.label_map numbers."
+    unknown = sorted({label for label in labels if type(label) is str} - set(numbers))
+    if unknown:
+        fix = f"Number the names in dataset.label_map: {{{_numbered(unknown)}}}."
+    valid = "an integer" if num_classes is None else f"an integer in [0, {num_classes})"
+    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    received = f"{_described(labels[bad[0]])}{more}"
+    raise DataError(f"{where}: labels[{bad[0]}]", valid, received, fix)
+
+
+def _check_same_order(where: str, class_names: Sequence[str], label_map: Mapping[str, int]) -> None:
+    """The file's numbers and the spec's must mean the same."""
+    for number, name in enumerate(class_names):
+        if label_map.get(name, number) != number:
+            raise DataError(
+                f"{where}: classes",
+                f"{name!r} as number {label_map[name]}, as in dataset.label_map",
+                f"number {number}",
+                "Remove dataset.label_map, or order it as the file does.",
+            )
+
+
+def _as_id(name: str | bytes | int) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+
+
+def _is_names(value: object) -> bool:
+    is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return is_list and len(set(value)) == len(value)  # type: ignore[call-overload, arg-type]
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} occurs twice")
+    return value
+
+
+def _described(value: Any) -> str:
+    """A value in a few words; never its full text, which may be endless."""
+    if type(value) in (int, float, str, bytes, bool, type(None)):
+        return repr(value) if len(str(value)) <= 60 else f"{str(value)[:60]!r}..."
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    if isinstance(value, list | tuple):
+        kinds = ", ".join(type(part).__name__ for part in value[:_SHOWN])
+        return (
+            f"a {type(value).__name__} of {len(value)} ({kinds}{', ...' * (len(value) > _SHOWN)})"
+        )
+    if isinstance(value, dict):
+        return f"a dict with keys {', '.join(map(repr, list(value)[:_SHOWN]))}"[:120]
+    return f"a {type(value).__name__}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more
+
+
+def _numbered(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{name}: {number}" for number, name in enumerate(names[:10]))
+    return shown + (", ..." if len(names) > 10 else "")
