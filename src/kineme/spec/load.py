@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from kineme.errors import Problem, SpecError
 from kineme.spec.fields import Section, Setting, blocks, describe, own_settings, settings_by_key
 from kineme.spec.overrides import Overrides, parse_overrides
-from kineme.spec.read import Document, Source, read_document
+from kineme.spec.read import Document, Source, plain, read_document
 from kineme.spec.sections import Spec
 from kineme.spec.suggest import unknown_key, value_fix
 
@@ -55,6 +55,20 @@ def load_spec(
         raise SpecError.of(draft.problems)
     _mark_user_set(spec, user)
     return spec, tuple(draft.notes)
+
+
+def with_values(spec: _AnySpec, values: Mapping[str, Any]) -> _AnySpec:
+    """`spec` with other values at dotted keys; what counts as set by the user stays.
+
+    Raises SpecError when a value is outside what its field allows.
+    """
+    known = {key: value_at(spec, key) for key in settings_by_key(type(spec))}
+    draft = _Draft(type(spec), values={**known, **plain(values)})
+    changed = _validated(draft)
+    if draft.problems:
+        raise SpecError.of(draft.problems)
+    _mark_user_set(changed, frozenset(user_set(spec)))
+    return changed  # type: ignore[no-any-return]
 
 
 def user_set(spec: Section, prefix: str = "") -> set[str]:
@@ -294,10 +308,7 @@ def _with_derived(draft: _Draft, spec: Any, user: frozenset[str]) -> Any:
         updates[derived.key] = derived.value
         if derived.note:
             draft.notes.append(derived.note)
-    if not updates:
-        return spec
-    known = {key: value_at(spec, key) for key in settings_by_key(draft.model)}
-    return draft.model.model_validate(_nested({**known, **updates}))
+    return with_values(spec, updates) if updates else spec
 
 
 def _check(draft: _Draft, spec: Any, user: frozenset[str]) -> None:

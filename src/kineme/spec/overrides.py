@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kineme.errors import Problem
-from kineme.spec.read import MAX_DEPTH, scalar
+from kineme.spec.read import MAX_DEPTH, plain, scalar
 
 Overrides = Iterable[str] | Mapping[str, Any]
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
@@ -36,7 +36,9 @@ def parse_overrides(overrides: Overrides) -> tuple[list[Override], list[Problem]
     parsed: list[Override] = []
     problems: list[Problem] = []
     if isinstance(overrides, Mapping):
-        return [Override(str(key), value) for key, value in overrides.items()], problems
+        return [
+            Override(str(key), plain(value, str(key))) for key, value in overrides.items()
+        ], problems
     for text in overrides:
         try:
             parsed.append(parse_override(text))

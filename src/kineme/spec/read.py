@@ -51,7 +51,7 @@ def read_document(source: Any) -> Document:
     elif dataclasses.is_dataclass(source) and not isinstance(source, type):
         source = dataclasses.asdict(source)
     if isinstance(source, Mapping):
-        return Document("spec", _plain(source, "spec", 0))
+        return Document("spec", plain(source))
     if isinstance(source, str | os.PathLike):
         return _read_file(Path(source))
     raise SpecError("spec", "a path or a mapping", f"{type(source).__name__}")
@@ -72,6 +72,17 @@ def scalar(text: str) -> Any:
     return word
 
 
+def plain(value: Any, name: str = "spec", depth: int = 0) -> Any:
+    """`value` in plain containers, as if it had been read from the file `name`."""
+    if depth > MAX_DEPTH:
+        raise SpecError(name, f"at most {MAX_DEPTH} levels of nesting", "more")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, name, depth + 1) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(item, name, depth + 1) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def _read_file(path: Path) -> Document:
     name = str(path)
     text = _text_of(path)
@@ -79,7 +90,7 @@ def _read_file(path: Path) -> Document:
         if path.suffix.lower() == ".json":
             return _from_json(text, name)
         if path.suffix.lower() == ".toml":
-            return Document(name, _plain(tomllib.loads(text), name, 0))
+            return Document(name, plain(tomllib.loads(text), name))
         return _from_yaml(text, name)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -127,7 +138,7 @@ def _from_json(text: str, name: str) -> Document:
         return tree
 
     tree = json.loads(text, object_pairs_hook=unique) if text.strip() else {}
-    document.tree = _plain(_mapping_at_top(tree, name), name, 0)
+    document.tree = plain(_mapping_at_top(tree, name), name)
     return document
 
 
@@ -213,14 +224,3 @@ def _mapping_at_top(tree: Any, name: str) -> dict[str, Any]:
         kind = "a list" if isinstance(tree, list) else repr(tree)[:60]
         raise SpecError(name, "a mapping of keys to values", kind, "Is this a spec?")
     return tree
-
-
-def _plain(value: Any, name: str, depth: int) -> Any:
-    """`value` with plain containers, as if it had been read from a file."""
-    if depth > MAX_DEPTH:
-        raise SpecError(name, f"at most {MAX_DEPTH} levels of nesting", "more")
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, name, depth + 1) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain(item, name, depth + 1) for item in value]
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
