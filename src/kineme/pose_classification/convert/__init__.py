@@ -1,0 +1,33 @@
+"""Other programs' skeleton files to the data and label files that training reads.
+
+Public: `READERS`, a reader function for each value of `dataset_convert.format`, and
+`convert`. A new format is a file with a reader and a line in the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kineme.pose_classification.convert.clips import Source, Tally
+from kineme.pose_classification.convert.nw_ucla import read_nw_ucla
+from kineme.pose_classification.convert.sbu import read_sbu
+from kineme.pose_classification.convert.writing import write_source
+
+__all__ = ["READERS", "convert"]
+
+READERS: Mapping[str, Callable[[Any, Tally], Source]] = {
+    "nw_ucla": read_nw_ucla,
+    "sbu": read_sbu,
+}
+
+
+def convert(spec: Any, folder: Path) -> dict[str, Any]:
+    """Convert `spec.dataset_convert.data` into `folder`.
+
+    Returns {"kpi": counts, "files": names, "warnings": lines}, each line a count of what
+    was left out or changed. Raises DataError naming the file and place that is wrong.
+    """
+    settings, tally = spec.dataset_convert, Tally()
+    return write_source(READERS[settings.format](settings, tally), folder, tally)

@@ -1,0 +1,135 @@
+"""What every reader of a skeleton format hands over, and what is counted on the way.
+
+Promises: whatever the source, a skeleton is (M, T, V, C) float32 with NaN where a joint is
+missing; whatever a conversion leaves out or changes is counted, with the names.
+Leaves out: reading (one file per format), writing (writing.py).
+
+Shapes: M persons, T frames, V joints, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+TRAIN, VAL, WHOLE = "train_data", "val_data", "data"  # stems of the files written
+UNKNOWN = -1  # the label of a clip nobody labelled
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sequence. skeleton: (M, T, V, C), NaN where a joint is missing."""
+
+    id: str
+    skeleton: NDArray[np.float32]
+    label: int = UNKNOWN
+    stem: str = WHOLE  # of the file it is written to
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set about to be read. name: as users know it.
+
+    layouts: names of the layouts its joints may have, the likeliest first. clips: read
+    lazily, in the order they are written. num_persons: how many are kept, 0 = all.
+    num_frames: T of what is written, 0 = that of the longest clip. protocol: the split used.
+    """
+
+    name: str
+    layouts: tuple[str, ...]
+    classes: tuple[str, ...]
+    clips: Iterator[Clip]
+    num_persons: int = 0
+    num_frames: int = 0
+    protocol: str = "none"
+
+
+@dataclass
+class Tally:
+    """How often a conversion left out or changed something, and in which samples."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, what: str, name: str, count: int = 1) -> None:
+        """Count `what` ("frames without a root, marked missing") in the sample `name`."""
+        if count:
+            self.counts[what] = self.counts.get(what, 0) + count
+            self.names.setdefault(what, []).append(name)
+
+    def lines(self) -> list[str]:
+        """One line for each thing counted, with the first name."""
+        return [f"{self.counts[w]:,} {w}; first: {self.names[w][0]}" for w in self.counts]
+
+    def facts(self) -> list[dict[str, object]]:
+        """The same as plain values, with every name."""
+        return [{"what": w, "count": self.counts[w], "in": self.names[w]} for w in self.counts]
+
+
+def mark_missing(
+    skeleton: NDArray[np.float32], confidence: NDArray[np.float32] | None = None
+) -> int:
+    """Make a joint NaN in every channel where one is not finite or `confidence` is 0.
+
+    skeleton: (..., V, C), changed in place; confidence: (..., V). Returns how many joints
+    had numbers that were not finite (without the ones already NaN in every channel).
+    """
+    broken = ~np.isfinite(skeleton).all(axis=-1)
+    num_broken = int(np.count_nonzero(broken & ~np.isnan(skeleton).all(axis=-1)))
+    if confidence is not None:
+        broken |= ~(confidence > 0)  # NaN is no confidence either
+    skeleton[broken] = np.nan
+    return num_broken
+
+
+def motion_energy(skeleton: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(M,) how much each person moves: squared steps of the joints seen twice running."""
+    return np.asarray(np.nansum(np.diff(skeleton.astype(np.float64), axis=1) ** 2, axis=(1, 2, 3)))
+
+
+def most_moving(skeleton: NDArray[np.float32], num_persons: int) -> NDArray[np.float32]:
+    """The persons ordered by motion energy, at most `num_persons` of them (0 = all)."""
+    order = np.argsort(-motion_energy(skeleton), kind="stable")
+    return skeleton[order[: num_persons or None]]
+
+
+def link(people: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(M, T, V, C) from what was seen in each frame, (P, V, C) with P changing over time.
+
+    For detectors without track numbers. Each frame's people take the places of those
+    they are nearest to (mean over the joints both have), nearest pair first; so someone
+    alone is one person throughout. Places are as many as people in the fullest frame.
+    """
+    num_places = max((len(seen) for seen in people), default=0)
+    shape = next((seen.shape[1:] for seen in people if len(seen)), (0, 0))
+    linked = np.full((num_places, len(people), *shape), np.nan, np.float32)
+    last = np.full((num_places, *shape), np.nan, np.float32)
+    for frame, seen in enumerate(people):
+        for person, place in _nearest_pairs(_distances(seen, last)):
+            linked[place, frame] = seen[person]
+            last[place] = seen[person]
+    return linked
+
+
+def _distances(seen: NDArray[np.float32], last: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(P, places) mean distance of x and y; a place never taken is farther than any."""
+    gaps = np.linalg.norm((seen[:, None] - last[None])[..., :2], axis=-1)
+    both = np.isfinite(gaps)
+    means = np.where(both, gaps, 0).sum(axis=-1) / np.maximum(both.sum(axis=-1), 1)
+    return np.where(both.any(axis=-1), means, np.inf)
+
+
+def _nearest_pairs(distances: NDArray[np.float64]) -> list[tuple[int, int]]:
+    pairs: list[tuple[int, int]] = []
+    rows: set[int] = set()
+    columns: set[int] = set()
+    for flat in np.argsort(distances, axis=None, kind="stable"):
+        row, column = divmod(int(flat), distances.shape[1])
+        if row not in rows and column not in columns:
+            pairs.append((row, column))
+            rows.add(row)
+            columns.add(column)
+    return pairs

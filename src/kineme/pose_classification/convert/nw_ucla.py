@@ -1,0 +1,82 @@
+"""NW-UCLA Multiview Action3D as the published graph networks package it.
+
+A folder of aAA_sSS_eEE_vVV.json: action, subject, take, view; in each file `skeletons`,
+T x 20 joints x (x, y, z) in metres (Kinect v1), and `label`, 1 to 10. Action codes skip
+7 and 10, so the label inside the file counts. Wang et al., CVPR 2014.
+
+Protocols: `cross_view` trains on views 1 and 2 (the usual one); `cross_subject_S` holds
+subject S (1 to 10) out, as the paper does ten times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kineme.errors import DataError
+from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source, Tally
+from kineme.pose_classification.convert.reading import (
+    choose_protocol,
+    folder_of,
+    listed,
+    numbers,
+    read_json,
+    take,
+)
+
+CLASSES = (
+    "pick up with one hand",
+    "pick up with two hands",
+    "drop trash",
+    "walk around",
+    "sit down",
+    "stand up",
+    "donning",
+    "doffing",
+    "throw",
+    "carry",
+)
+PROTOCOLS = ("cross_view", *(f"cross_subject_{subject}" for subject in range(1, 11)))
+_NAME = re.compile(r"a\d+_s(?P<subject>\d+)_e\d+_v(?P<view>\d+)\.json")
+
+
+def read_nw_ucla(settings: Any, tally: Tally) -> Source:
+    """The sequences of the folder `settings.data`, split by `settings.protocol`."""
+    folder, protocol = folder_of(settings), choose_protocol(settings, PROTOCOLS)
+    return Source(
+        name="NW-UCLA",
+        layouts=("kinect-20",),
+        classes=CLASSES,
+        clips=_clips(folder, protocol, tally),
+        num_persons=settings.num_persons or 1,
+        protocol=protocol,
+    )
+
+
+def _clips(folder: Path, protocol: str, tally: Tally) -> Iterator[Clip]:
+    for path in listed(folder):
+        name = _NAME.fullmatch(path.name)
+        if name is None:
+            tally.add("files not named aAA_sSS_eEE_vVV.json, left out", path.name)
+            continue
+        content = read_json(path)
+        frames = take(content, "skeletons", str(path))
+        label = take(content, "label", str(path))
+        if type(label) is not int or not 1 <= label <= len(CLASSES):
+            raise DataError(f"{path}: label", "a class from 1 to 10", repr(label))
+        yield Clip(
+            id=path.stem,
+            skeleton=numbers(frames, (-1, 20, 3), f"{path}: skeletons")[None],
+            label=label - 1,
+            stem=_stem(protocol, subject=int(name["subject"]), view=int(name["view"])),
+        )
+
+
+def _stem(protocol: str, *, subject: int, view: int) -> str:
+    if protocol == "none":
+        return WHOLE
+    if protocol == "cross_view":
+        return VAL if view == 3 else TRAIN
+    return VAL if protocol == f"cross_subject_{subject}" else TRAIN

@@ -1,0 +1,158 @@
+"""From clips to the files that training reads.
+
+Promises: (N, C, T, V, M) float32, zero padded after a clip's last frame, zero in every
+channel where a joint is missing; memory for one clip however many there are; every file
+complete or absent; `dataset.json`, written last, says what is inside and what was left out.
+Leaves out: reading (one file per format).
+
+T is known only after the last clip, so clips go to a nameless temporary file first.
+Shapes: N clips, C channels, T frames, V joints, M persons.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from kineme import files
+from kineme.data.labels import Labels, write_labels
+from kineme.errors import DataError
+from kineme.pose_classification.convert.clips import Clip, Source, Tally, mark_missing, most_moving
+from kineme.pose_classification.layouts import LAYOUTS
+
+DATASET_FILE = "dataset.json"
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A clip in the temporary file: (C, T, V, M) float32 from byte `offset`."""
+
+    id: str
+    label: int
+    stem: str  # of the file it will be in
+    shape: tuple[int, ...]
+    offset: int
+
+
+def write_source(source: Source, folder: Path, tally: Tally) -> dict[str, Any]:
+    """A data and, with classes, a label file for each `Clip.stem`; then dataset.json.
+
+    Returns {"kpi": counts, "files": names, "warnings": lines}. Raises DataError when
+    nothing is left to write or the clips do not fit together.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.write_errors_named(folder), tempfile.TemporaryFile(dir=folder) as spool:
+        stored = _spool(source, spool, tally)
+        num_channels, num_frames, num_joints, num_persons = np.max([c.shape for c in stored], 0)
+        shape = (
+            int(num_channels),
+            source.num_frames or int(num_frames),
+            int(num_joints),
+            source.num_persons or int(num_persons),
+        )
+        layout = layout_name(source.layouts, shape[2])
+        groups: dict[str, list[_Stored]] = {}
+        for clip in stored:
+            groups.setdefault(clip.stem, []).append(clip)
+        names = []
+        for stem, clips in groups.items():
+            names.append(f"{stem}.npy")
+            _write_data(folder / names[-1], spool, clips, shape)
+            if source.classes:
+                names.append(f"{_label_stem(stem)}.json")
+                labels = np.array([clip.label for clip in clips], np.int64)
+                ids = tuple(clip.id for clip in clips)
+                write_labels(folder / names[-1], Labels(ids, labels, source.classes, layout))
+    facts = {
+        "source": source.name,
+        "protocol": source.protocol,
+        "layout": layout,
+        "shape": dict(zip("CTVM", shape, strict=True)),
+        "classes": list(source.classes),
+        "files": {stem: _counts(clips, source.classes) for stem, clips in groups.items()},
+        "left_out_or_changed": tally.facts(),
+    }
+    files.write_json(folder / DATASET_FILE, facts)
+    kpi = {f"Number of samples in {stem}": len(clips) for stem, clips in groups.items()}
+    return {"kpi": kpi, "files": [*names, DATASET_FILE], "warnings": tally.lines()}
+
+
+def layout_name(candidates: Sequence[str], num_joints: int) -> str | None:
+    """The first of `candidates` with `num_joints` joints."""
+    fitting = (name for name in candidates if LAYOUTS[name].num_joints == num_joints)
+    return next(fitting, None)
+
+
+def _spool(source: Source, spool: IO[bytes], tally: Tally) -> list[_Stored]:
+    """Write every clip that shows somebody, persons in order, missing joints zero."""
+    stored: list[_Stored] = []
+    for clip in source.clips:
+        skeleton = clip.skeleton
+        tally.add("joints with numbers that are not finite", clip.id, mark_missing(skeleton))
+        if np.isnan(skeleton).all():
+            what = "no frames" if skeleton.shape[1] == 0 else "nobody in any frame"
+            tally.add(f"samples with {what}, left out", clip.id)
+            continue
+        if source.num_persons and len(skeleton) > source.num_persons:
+            beyond = len(skeleton) - source.num_persons
+            tally.add(f"persons beyond the {source.num_persons} that move most", clip.id, beyond)
+        kept = most_moving(skeleton, source.num_persons)
+        rows = np.ascontiguousarray(np.nan_to_num(kept, nan=0.0).transpose(3, 1, 2, 0))
+        if stored and rows.shape[::2] != stored[0].shape[::2]:
+            raise _misfit(clip, rows.shape, stored[0])
+        stored.append(_Stored(clip.id, clip.label, clip.stem, rows.shape, spool.tell()))
+        spool.write(rows.data)
+    if not stored:
+        reason = "; ".join(tally.lines()) or "none found"
+        raise DataError("dataset_convert.data", f"{source.name} sequences", reason)
+    return stored
+
+
+def _misfit(clip: Clip, shape: Sequence[int], first: _Stored) -> DataError:
+    return DataError(
+        clip.id,
+        f"{first.shape[0]} channels and {first.shape[2]} joints as in {first.id}",
+        f"{shape[0]} and {shape[2]}",
+        "Convert what differs on its own.",
+    )
+
+
+def _write_data(
+    path: Path, spool: IO[bytes], clips: Sequence[_Stored], shape: tuple[int, ...]
+) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(clips), *shape)}
+    sample = np.empty(shape, "<f4")
+    with files.atomic_write(path) as file:
+        npy.write_array_header_1_0(file, header)
+        for clip in clips:
+            spool.seek(clip.offset)
+            count = int(np.prod(clip.shape)) * 4
+            rows = np.frombuffer(spool.read(count), np.float32).reshape(clip.shape)
+            sample[...] = 0
+            sample[:, : rows.shape[1], :, : rows.shape[3]] = rows
+            file.write(sample.data)
+
+
+def _label_stem(stem: str) -> str:
+    """train_data -> train_label, data -> label, object_7 -> object_7_label."""
+    return stem[:-4] + "label" if stem.endswith("data") else f"{stem}_label"
+
+
+def _counts(clips: Sequence[_Stored], classes: Sequence[str]) -> Mapping[str, Any]:
+    by_label = Counter(clip.label for clip in clips)
+    return {
+        "samples": len(clips),
+        "frames": {
+            "shortest": min(clip.shape[1] for clip in clips),
+            "longest": max(clip.shape[1] for clip in clips),
+        },
+        "samples_per_class": {name: by_label[label] for label, name in enumerate(classes)},
+        "samples_without_label": by_label[-1],
+    }
