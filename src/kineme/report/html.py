@@ -1,0 +1,194 @@
+"""One self-contained report.html: how good, where it fails, what to fix next.
+
+Promises: a single file that makes no request of any kind (a content policy forbids it)
+and runs no script; every string of the user is escaped; readable on a phone, in print,
+in light and dark; tables have headers and drawings have words.
+Leaves out: computing the figures (scores.py, findings.py) and drawing (plots.py,
+filmstrip.py).
+
+Shapes: N samples, K classes; skeletons (C, T, V, M).
+"""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kineme import files
+from kineme.errors import printable
+from kineme.report import plots
+from kineme.report.filmstrip import draw_filmstrip
+from kineme.report.findings import find_next_steps
+from kineme.report.scores import Scores, compute_scores
+
+REPORT_FILE = "report.html"
+CONFUSION_FILE = "confusion_matrix.png"
+NUM_DRAWN = 12  # mistakes drawn as skeletons
+MAX_CLASSES_AS_TABLE = 24  # beyond that the confusion matrix is a picture
+CONFIDENCE_BANDS = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 0.99), (0.99, 1.0))
+
+Skeletons: TypeAlias = Callable[[int], NDArray[np.floating]] | NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """What a report is made of, in plain values.
+
+    labels (N,): -1 where unknown. probabilities (N, K). skeletons: array (N, C, T, V, M) or
+    a function of the sample's position; drawn with `bones` (pairs of joints), `joint_names`
+    (left_ and right_ give colours) and `centre` (the joint that may be zero without missing).
+    history: rows of the training's metrics.csv. facts: what was run, name to value.
+    occlusion: curve name to points (share of joints hidden, accuracy), both in [0, 1].
+    warnings: text to count.
+    """
+
+    title: str
+    class_names: Sequence[str]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.floating]
+    ids: Sequence[str]
+    skeletons: Skeletons | None = None
+    bones: Sequence[tuple[int, int]] = ()
+    joint_names: Sequence[str] = ()
+    centre: int | None = None
+    history: Sequence[Mapping[str, float]] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+    occlusion: Mapping[str, plots.Curve] | None = None
+    warnings: Mapping[str, int] = field(default_factory=dict)
+
+
+def write_report(folder: str | Path, report: ReportInput) -> Path:
+    """Write report.html and confusion_matrix.png to `folder`; returns the report's path."""
+    scores = compute_scores(report.labels, report.probabilities, class_names=report.class_names)
+    picture = plots.render_confusion_png(scores.confusion, report.class_names)
+    with files.atomic_write(Path(folder) / CONFUSION_FILE) as file:
+        file.write(picture)
+    target = Path(folder) / REPORT_FILE
+    files.write_text(target, render_report(report, scores, confusion_png=picture))
+    return target
+
+
+def render_report(report: ReportInput, scores: Scores, *, confusion_png: bytes) -> str:
+    """The page as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("kineme.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, finalize=_spelled_out,
+    )  # fmt: skip
+    environment.filters["percent"] = _percent
+    is_table = len(report.class_names) <= MAX_CLASSES_AS_TABLE
+    drawn, has_mistakes = _drawn_samples(report)
+    curves = {
+        "Loss": plots.draw_curves(plots.curves_of(report.history, "loss"), x="epoch", y="loss"),
+        "Accuracy (%)": plots.draw_curves(
+            _in_percent(plots.curves_of(report.history, "acc"), which=1), x="epoch", y="accuracy"
+        ),
+    }
+    occlusion = plots.draw_curves(
+        _in_percent(report.occlusion or {}, which=slice(0, 2)), x="% of joints hidden", y="accuracy"
+    )
+    return environment.get_template("report.html").render(
+        report=report,
+        scores=scores,
+        chance=1 / max(len(report.class_names), 1),
+        steps=find_next_steps(
+            scores, history=report.history, occlusion=report.occlusion, warnings=report.warnings
+        ),
+        classes=sorted(scores.classes, key=lambda score: (score.num_samples == 0, score.f1)),
+        confusion=scores.confusion.tolist() if is_table else None,
+        confusion_png=base64.b64encode(confusion_png).decode(),
+        drawn=[{**sample, "strip": Markup(sample["strip"])} for sample in drawn],  # noqa: S704
+        has_mistakes=has_mistakes,
+        curves={name: Markup(svg) for name, svg in curves.items() if svg},  # noqa: S704
+        occlusion=Markup(occlusion),  # noqa: S704
+        bands=_confidence_bands(report),
+    )
+
+
+def _drawn_samples(report: ReportInput) -> tuple[list[dict[str, Any]], bool]:
+    """The samples to look at, and whether they are mistakes (or else the closest calls).
+
+    The worst mistake of every pair of classes comes first, then the second worst, ...
+    """
+    if report.skeletons is None or not len(report.labels):
+        return [], False
+    labels, probabilities = report.labels, report.probabilities
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    rows = np.arange(len(labels))
+    wrong = np.flatnonzero((predicted != labels) & (labels >= 0))
+    severity = confidence - probabilities[rows, np.maximum(labels, 0)]
+    if len(wrong):
+        ordered = wrong[np.argsort(-severity[wrong], kind="stable")]
+        rank: dict[tuple[int, int], int] = {}
+        turn = []
+        for row in ordered:
+            pair = (int(labels[row]), int(predicted[row]))
+            turn.append(rank.get(pair, 0))
+            rank[pair] = turn[-1] + 1
+        chosen = ordered[np.argsort(turn, kind="stable")][:NUM_DRAWN]
+    else:
+        chosen = np.argsort(confidence, kind="stable")[: NUM_DRAWN // 2]
+    return [_drawn_sample(report, int(row)) for row in chosen], bool(len(wrong))
+
+
+def _drawn_sample(report: ReportInput, row: int) -> dict[str, Any]:
+    skeletons, probabilities = report.skeletons, report.probabilities[row]
+    if skeletons is None:
+        raise ValueError("a sample is drawn from skeletons")
+    skeleton = skeletons(row) if callable(skeletons) else skeletons[row]
+    label = int(report.labels[row])
+    return {
+        "id": report.ids[row],
+        "label": report.class_names[label] if label >= 0 else "",
+        "label_probability": float(probabilities[label]) if label >= 0 else None,
+        "is_right": label == int(probabilities.argmax()),
+        "top": [
+            (report.class_names[i], float(probabilities[i]), i == label)
+            for i in np.argsort(-probabilities, kind="stable")[:3]
+        ],
+        "strip": draw_filmstrip(
+            np.asarray(skeleton), report.bones, joint_names=report.joint_names, centre=report.centre
+        ),
+    }
+
+
+def _confidence_bands(report: ReportInput) -> list[dict[str, Any]]:
+    """How often answers of each confidence are right."""
+    is_known = report.labels >= 0
+    confidence = report.probabilities[is_known].max(axis=1, initial=0)
+    is_right = report.probabilities[is_known].argmax(axis=1) == report.labels[is_known]
+    bands = []
+    for low, high in reversed(CONFIDENCE_BANDS):
+        inside = (confidence >= low) & ((confidence < high) | (high == 1))
+        if inside.any():
+            bands.append(
+                {"low": low, "high": high, "count": int(inside.sum()),
+                 "right": float(is_right[inside].mean())}
+            )  # fmt: skip
+    return bands
+
+
+def _in_percent(curves: Mapping[str, plots.Curve], *, which: int | slice) -> dict[str, plots.Curve]:
+    scaled: dict[str, plots.Curve] = {}
+    for name, curve in curves.items():
+        points = np.array(curve, dtype=float).reshape(-1, 2)
+        points[:, which] *= 100
+        scaled[name] = [(float(x), float(y)) for x, y in points]
+    return scaled
+
+
+def _spelled_out(value: object) -> object:
+    """Control characters and broken Unicode in names are shown, not obeyed."""
+    return printable(value) if type(value) is str else value
+
+
+def _percent(share: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] for reading; a dash where there is none (NaN)."""
+    return "–" if share is None or share != share else f"{100 * share:.{digits}f}"
