@@ -54,6 +54,7 @@ class Dataset(Protocol):
 
     ids: Sequence[str]
     labels: NDArray[np.int64]
+    notes: Sequence[str]  # what the user should hear once: drops, odd ranges, leakage
 
     def __len__(self) -> int: ...
 
@@ -87,11 +88,16 @@ class ExportForm:
 
 @dataclass(frozen=True)
 class Network:
-    """One trainable network, as functions. `spec` is the resolved spec of the action."""
+    """One trainable network, as functions. `spec` is the resolved spec of the action.
+
+    complete: fills what the spec leaves open from what the data of `split` says of itself
+    (class names, layout); an action calls it before it builds anything.
+    """
 
     name: str
     prefix: str  # of its checkpoints: <prefix>_model_latest.pth
     class_names: Callable[[Any], tuple[str, ...]]  # (spec) -> names by id
+    complete: Callable[[Any, str], tuple[Any, tuple[str, ...]]]  # (spec, split) -> spec, notes
     build_dataset: Callable[[Any, str], Dataset]  # (spec, split)
     build_model: Callable[[Any], torch.nn.Module]  # (spec)
     export_form: Callable[[Any], ExportForm]  # (spec)

@@ -22,7 +22,16 @@ import yaml
 from kineme.errors import Problem, SpecError
 from kineme.pose_classification.graph import STRATEGIES, Layout, adjacency, walk
 
-__all__ = ["LAYOUTS", "STRATEGIES", "Layout", "adjacency", "layouts_with", "load_layout"]
+__all__ = [
+    "LAYOUTS",
+    "STRATEGIES",
+    "Layout",
+    "adjacency",
+    "layout_facts",
+    "layout_of",
+    "layouts_with",
+    "load_layout",
+]
 
 
 def layouts_with(num_joints: int) -> tuple[str, ...]:
@@ -30,18 +39,41 @@ def layouts_with(num_joints: int) -> tuple[str, ...]:
     return tuple(sorted(n for n, layout in LAYOUTS.items() if layout.num_joints == num_joints))
 
 
-def load_layout(path: str | Path) -> Layout:
-    """A user's own layout from a YAML file; all its problems are in one SpecError.
+def layout_of(model_section: Any) -> Layout:
+    """The layout a spec's `model` block asks for: its own (`layout`), else `graph_layout`."""
+    if model_section.layout:
+        return load_layout(model_section.layout)
+    return LAYOUTS[model_section.graph_layout]
 
+
+def layout_facts(layout: Layout) -> dict[str, Any]:
+    """The layout in the form that layout files and checkpoints hold."""
+    return {
+        "name": layout.name,
+        "joints": list(layout.joints),
+        "bones": [list(bone) for bone in layout.bones],
+        "centre": layout.centre,
+        "source": layout.source,
+        "num_persons": layout.num_persons,
+        "num_frames": layout.num_frames,
+    }
+
+
+def load_layout(path: str | Path) -> Layout:
+    """A user's own layout from a YAML file, or from its text, which starts with `{`.
+
+    All its problems are in one SpecError.
     Keys: name, joints (list of names), bones (list of chains of two or more names, each
     tied to the next), centre; optional: source, num_persons, num_frames.
     """
+    is_text = str(path).startswith("{")
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(path if is_text else Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise SpecError(str(path), "a readable YAML file with a layout", reason) from error
-    problems = _problems_of(content, str(path))
+        where = "model.layout" if is_text else str(path)
+        raise SpecError(where, "a readable YAML file with a layout", reason) from error
+    problems = _problems_of(content, "model.layout" if is_text else str(path))
     if problems:
         raise SpecError.of(problems)
     return Layout(

@@ -1,0 +1,165 @@
+"""Skeleton sequences as whole batches: gathered on the CPU, prepared on the device.
+
+Shapes: N sequences of the file, B samples, R = B x clips rows, and x (R, C, T, V, M).
+Promises: a batch depends on (seed, epoch, indices) alone; data, labels, layout and spec
+are held against each other before the first batch, and every problem is named.
+Leaves out: file formats (data/), tensor arithmetic (transforms.py).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kineme.data import sampling
+from kineme.data.randomness import uniform
+from kineme.network import Batch
+from kineme.pose_classification import transforms
+from kineme.pose_classification.layouts import Layout
+from kineme.pose_classification.sources import Sequences
+
+
+@dataclass(frozen=True)
+class View:
+    """How a split looks at its sequences: what is drawn, cut, turned and hidden.
+
+    settings: the spec's `dataset` section. is_random: training draws; otherwise every
+    choice is the middle one. num_clips: windows a sample is seen through (test only).
+    repeats: times an epoch visits each sequence.
+    """
+
+    settings: Any
+    layout: Layout
+    seed: int
+    is_random: bool
+    num_clips: int = 1
+    repeats: int = 1
+
+
+class SkeletonDataset:
+    """N sequences x repeats; implements `network.Dataset`."""
+
+    def __init__(self, sequences: Sequences, view: View) -> None:
+        self.sequences, self.view = sequences, view
+        self.ids = sequences.ids * view.repeats
+        self.notes = sequences.notes
+        self.labels: NDArray[np.int64] = np.tile(sequences.labels, view.repeats)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, indices: NDArray[np.int64], epoch: int) -> Batch:
+        """Choose frames and gather them: inputs["skeleton"] is (R, C, T, V, M) float32."""
+        indices = np.asarray(indices, dtype=np.int64)
+        samples = indices % len(self.sequences.ids)
+        lengths = self.sequences.lengths[samples]
+        clips = 1
+        if self.view.settings.sampling == "uniform":
+            num_frames = self.view.settings.num_frames
+            if self.view.is_random:
+                draws = self._draws("frames", epoch, indices, num_frames)
+                frames = sampling.uniform_indices(lengths, num_frames, draws)
+            else:
+                clips = self.view.num_clips
+                frames = sampling.test_clips(lengths, num_frames, clips).reshape(-1, num_frames)
+        else:
+            frames = self._contract_frames(samples, epoch, indices)
+        rows = np.repeat(samples, clips)
+        return Batch(
+            inputs={"skeleton": torch.from_numpy(self.sequences.gather(rows, frames))},
+            labels=torch.from_numpy(self.labels[indices]),
+            indices=torch.from_numpy(indices),
+            sample_of_row=torch.arange(len(indices)).repeat_interleave(clips),
+        )
+
+    def transform(self, batch: Batch, epoch: int) -> Batch:
+        """Normalise, and in training augment, all rows where they lie."""
+        x = prepare(batch.inputs["skeleton"], self.view, batch.indices.numpy(), epoch)
+        return Batch({"skeleton": x}, batch.labels, batch.indices, batch.sample_of_row)
+
+    def _contract_frames(
+        self, samples: NDArray[np.int64], epoch: int, indices: NDArray[np.int64]
+    ) -> NDArray[np.int64] | None:
+        """Upstream's windowing (contract 2.4): only training crops or pads, None is all of T."""
+        settings, num_frames = self.view.settings, self.sequences.shape[2]
+        if not self.view.is_random or settings.window_size < 0:
+            return None
+        draws = self._draws("frames", epoch, indices, 1) if settings.random_choose else None
+        places = None if draws is None else draws[:, 0]
+        return sampling.crop_or_pad(num_frames, settings.window_size, draws=places)
+
+    def _draws(
+        self, name: str, epoch: int, indices: NDArray[np.int64], size: int
+    ) -> NDArray[np.float64]:
+        return uniform(self.view.seed, epoch, indices, name=name, size=size)
+
+
+def prepare(x: torch.Tensor, view: View, indices: NDArray[np.int64], epoch: int) -> torch.Tensor:
+    """Centre, align, augment (training only), scale: the order every action shares."""
+    normalize = view.settings.normalize
+    present = transforms.present_joints(x)
+    if normalize != "none":
+        x = transforms.centre(x, present, view.layout)
+    if normalize == "center_align":
+        x = transforms.align(x, view.layout)
+    if view.is_random:
+        x = augment(x, present, view, indices, epoch)
+    if normalize == "center_minmax":
+        x = transforms.min_max(x, transforms.present_joints(x))
+    return x
+
+
+def augment(
+    x: torch.Tensor,
+    present: torch.Tensor,
+    view: View,
+    indices: NDArray[np.int64],
+    epoch: int,
+) -> torch.Tensor:
+    """Random view, flip, noise and missing parts, as far as the spec asks for them."""
+    options, layout = view.settings.augmentation, view.layout
+
+    def draws(name: str, *shape: int) -> torch.Tensor:
+        values = uniform(view.seed, epoch, indices, name=name, size=int(np.prod(shape)))
+        return torch.from_numpy(values.astype(np.float32)).view(-1, *shape).to(x.device)
+
+    if view.settings.random_move:
+        x = transforms.random_move(x, present, draws("move", 4, 2))
+    if options.view_rotation_degrees > 0 or tuple(options.scale) != (1.0, 1.0):
+        x = transforms.random_view(
+            x,
+            draws("view", 3),
+            max_degrees=options.view_rotation_degrees,
+            scale=(options.scale[0], options.scale[1]),
+        )
+    if options.flip_prob > 0:
+        x = transforms.flip(x, draws("flip", 1)[:, 0] < options.flip_prob, layout)
+        present = transforms.present_joints(x)
+    if options.jitter_std > 0:
+        shape = x.shape[1:]
+        noise = normal(view.seed, epoch, indices, int(np.prod(shape)))
+        x = transforms.jitter(x, present, noise.view(-1, *shape).to(x.device), options.jitter_std)
+    if options.joint_dropout_prob > 0:
+        hidden = transforms.dropped_joints(
+            draws("joint", layout.num_joints), options.joint_dropout_prob
+        )
+        x = transforms.hide(x, hidden)
+    if options.limb_dropout_prob > 0:
+        hidden = transforms.dropped_limb(draws("limb", 2), options.limb_dropout_prob, layout)
+        x = transforms.hide(x, hidden)
+    if options.time_dropout_prob > 0:
+        hidden = transforms.dropped_time(draws("time", 3), options.time_dropout_prob, x.shape[2])
+        x = transforms.hide(x, hidden)
+    return x
+
+
+def normal(
+    seed: int, epoch: int, indices: NDArray[np.int64], size: int
+) -> torch.Tensor:
+    """(B, size) standard normal draws (Box and Muller 1958) of the keyed generator."""
+    pairs = uniform(seed, epoch, indices, name="jitter", size=2 * size)
+    radius = np.sqrt(-2 * np.log1p(-pairs[:, :size]))
+    values = radius * np.cos(2 * np.pi * pairs[:, size:])
+    return torch.from_numpy(values.astype(np.float32))

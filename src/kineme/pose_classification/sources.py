@@ -1,0 +1,304 @@
+"""From the paths in a spec to sequences that have been held against it.
+
+Promises: data, labels, layout and class count agree before anything is trained; every
+problem found together is reported together; nothing is dropped without a note.
+Leaves out: the formats themselves (data/), frames and augmentation (dataset.py).
+
+Shapes: N sequences; the array behind them is (N, C, T, V, M).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kineme.data import arrays, sampling, scan, shards
+from kineme.data.labels import Labels, label_problems, label_warnings, read_labels
+from kineme.errors import DataError, Problem, SpecError
+from kineme.network import PREDICT, TEST, TRAIN, VAL
+from kineme.pose_classification.layouts import Layout, layout_of, layouts_with
+from kineme.spec.load import with_values
+
+RESIDENT_BYTES = 2**30  # data up to this size is kept in memory, larger data is read as needed
+SECTIONS = {  # split -> dotted section of the spec that names its files
+    TRAIN: "dataset.train_dataset",
+    VAL: "dataset.val_dataset",
+    TEST: "evaluate.test_dataset",
+    PREDICT: "inference.test_dataset",
+}
+PREFIXES = {TRAIN: ("train",), VAL: ("val",), TEST: ("test", "val"), PREDICT: ("test", "val")}
+LABEL_ENDINGS = (".json", ".csv", ".pkl")
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """N labelled sequences and how to gather their frames.
+
+    lengths: (N,) frames up to the last one that is not empty, at least 1.
+    people: (N, P) which persons are kept, by falling motion energy; None keeps all.
+    """
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    store: arrays.Skeletons
+    rows: NDArray[np.int64]  # (N,) position of each sequence in the store
+    resident: NDArray[np.float32] | None = None
+    people: NDArray[np.int64] | None = None
+    has_nan: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> arrays.Shape:
+        """(N, C, T, V, M) as gathered."""
+        _, channels, frames, joints, persons = self.store.shape
+        if self.people is not None:
+            persons = self.people.shape[1]
+        return (len(self.ids), channels, frames, joints, persons)
+
+    def gather(
+        self, samples: NDArray[np.int64], frames: NDArray[np.int64] | None
+    ) -> NDArray[np.float32]:
+        """(R, C, F, V, M): frames (R, F) of each sample, or all T; -1 is an empty frame."""
+        rows = self.rows[samples]
+        if self.resident is not None:
+            x = self.resident[rows] if frames is None else _take(self.resident, rows, frames)
+        elif frames is None:
+            x = self.store.read(rows)
+        else:
+            x = self.store.read_frames(rows, frames)
+        if self.people is not None:
+            kept = self.people[samples][:, None, None, None, :]
+            x = np.take_along_axis(x, kept, axis=4)
+        if self.has_nan and self.resident is None:
+            np.nan_to_num(x, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        return x
+
+
+def load_sequences(spec: Any, split: str) -> Sequences:
+    """The sequences of `split`, checked. Raises SpecError or DataError with all problems."""
+    where = SECTIONS[split]
+    data_path, label_path = resolve_paths(_section(spec, split), split)
+    store = open_store(data_path)
+    problems = _shape_problems(spec, str(data_path), store.shape)
+    if problems:
+        raise DataError.of(problems)
+    labels = _labels(spec, split, data_path, label_path, count=store.shape[0])
+    label_where = str(label_path or data_path)
+    found = scan.scan_skeletons(store)
+    policy = spec.dataset.nan_policy
+    problems = scan.scan_problems(str(data_path), found, nan_policy=policy)
+    problems += label_problems(
+        label_where, labels, num_samples=store.shape[0], num_classes=spec.dataset.num_classes,
+        is_labelled=split != PREDICT, is_training=split == TRAIN,
+    )
+    if problems:
+        raise DataError.of(problems)
+    layout = layout_of(spec.model)
+    notes = [*getattr(store, "notes", ()), *found.notes]
+    notes += scan.scan_warnings(
+        str(data_path), found, nan_policy=policy, joint_names=layout.joints,
+        centre=layout.centre_index,
+    )
+    if split != PREDICT:
+        notes += label_warnings(label_where, labels, class_names(spec))
+    rows = np.arange(store.shape[0])
+    if policy == "drop":
+        rows = np.setdiff1d(rows, found.nonfinite_samples)
+    resident = _resident(store, found.nonfinite_count > 0)
+    lengths = np.maximum(found.lengths, 1)
+    people, note = _people(store, spec.dataset.num_persons)
+    if note:
+        notes.append(f"{data_path}: {note}")
+    if spec.dataset.sampling == "uniform":
+        note = sampling.short_warning(str(data_path), lengths, spec.dataset.num_frames)
+        notes += [note] if note and split == TRAIN else []
+    sequences = Sequences(
+        ids=tuple(labels.ids[row] for row in rows),
+        labels=labels.labels[rows],
+        lengths=lengths[rows],
+        store=store,
+        rows=rows,
+        resident=resident,
+        people=None if people is None else people[rows],
+        has_nan=found.nonfinite_count > 0,
+        notes=tuple(notes),
+    )
+    return _with_leak_note(spec, sequences) if split == VAL else sequences
+
+
+def resolve_paths(section: Any, split: str) -> tuple[Path, Path | None]:
+    """Data and label files of a section; a folder stands for the files of the usual names.
+
+    A sharded store is a folder with an index of its own and needs no label file.
+    """
+    data = Path(section.data_path)
+    label = Path(section.label_path) if section.label_path else None
+    if data.is_dir() and not shards.is_store(data):
+        data, folder = _only(data, _names(split, "data", (".npy",)), split), data
+        label = label or folder
+    if label is not None and label.is_dir():
+        label = _only(label, _names(split, "label", LABEL_ENDINGS), split, split != PREDICT)
+    return data, label
+
+
+def open_store(path: Path) -> arrays.Skeletons:
+    """An .npy file or a sharded store."""
+    return shards.open_shards(path) if path.is_dir() else arrays.open_skeletons(path)
+
+
+def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
+    """Fill in what the data says of itself where the spec is silent: classes and layout.
+
+    Returns the spec and a note for each value taken. Only fields the user did not set
+    change; contradictions are found by `load_sequences`.
+    """
+    data_path, label_path = resolve_paths(_section(spec, split), split)
+    if label_path is None and not shards.is_store(data_path):
+        return spec, ()
+    labels = _labels(spec, split, data_path, label_path)
+    values: dict[str, Any] = {}
+    if labels.class_names and spec.dataset.label_map is None:
+        values["dataset.label_map"] = {name: i for i, name in enumerate(labels.class_names)}
+        if "num_classes" not in spec.dataset.model_fields_set:
+            values["dataset.num_classes"] = len(labels.class_names)
+    is_free = spec.model.layout is None and "graph_layout" not in spec.model.model_fields_set
+    if labels.layout and is_free and labels.layout != spec.model.graph_layout:
+        values["model.graph_layout"] = labels.layout
+    if not values:
+        return spec, ()
+    listed = ", ".join(f"{key}={value!r}" for key, value in values.items())
+    return with_values(spec, values), (f"{label_path}: took {listed}",)
+
+
+def class_names(spec: Any) -> tuple[str, ...]:
+    """Label names by id; without a label map, the ids themselves."""
+    if spec.dataset.label_map is None:
+        return tuple(str(label) for label in range(spec.dataset.num_classes))
+    return tuple(sorted(spec.dataset.label_map, key=spec.dataset.label_map.__getitem__))
+
+
+def motion_energy(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(B, M): sum of squared joint displacements between frames where a joint is present."""
+    present = (x != 0).any(axis=1)  # (B, T, V, M)
+    both = present[:, 1:] & present[:, :-1]
+    steps = (np.diff(x, axis=2) ** 2).sum(axis=1)
+    return np.where(both, steps, 0).sum(axis=(1, 2))
+
+
+def _take(
+    data: NDArray[np.float32], rows: NDArray[np.int64], frames: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Frames of some samples without copying the samples whole first."""
+    _, channels, length, joints, persons = data.shape
+    frames = np.broadcast_to(frames, (len(rows), frames.shape[1]))
+    planes = rows[:, None] * channels + np.arange(channels)  # (R, C)
+    flat = planes[:, :, None] * length + np.maximum(frames, 0)[:, None]
+    x = np.take(data.reshape(-1, joints * persons), flat.reshape(-1), axis=0, mode="clip")
+    x = x.reshape(len(rows), channels, frames.shape[1], joints, persons)
+    if frames.size and frames.min() < 0:
+        np.copyto(x, 0, where=(frames < 0)[:, None, :, None, None])
+    return x
+
+
+def _resident(store: arrays.Skeletons, has_nan: bool) -> NDArray[np.float32] | None:
+    if int(np.prod(store.shape, dtype=np.int64)) * 4 > RESIDENT_BYTES:
+        return None
+    data = store.read(np.arange(store.shape[0]))
+    return np.nan_to_num(data, copy=False, nan=0.0, posinf=0.0, neginf=0.0) if has_nan else data
+
+
+def _people(
+    store: arrays.Skeletons, num_persons: int | None
+) -> tuple[NDArray[np.int64] | None, str | None]:
+    """The persons to keep in each sample, those that move most first."""
+    total, persons = store.shape[0], store.shape[4]
+    if num_persons is None or num_persons >= persons:
+        return None, None
+    energy = np.concatenate(
+        [
+            motion_energy(store.read(np.arange(start, min(start + 64, total))))
+            for start in range(0, total, 64)
+        ]
+    )
+    kept = np.argsort(-energy, axis=1, kind="stable")[:, :num_persons]
+    dropped = int((np.sort(energy, axis=1)[:, : persons - num_persons] > 0).any(axis=1).sum())
+    note = f"kept the {num_persons} of {persons} persons who move most; {dropped} of {total} "
+    return kept, note + "samples had more (dataset.num_persons)."
+
+
+def _labels(
+    spec: Any, split: str, data_path: Path, label_path: Path | None, *, count: int = 0
+) -> Labels:
+    """The labels of `split`; without a file, those of the store, or `count` unknown ones."""
+    if label_path is not None:
+        return read_labels(label_path, label_map=spec.dataset.label_map)
+    if shards.is_store(data_path):
+        return shards.open_shards(data_path).labels
+    if split == PREDICT:
+        return Labels(tuple(map(str, range(count))), np.full(count, -1, np.int64))
+    raise SpecError(
+        f"{SECTIONS[split]}.label_path", "a label file (.json, .csv or .pkl)", "none",
+        "Set it, or give a folder that holds data and labels as data_path.",
+    )
+
+
+def _shape_problems(spec: Any, where: str, shape: Sequence[int]) -> list[Problem]:
+    layout: Layout = layout_of(spec.model)
+    return arrays.check_shape(
+        where, shape, num_channels=spec.model.input_channels, num_joints=layout.num_joints,
+        layout=layout.name, layouts=layouts_with,
+    )
+
+
+def _with_leak_note(spec: Any, val: Sequences) -> Sequences:
+    """Say which validation sequences are in the training data too."""
+    path, _ = resolve_paths(spec.dataset.train_dataset, TRAIN)
+    train = open_store(path)
+    lengths = scan.scan_skeletons(train).lengths
+    known = dict(enumerate(scan.content_digests(train, lengths)))
+    own = scan.content_digests(val.store, scan.scan_skeletons(val.store).lengths)
+    note = scan.leak_warning(
+        str(path), {str(i): digest for i, digest in known.items()},
+        str(val.store.path), {val.ids[i]: own[row] for i, row in enumerate(val.rows)},
+    )
+    if note is None:
+        return val
+    if spec.dataset.fail_on_leakage:
+        raise DataError(
+            str(val.store.path), "no sample of the training data", note,
+            "Split by person or recording, or set dataset.fail_on_leakage: false.",
+        )
+    return replace(val, notes=(*val.notes, note))
+
+
+def _section(spec: Any, split: str) -> Any:
+    block, name = SECTIONS[split].split(".")
+    section = getattr(getattr(spec, block), name)
+    if not section.data_path:
+        raise SpecError(
+            f"{SECTIONS[split]}.data_path", "an .npy file, a folder or a sharded store", "nothing",
+            "Set it.",
+        )
+    return section
+
+
+def _names(split: str, kind: str, endings: Sequence[str]) -> list[str]:
+    stems = [*(f"{prefix}_{kind}" for prefix in PREFIXES[split]), kind]
+    return [stem + ending for stem in stems for ending in endings]
+
+
+def _only(folder: Path, names: Sequence[str], split: str, is_needed: bool = True) -> Path | None:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    if not is_needed:
+        return None
+    raise DataError(
+        str(folder), f"one of {', '.join(names)} for {SECTIONS[split]}",
+        f"{len(list(folder.iterdir()))} other entries", "Name the file itself.",
+    )
+

@@ -1,0 +1,135 @@
+"""Transforms against values worked out by hand and invariants that must hold."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from kineme.pose_classification import transforms
+from kineme.pose_classification.layouts import LAYOUTS, Layout
+
+PLUS = Layout(
+    name="plus",
+    joints=("pelvis", "left_shoulder", "right_shoulder"),
+    bones=(("pelvis", "left_shoulder"), ("pelvis", "right_shoulder")),
+    centre="pelvis",
+    source="made for tests",
+)
+
+
+def rows(values: list) -> torch.Tensor:
+    """(R, C, T, V, M) from nested lists written as rows[frame][joint] = (x, y, z), one person."""
+    return torch.tensor(values, dtype=torch.float32).permute(0, 3, 1, 2).unsqueeze(-1).contiguous()
+
+
+def test_centre_moves_the_first_frames_centre_joint_to_the_origin():
+    x = rows([[[(1, 2, 3), (2, 2, 3), (0, 0, 0)], [(2, 2, 3), (2, 4, 3), (1, 1, 1)]]])
+    moved = transforms.centre(x, transforms.present_joints(x), PLUS)
+    expected = rows([[[(0, 0, 0), (1, 0, 0), (0, 0, 0)], [(1, 0, 0), (1, 2, 0), (0, -1, -2)]]])
+    torch.testing.assert_close(moved, expected)
+
+
+def test_centre_uses_the_mean_of_present_joints_when_the_centre_joint_is_missing():
+    x = rows([[[(0, 0, 0), (2, 2, 2), (4, 4, 4)]]])
+    moved = transforms.centre(x, transforms.present_joints(x), PLUS)
+    torch.testing.assert_close(moved, rows([[[(0, 0, 0), (-1, -1, -1), (1, 1, 1)]]]))
+
+
+def test_align_turns_the_shoulder_line_into_the_picture_plane_and_keeps_lengths():
+    angle = math.radians(40)
+    x = rows([[[(0, 0, 0), (math.cos(angle), 1, math.sin(angle)), (-math.cos(angle), 1, -math.sin(angle))]]])
+    turned = transforms.align(x, PLUS)
+    expected = rows([[[(0, 0, 0), (1, 1, 0), (-1, 1, 0)]]])
+    torch.testing.assert_close(turned, expected, atol=1e-6, rtol=0)
+
+
+def test_align_leaves_rows_without_both_shoulders_alone():
+    x = rows([[[(0, 0, 0), (0, 0, 0), (-1, 1, -1)]]])
+    torch.testing.assert_close(transforms.align(x, PLUS), x)
+
+
+def test_min_max_spans_minus_one_to_one_per_axis_and_ignores_missing_joints():
+    x = rows([[[(1, 10, 5), (3, 20, 5), (0, 0, 0)]]])
+    scaled = transforms.min_max(x, transforms.present_joints(x))
+    torch.testing.assert_close(scaled, rows([[[(-1, -1, 0), (1, 1, 0), (0, 0, 0)]]]))
+
+
+def test_rotation_by_ninety_degrees_about_y_turns_z_towards_x():
+    x = rows([[[(0, 0, 1), (1, 0, 0), (0, 1, 0)]]])
+    turned = transforms.rotate(x, transforms.about_y(torch.tensor([math.pi / 2])))
+    torch.testing.assert_close(turned, rows([[[(1, 0, 0), (0, 0, -1), (0, 1, 0)]]]), atol=1e-6, rtol=0)
+
+
+def test_rotation_by_ninety_degrees_about_x_turns_y_towards_z():
+    x = rows([[[(0, 1, 0), (1, 0, 0), (0, 0, 1)]]])
+    turned = transforms.rotate(x, transforms.about_x(torch.tensor([math.pi / 2])))
+    torch.testing.assert_close(turned, rows([[[(0, 0, 1), (1, 0, 0), (0, -1, 0)]]]), atol=1e-6, rtol=0)
+
+
+def test_random_view_with_middle_draws_is_the_identity_and_draws_set_the_scale():
+    x = torch.randn(2, 3, 4, 5, 1, generator=torch.Generator().manual_seed(0))
+    middle = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.5, 0.0]])
+    seen = transforms.random_view(x, middle, max_degrees=60, scale=(0.5, 1.5))
+    torch.testing.assert_close(seen[0], x[0])
+    torch.testing.assert_close(seen[1], x[1] * 0.5)
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_flip_swaps_left_and_right_joints_and_twice_is_nothing(name):
+    layout = LAYOUTS[name]
+    x = torch.randn(2, 3, 2, layout.num_joints, 1, generator=torch.Generator().manual_seed(1))
+    chosen = torch.tensor([True, False])
+    once = transforms.flip(x, chosen, layout)
+    torch.testing.assert_close(once[1], x[1])
+    for joint, joint_name in enumerate(layout.joints):
+        other = joint_name.replace("left_", "?").replace("right_", "left_").replace("?", "right_")
+        torch.testing.assert_close(once[0, 0, :, joint], -x[0, 0, :, layout.joints.index(other)])
+        torch.testing.assert_close(once[0, 1, :, joint], x[0, 1, :, layout.joints.index(other)])
+    torch.testing.assert_close(transforms.flip(once, chosen, layout), x)
+
+
+def slow_random_move(x: np.ndarray, picks: np.ndarray) -> np.ndarray:
+    """Contract 2.4, one sample, one frame, one joint at a time."""
+    moved = x.copy()
+    tables = (transforms.MOVE_ANGLES, transforms.MOVE_SCALES, transforms.MOVE_SHIFTS, transforms.MOVE_SHIFTS)
+    for row in range(x.shape[0]):
+        for frame in range(x.shape[2]):
+            share = frame / (x.shape[2] - 1)
+            angle, scale, shift_x, shift_y = (
+                table[int(a * len(table))] * (1 - share) + table[int(b * len(table))] * share
+                for table, (a, b) in zip(tables, picks[row], strict=True)
+            )
+            cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+            for joint in range(x.shape[3]):
+                if not x[row, :, frame, joint].any():
+                    continue
+                a, b = x[row, 0, frame, joint, 0], x[row, 1, frame, joint, 0]
+                moved[row, 0, frame, joint, 0] = scale * (cos * a - sin * b) + shift_x
+                moved[row, 1, frame, joint, 0] = scale * (sin * a + cos * b) + shift_y
+    return moved
+
+
+def test_random_move_equals_the_slow_version_and_keeps_missing_joints_missing():
+    generator = np.random.default_rng(3)
+    x = generator.normal(size=(3, 3, 5, 4, 1)).astype(np.float32)
+    x[:, :, 3:, 2] = 0
+    picks = generator.random((3, 4, 2))
+    tensor = torch.from_numpy(x)
+    moved = transforms.random_move(tensor, transforms.present_joints(tensor), torch.from_numpy(picks))
+    np.testing.assert_allclose(moved.numpy(), slow_random_move(x, picks), atol=1e-6)
+    assert not moved[:, :, 3:, 2].any()
+
+
+def test_dropped_parts_follow_their_draws():
+    joints = transforms.dropped_joints(torch.tensor([[0.05, 0.5, 0.2]]), 0.1)
+    assert joints.flatten().tolist() == [True, False, False]
+    layout = LAYOUTS["nvidia"]
+    first = next(iter(layout.limbs.values()))
+    limb = transforms.dropped_limb(torch.tensor([[0.0, 0.0], [0.9, 0.0]]), 0.5, layout)
+    assert limb[0].flatten().nonzero().flatten().tolist() == sorted(first)
+    assert not limb[1].any()
+    time = transforms.dropped_time(torch.tensor([[0.0, 0.5, 0.5], [0.6, 0.5, 0.5]]), 0.5, 8)
+    # length ceil(0.5 * 8 / 2) = 2, start floor(0.5 * (8 - 2 + 1)) = 3
+    assert time[0].flatten().tolist() == [False] * 3 + [True] * 2 + [False] * 3
+    assert not time[1].any()
