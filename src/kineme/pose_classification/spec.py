@@ -76,6 +76,9 @@ class Model(Section):
     layout_file: str | None = setting(
         None, "YAML with a layout of your own, in place of graph_layout", ours=True
     )
+    layout: dict[str, Any] | None = setting(
+        None, "what a layout file holds (name, joints, bones, centre), spelled out", ours=True
+    )
 
 
 class Files(Section):

@@ -1,0 +1,336 @@
+"""Words to calls: the commands `kineme` and `pose_classification`.
+
+Promises: `--help` imports neither torch nor numpy; every error a user can cause is a line
+per problem on stderr and its own exit code; a bug is one line that names the traceback's
+file; secrets of the spec are in none of them. An action ends with TAO's status line.
+Leaves out: what actions do (actions/), what specs mean (spec/).
+"""
+
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kineme import __version__
+from kineme.actions import ACTIONS
+from kineme.console import Session, notes_from_warnings, steady_streams
+from kineme.errors import EXIT_BUG, EXIT_OK, EXIT_SIGINT, KinemeError, Problem, SpecError
+from kineme.network import NETWORKS, load_network, load_specs
+
+SPEC_OPTIONS = ("-e", "--experiment_spec_file", "--experiment-spec-file")
+FLAGS = ("--dry-run", "--log-json")
+RETIRED_OPTIONS = {
+    "-r": "results_dir=...",
+    "-k": "encryption_key=...",
+    "-m": "<action>.checkpoint=...",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    session = Session(is_json="--log-json" in words)
+    with steady_streams(), notes_from_warnings(session):
+        try:
+            code = _command(words, session)
+        except KeyboardInterrupt as error:
+            code = _failed(session, error, EXIT_SIGINT)
+        except KinemeError as error:
+            code = _refused(session, error)
+        except Exception as error:  # noqa: BLE001 - the one place where bugs end
+            code = _failed(session, error, EXIT_BUG)
+        if session.is_action:
+            print(f"Execution status: {'PASS' if code == EXIT_OK else 'FAIL'}")
+            sys.stdout.flush()
+    return code
+
+
+def pose_classification() -> int:
+    """TAO's own command: `pose_classification <action> ...`."""
+    return main(["pose_classification", *sys.argv[1:]])
+
+
+@dataclass
+class _Request:
+    """The words after `<network> <action>`."""
+
+    spec_path: str | None = None
+    overrides: list[str] = field(default_factory=list)
+    is_dry_run: bool = False
+    wants_help: bool = False
+
+
+def _command(words: list[str], session: Session) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_usage())
+    elif words[0] == "--version":
+        print(f"kineme {__version__}")
+    elif words[0] in NETWORKS:
+        return _network(words[0], words[1:], session)
+    elif words[0] == "spec":
+        print(_spec_text(words[1:]), end="")
+    elif words[0] == "demo":
+        return int(importlib.import_module("kineme.demo").main(words[1:]) or EXIT_OK)
+    else:
+        known = [*NETWORKS, "spec", "demo"]
+        raise _unknown("command", words[0], known, "`kineme --help` lists them.")
+    return EXIT_OK
+
+
+def _network(name: str, words: list[str], session: Session) -> int:
+    """`<network> <action> ...`"""
+    if not words or words[0] in ("-h", "--help"):
+        print(_network_usage(name))
+        return EXIT_OK
+    action = words[0]
+    if action not in (*ACTIONS, "default_specs"):
+        fix = f"`kineme {name} --help` lists them."
+        raise _unknown("action", action, [*ACTIONS, "default_specs"], fix)
+    request = _parse(words[1:])
+    if request.wants_help:
+        print(_action_usage(name, action))
+    elif action == "default_specs":
+        _write_default_specs(name, request)
+    else:
+        session.is_action = _is_first_process()
+        _run(name, action, request, session)
+    return EXIT_OK
+
+
+def _run(name: str, action: str, request: _Request, session: Session) -> None:
+    from kineme.spec.load import load_spec
+    from kineme.spec.schema import secrets_of
+    from kineme.spec.sections import run_folder
+
+    session.secrets = _secrets_said(request.overrides)
+    spec, notes = load_spec(load_specs(name)[action], request.spec_path, request.overrides)
+    session.secrets += secrets_of(spec)
+    session.run_folder = run_folder(spec)
+    for note in notes:
+        session.say("note", note)
+    network = load_network(name)
+    if request.is_dry_run:
+        for line in _imported("kineme.actions.dry_run:check")(network, spec):
+            print(line)
+        return
+    result = _imported(ACTIONS[action])(network, spec)
+    if session.is_json and session.is_action:
+        print(session.clean(json.dumps({"level": "result", **(result or {})}, default=str)))
+
+
+def _parse(words: list[str]) -> _Request:
+    """Options and overrides, in any order."""
+    request = _Request()
+    rest = iter(words)
+    for word in rest:
+        option, equals, attached = word.partition("=")
+        if option in SPEC_OPTIONS or option == "--device":
+            value = attached if equals else next(rest, "")
+            if not value:
+                raise SpecError(option, "a value after it", "nothing")
+            if option == "--device":
+                request.overrides.append(f"device={value}")
+            else:
+                request.spec_path = value
+        elif word in FLAGS:
+            request.is_dry_run |= word == "--dry-run"
+        elif word in ("-h", "--help"):
+            request.wants_help = True
+        elif word in RETIRED_OPTIONS:
+            fix = f"Write {RETIRED_OPTIONS[word]} instead."
+            raise SpecError(word, "the options of TAO 5.0 and later", "one of 4.0", fix)
+        elif word.startswith("-"):
+            fix = f"Settings have no dashes: {word.lstrip('-').partition('=')[0]}=value."
+            raise _unknown("option", option, [*SPEC_OPTIONS, *FLAGS, "--device", "--help"], fix)
+        else:
+            request.overrides.append(word)
+    return request
+
+
+def _write_default_specs(name: str, request: _Request) -> None:
+    """One commented spec per action in results_dir; what is there already stays."""
+    from kineme.files import write_text
+    from kineme.spec.schema import template
+
+    folders = [
+        text.partition("=")[2] for text in request.overrides if text.startswith("results_dir=")
+    ]
+    unknown = [
+        text for text in request.overrides if not text.startswith(("results_dir=", "module_name="))
+    ]
+    if len(folders) != 1 or not folders[0] or unknown:
+        received = " ".join(request.overrides) or "nothing"
+        raise SpecError("default_specs", "results_dir=FOLDER", received)
+    targets = {
+        Path(folders[0]) / f"{action}.yaml": spec for action, spec in load_specs(name).items()
+    }
+    taken = [str(path) for path in targets if path.exists()]
+    if taken:
+        raise SpecError(
+            taken[0], "a free path", "a file that exists", "Remove it or choose another folder."
+        )
+    for path, spec in targets.items():
+        write_text(path, template(spec))
+        print(path)
+
+
+def _spec_text(words: list[str]) -> str:
+    """`spec <network> <action> [--json]` or `spec <network> --docs`."""
+    from kineme.spec.schema import json_schema, markdown, template
+
+    names = [word for word in words if not word.startswith("-")]
+    options = [word for word in words if word.startswith("-")]
+    if not names or not set(options) <= {"--json", "--docs"}:
+        raise SpecError(
+            "spec",
+            "a network and an action",
+            " ".join(words) or "nothing",
+            "For example: kineme spec pose_classification train",
+        )
+    if names[0] not in NETWORKS:
+        raise _unknown("network", names[0], list(NETWORKS))
+    specs = load_specs(names[0])
+    if "--docs" in options:
+        return markdown(specs)
+    action = names[1] if len(names) > 1 else ""
+    if action not in specs:
+        raise _unknown("action", action, list(specs))
+    if "--json" in options:
+        return json.dumps(json_schema(specs[action]), indent=2, allow_nan=False) + "\n"
+    return template(specs[action])
+
+
+def _usage() -> str:
+    networks = "\n".join(f"  {name:<22}{entry.title}" for name, entry in NETWORKS.items())
+    first = next(iter(NETWORKS))
+    return f"""kineme {__version__}: tells what people are doing in video
+
+usage: kineme <network> <action> [-e SPEC] [key=value ...] [options]
+       kineme <network> default_specs results_dir=FOLDER
+       kineme spec <network> <action> [--json]
+       kineme demo
+
+networks
+{networks}
+actions
+  {", ".join(ACTIONS)}
+options
+  -e, --experiment_spec_file SPEC   settings in YAML, JSON or TOML
+  --device auto|cpu|gpu             what to run on
+  --dry-run                         check spec, data, disk and device; write nothing
+  --log-json                        errors, notes and the result as JSON lines
+  --help, --version
+
+examples
+  kineme demo
+  kineme spec {first} train > train.yaml
+  kineme {first} train -e train.yaml train.num_epochs=30 recipe=modern
+  kineme {first} evaluate results_dir=results evaluate.checkpoint=results/train/best.pth \\
+      evaluate.test_dataset.data_path=data/val_data.npy
+
+`kineme {first} train --help` says what an action needs."""
+
+
+def _network_usage(name: str) -> str:
+    lines = [f"{name}: {NETWORKS[name].title}", "", f"usage: kineme {name} <action> ...", ""]
+    lines += [f"  {action:<18}{_needs(spec)}" for action, spec in load_specs(name).items()]
+    lines += [f"  {'default_specs':<18}results_dir=FOLDER: a commented spec of every action"]
+    return "\n".join(lines)
+
+
+def _needs(spec: Any) -> str:
+    return "needs " + ", ".join(spec.mandatory)
+
+
+def _action_usage(name: str, action: str) -> str:
+    if action == "default_specs":
+        return f"usage: kineme {name} default_specs results_dir=FOLDER"
+    from kineme.spec.fields import settings
+
+    spec = load_specs(name)[action]
+    must = [one for one in settings(spec) if one.key in spec.mandatory]
+    tops = ("", action)
+    often = [
+        one
+        for one in settings(spec)
+        if one.rule.popular and one not in must and one.key.rpartition(".")[0] in tops
+    ]
+    lines = [f"usage: kineme {name} {action} [-e SPEC] [key=value ...]", "", "must be set"]
+    lines += [f"  {one.key:<38} {one.doc}" for one in must]
+    lines += ["often set"] if often else []
+    lines += [f"  {f'{one.key}={one.default}':<38} {one.doc}" for one in often]
+    example = " ".join(f"{one.key}={one.rule.example}" for one in must)
+    lines += ["", f"example: kineme {name} {action} {example}"]
+    return "\n".join([*lines, f"all settings: kineme spec {name} {action}"])
+
+
+def _unknown(what: str, word: str, known: Sequence[str], fix: str = "") -> SpecError:
+    from kineme.spec.suggest import closest
+
+    meant = closest(word, known)
+    fix = f"Did you mean {meant}?" if meant else fix
+    return SpecError("command line", f"a known {what} ({', '.join(known)})", repr(word[:80]), fix)
+
+
+def _refused(session: Session, error: KinemeError) -> int:
+    for problem in error.problems:
+        session.say("error", str(problem), {**_facts(problem), "exit_code": error.exit_code})
+    return error.exit_code
+
+
+def _facts(problem: Problem) -> dict[str, str]:
+    return {
+        "where": problem.where,
+        "expected": problem.expected,
+        "received": problem.received,
+        "fix": problem.fix,
+    }
+
+
+def _failed(session: Session, error: BaseException, default_code: int) -> int:
+    """Report what no one expected: one line, the traceback in a file."""
+    code = getattr(error, "exit_code", default_code)
+    if isinstance(error, KeyboardInterrupt):
+        session.say("error", "interrupted")
+    else:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        session.say("error", f"{what} (a bug of kineme; traceback in {_save_traceback(session)})")
+    return code if isinstance(code, int) else default_code
+
+
+def _save_traceback(session: Session) -> str:
+    from kineme.files import append_line, write_text
+
+    text = session.clean(traceback.format_exc())
+    try:
+        if session.run_folder and session.run_folder.is_dir():
+            path = session.run_folder / "log.txt"
+            append_line(path, text)
+        else:
+            path = Path(tempfile.gettempdir()) / f"kineme-crash-{time.time_ns()}.txt"
+            write_text(path, text)
+    except (KinemeError, OSError) as error:
+        return f"no file, as it could not be written: {error}"
+    return str(path)
+
+
+def _secrets_said(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Secrets among the overrides, before the spec is known."""
+    pairs = (text.lstrip("+ ").partition("=") for text in overrides)
+    return tuple(value for key, _, value in pairs if key == "encryption_key" and value)
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _imported(path: str) -> Callable[..., Any]:
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
