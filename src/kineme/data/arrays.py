@@ -164,10 +164,10 @@ def check_shape(
     fitting = _fitting(layouts)
     is_shape = f"shape {tuple(shape)} is (N, C, T, V, M)"
     channels, joints = shape[1], shape[3]
-    if channels not in (num_channels, 2, 3) or (joints != num_joints and not fitting(joints)):
-        order = _fitting_order(shape, num_channels, num_joints)
-        if order is not None:
-            return [_swapped(where, shape, order, num_channels, num_joints)]
+    order = _fitting_order(shape, num_channels, num_joints)
+    is_odd = channels not in (num_channels, 2, 3) or not (joints == num_joints or fitting(joints))
+    if order and (is_odd or (channels != num_channels == shape[4])):  # (N, M, T, V, C), M=2
+        return [_swapped(where, shape, order, num_channels, num_joints)]
     if channels != num_channels:
         hint = f"Set model.input_channels: {channels}, or convert the data."
         problems.append(

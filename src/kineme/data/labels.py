@@ -99,9 +99,19 @@ def write_labels(path: str | os.PathLike[str], labels: Labels) -> None:
 
 
 def label_problems(
-    where: str, labels: Labels, *, num_samples: int, num_classes: int, is_training: bool = False
+    where: str,
+    labels: Labels,
+    *,
+    num_samples: int,
+    num_classes: int,
+    is_labelled: bool = True,
+    is_training: bool = False,
 ) -> list[Problem]:
-    """Counts that differ from the data, labels outside [0, num_classes), a single class."""
+    """Counts that differ from the data, labels outside [0, num_classes), a single class.
+
+    is_labelled: False where labels are not used (inference); then only counts matter.
+    is_training: True where one class alone is not enough.
+    """
     problems = []
     if len(labels) != num_samples:
         problems.append(
@@ -112,6 +122,8 @@ def label_problems(
                 "Check that both files are of the same set.",
             )
         )
+    if not is_labelled:
+        return problems
     outside = np.flatnonzero((labels.labels < 0) | (labels.labels >= num_classes))
     if len(outside):
         first = int(outside[0])

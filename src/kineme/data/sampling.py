@@ -67,18 +67,24 @@ def crop_or_pad(
     return np.where((frames >= 0) & (frames < num_frames), frames, -1)
 
 
-def take_frames(batch: NDArray[np.float32], frames: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(B, C, F, V, M): frames (B, F) or (1, F) of a batch (B, C, T, V, M); -1 gives zeros."""
-    num_samples, channels, length, joints, persons = batch.shape
+def take_frames(
+    data: NDArray[np.float32],
+    frames: NDArray[np.int64],
+    samples: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
+    """(B, C, F, V, M): frames (B, F) or (1, F) of samples (B,) of data (N, C, T, V, M).
+
+    samples: None takes all, B = N. Frame -1 gives zeros.
+    """
+    total, channels, length, joints, persons = data.shape
+    samples = np.arange(total) if samples is None else samples
     if frames.size and frames.max() >= length:
         raise IndexError(f"frame {frames.max()} of {length}")
-    planes = np.arange(num_samples * channels).reshape(num_samples, channels, 1)
-    rows = planes * length + np.maximum(frames, 0)[:, None]
-    flat = batch.reshape(-1, joints * persons)
+    planes = samples[:, None] * channels + np.arange(channels)  # (B, C)
+    rows = planes[:, :, None] * length + np.maximum(frames, 0)[:, None]  # (B, C, F)
+    flat = data.reshape(-1, joints * persons)
     picked = np.take(flat, rows.reshape(-1), axis=0, mode="clip")
-    taken: NDArray[np.float32] = picked.reshape(
-        num_samples, channels, frames.shape[1], joints, persons
-    )
+    taken: NDArray[np.float32] = picked.reshape(*rows.shape, joints, persons)
     if (frames < 0).any():
         np.copyto(taken, 0, where=(frames < 0)[:, None, :, None, None])
     return taken
