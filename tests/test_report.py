@@ -11,7 +11,7 @@ import pytest
 from kineme.report import plots
 from kineme.report.filmstrip import draw_filmstrip
 from kineme.report.findings import find_next_steps
-from kineme.report.html import CONFUSION_FILE, REPORT_FILE, ReportInput, write_report
+from kineme.report.html import ReportInput, write_report
 from kineme.report.scores import compute_scores, wilson_interval
 
 NASTY = ("<script>alert(1)</script>", "quote \" and '", "comma, semicolon;", "emoji 😀", "$x^{")
@@ -390,7 +390,7 @@ def test_parts_without_data_are_left_out_and_files_have_their_names(tmp_path):
     page, _ = page_of(tmp_path, report_of([0, 1], [0, 1], ("a", "b")))
     ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
     assert ids == {"next", "confusion", "classes", "trust", "run"}
-    assert {path.name for path in tmp_path.iterdir()} == {REPORT_FILE, CONFUSION_FILE}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "confusion_matrix.png"}
 
 
 def test_a_report_without_any_label_is_written(tmp_path):

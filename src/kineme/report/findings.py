@@ -103,8 +103,8 @@ def _about_learning(scores: Scores, history: Sequence[Mapping[str, float]]) -> I
         yield Finding(
             "Training samples are learned by heart",
             f"{_percent(train[-1])} right in training, {_percent(scores.accuracy)} here.",
-            "More bodies, views and sessions help most; then dataset.augmentation, "
-            "train.optim.weight_decay, model.dropout, or recipe: modern.",
+            "More people, views and sessions help most; then dataset.augmentation, recipe: modern "
+            "or a larger train.optim.weight_decay.",
             train[-1] - scores.accuracy,
         )
     elif train and train[-1] < 0.9 and train[-1] == max(train) and len(train) > 1:
@@ -184,7 +184,7 @@ def _about_occlusion(curves: Mapping[str, Curve]) -> Iterator[Finding]:
                 f"Hidden joints break it ({name})",
                 f"Accuracy falls from {_percent(before)} to {_percent(after)} when "
                 f"{_percent(OCCLUDED_SHARE)} are hidden.",
-                "Train with dataset.augmentation: joint, limb and time dropout.",
+                "Train with dataset.augmentation.joint_dropout_prob and limb_dropout_prob.",
                 (before - after) / 3,
             )
 

@@ -25,8 +25,6 @@ from kineme.report.filmstrip import draw_filmstrip
 from kineme.report.findings import find_next_steps
 from kineme.report.scores import Scores, compute_scores
 
-REPORT_FILE = "report.html"
-CONFUSION_FILE = "confusion_matrix.png"
 NUM_DRAWN = 12  # mistakes drawn as skeletons
 MAX_CLASSES_AS_TABLE = 24  # beyond that the confusion matrix is a picture
 CONFIDENCE_BANDS = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 0.99), (0.99, 1.0))
@@ -63,9 +61,11 @@ class ReportInput:
 
 def write_report(folder: str | Path, report: ReportInput) -> Path:
     """Write report.html and confusion_matrix.png to `folder`; returns the report's path."""
+    from kineme.engine.results import CONFUSION_PLOT_FILE, REPORT_FILE  # torch comes with it
+
     scores = compute_scores(report.labels, report.probabilities, class_names=report.class_names)
     picture = plots.render_confusion_png(scores.confusion, report.class_names)
-    with files.atomic_write(Path(folder) / CONFUSION_FILE) as file:
+    with files.atomic_write(Path(folder) / CONFUSION_PLOT_FILE) as file:
         file.write(picture)
     target = Path(folder) / REPORT_FILE
     files.write_text(target, render_report(report, scores, confusion_png=picture))

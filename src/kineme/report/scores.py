@@ -2,7 +2,7 @@
 
 Promises: samples without a label (-1) count nowhere; a class without samples has no
 recall (NaN) and does not enter the means; hand-computable definitions.
-Leaves out: drawing, and metrics during training (engine/metrics.py).
+Leaves out: drawing, and the arithmetic of confusion matrices (engine/metrics.py).
 
 Shapes: N labelled samples, K classes.
 """
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kineme.engine import metrics
 
 
 @dataclass(frozen=True)
@@ -55,25 +57,20 @@ def compute_scores(
     """Scores of probabilities (N, K) against labels (N,)."""
     is_known = labels >= 0
     labels, probabilities = labels[is_known], probabilities[is_known]
-    num_classes, num_samples = len(class_names), len(labels)
-    predicted = probabilities.argmax(axis=1) if num_samples else labels
-    confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
-    classes = tuple(_class_score(confusion, i, class_names) for i in range(num_classes))
-    num_correct = int(confusion.trace())
-    confidence = probabilities.max(axis=1) if num_samples else np.zeros(0)
-    present = [score for score in classes if score.num_samples]
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1, initial=0)
+    confusion = metrics.confusion_matrix(labels, predicted, len(class_names))
+    num_samples, num_correct = len(labels), int(confusion.trace())
     return Scores(
         num_samples=num_samples,
         num_correct=num_correct,
-        accuracy=_ratio(num_correct, num_samples),
+        accuracy=metrics.accuracy(confusion),
         interval=wilson_interval(num_correct, num_samples),
-        mean_class_accuracy=_mean([score.recall for score in present]),
-        macro_f1=_mean([score.f1 for score in present]),
-        mean_confidence=_mean(confidence.tolist()),
+        mean_class_accuracy=metrics.mean_class_accuracy(confusion),
+        macro_f1=metrics.mean_present(metrics.f1(confusion)),
+        mean_confidence=metrics.mean_present(confidence.astype(np.float64)),
         calibration_error=_calibration_error(confidence, predicted == labels),
         confusion=confusion,
-        classes=classes,
+        classes=_class_scores(confusion, class_names),
     )
 
 
@@ -84,41 +81,27 @@ def wilson_interval(num_correct: int, num_samples: int) -> tuple[float, float]:
     z, share = 1.96, num_correct / num_samples
     scale = 1 + z * z / num_samples
     middle = (share + z * z / (2 * num_samples)) / scale
-    half = (
-        z
-        / scale
-        * math.sqrt(share * (1 - share) / num_samples + z * z / (4 * num_samples * num_samples))
-    )
+    spread = share * (1 - share) / num_samples + (z / (2 * num_samples)) ** 2
+    half = z / scale * math.sqrt(spread)
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _class_score(confusion: NDArray[np.int64], i: int, names: Sequence[str]) -> ClassScore:
-    num_samples, num_called = int(confusion[i].sum()), int(confusion[:, i].sum())
-    hits = int(confusion[i, i])
-    wrong = confusion[i].copy()
-    wrong[i] = 0
-    num_confused = int(wrong.max())
-    return ClassScore(
-        name=names[i],
-        num_samples=num_samples,
-        precision=_ratio(hits, num_called),
-        recall=_ratio(hits, num_samples),
-        f1=_ratio(2 * hits, num_samples + num_called),
-        confused_with=names[int(wrong.argmax())] if num_confused else "",
-        num_confused=num_confused,
+def _class_scores(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[ClassScore, ...]:
+    wrong = confusion - np.diag(np.diag(confusion))
+    columns = zip(
+        names, confusion.sum(axis=1).tolist(), metrics.precision(confusion).tolist(),
+        metrics.recall(confusion).tolist(), metrics.f1(confusion).tolist(),
+        wrong.argmax(axis=1).tolist(), wrong.max(axis=1).tolist(), strict=True,
+    )  # fmt: skip
+    return tuple(
+        ClassScore(name, count, precision, recall, f1, names[worst] if missed else "", missed)
+        for name, count, precision, recall, f1, worst, missed in columns
     )
 
 
 def _calibration_error(confidence: NDArray[np.floating], is_right: NDArray[np.bool_]) -> float:
+    if not len(confidence):
+        return math.nan
     bins = np.minimum((confidence * 10).astype(int), 9)
-    counts = np.bincount(bins, minlength=10)
     gaps = np.bincount(bins, weights=confidence - is_right, minlength=10)
-    return _ratio(float(np.abs(gaps).sum()), int(counts.sum()))
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+    return float(np.abs(gaps).sum() / len(confidence))
