@@ -306,19 +306,22 @@ def _failed(session: Session, error: BaseException, default_code: int) -> int:
 
 
 def _save_traceback(session: Session) -> str:
+    """Where the traceback is: in the run's log (which may have it already), else in a file."""
     from kineme.files import append_line, write_text
 
     text = session.clean(traceback.format_exc())
+    log = session.run_folder / "log.txt" if session.run_folder else None
     try:
-        if session.run_folder and session.run_folder.is_dir():
-            path = session.run_folder / "log.txt"
-            append_line(path, text)
-        else:
+        if log is None or not log.parent.is_dir():
             path = Path(tempfile.gettempdir()) / f"kineme-crash-{time.time_ns()}.txt"
             write_text(path, text)
+            return str(path)
+        last_line = text.rstrip().rpartition("\n")[2]
+        if not log.is_file() or last_line not in log.read_text("utf-8", "replace")[-20_000:]:
+            append_line(log, text)
     except (KinemeError, OSError) as error:
         return f"no file, as it could not be written: {error}"
-    return str(path)
+    return str(log)
 
 
 def _secrets_said(overrides: Sequence[str]) -> tuple[str, ...]:

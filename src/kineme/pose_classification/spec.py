@@ -5,28 +5,16 @@ quirks of upstream that hurt are errors or notes here (each has a test).
 Leaves out: what the files hold. A folder where a file is meant is resolved with the data.
 """
 
+import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from kineme.pose_classification import contradictions
+from kineme.pose_classification.layouts import LAYOUTS, layout_facts, load_layout
 from kineme.spec import sections
 from kineme.spec.fields import Section, block, setting
-from kineme.spec.sections import Derived, Finding, Spec, run_folder
+from kineme.spec.sections import Derived, Finding, Spec
 
-LAYOUT_NAMES = (
-    "nvidia",
-    "openpose",
-    "human3.6m",
-    "ntu-rgb+d",
-    "ntu_edge",
-    "coco",
-    "mediapipe-33",
-    "kinect-20",
-    "body-25",
-    "sbu-15",
-    "halpe-26",
-)
 FORMATS = ("deepstream", "nw_ucla", "sbu", "ntu", "openpose", "coco", "mediapipe", "pyskl")
 OPTIMIZERS = ("SGD", "Adam", "Adamax")
 
@@ -68,16 +56,13 @@ class Model(Section):
     pretrained_model_path: str | None = setting(None, "weights to start from (TAO, public, ours)")
     input_channels: int = setting(3, "values per joint: x, y, z or confidence", ge=1)
     dropout: float = setting(0.5, "share of activations dropped", ge=0, le=1, automl=True)
-    graph_layout: str = setting("nvidia", "skeleton of the data", choices=LAYOUT_NAMES)
+    graph_layout: str = setting("nvidia", "skeleton of the data", choices=tuple(LAYOUTS))
     graph_strategy: str = setting(
         "spatial", "how neighbours are partitioned", choices=("uniform", "distance", "spatial")
     )
     edge_importance_weighting: bool = setting(True, "learn a weight for every edge")
-    layout_file: str | None = setting(
-        None, "YAML with a layout of your own, in place of graph_layout", ours=True
-    )
-    layout: dict[str, Any] | None = setting(
-        None, "what a layout file holds (name, joints, bones, centre), spelled out", ours=True
+    layout: str | None = setting(
+        None, "YAML file with a layout of your own, in place of graph_layout", ours=True
     )
 
 
@@ -298,6 +283,9 @@ class PoseSpec(Spec):
             yield from sections.derive_devices(part, name, user)
         yield from sections.predict_notes(self.evaluate, "evaluate")
         yield from sections.predict_notes(self.inference, "inference")
+        if self.model.layout:  # the text travels in checkpoints, a path would not
+            text = json.dumps(layout_facts(load_layout(self.model.layout)), ensure_ascii=False)
+            yield Derived("model.layout", text)
         if self.dataset.label_map and "dataset.num_classes" not in user:
             yield Derived("dataset.num_classes", len(self.dataset.label_map))
         optim = self.train.optim
@@ -370,15 +358,3 @@ SPECS: Mapping[str, type[PoseSpec]] = {
     "inference": InferenceSpec,
     "export": ExportSpec,
 }
-
-
-def output_file(spec: PoseSpec) -> Path:
-    """Where inference writes one class name per line."""
-    named = spec.inference.output_file
-    return Path(named) if named else run_folder(spec, "inference") / "results.txt"
-
-
-def onnx_file(spec: PoseSpec) -> Path:
-    """Where export writes the model."""
-    named = spec.export.onnx_file
-    return Path(named) if named else run_folder(spec, "export") / "model.onnx"

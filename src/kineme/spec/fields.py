@@ -21,12 +21,11 @@ from pydantic_core import PydanticCustomError
 
 NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_KINDS: Mapping[Any, tuple[str, str]] = {
+_KINDS = {
     int: ("an integer", "integers"),
     float: ("a number", "numbers"),
     str: ("text", "texts"),
     bool: ("true or false", "flags"),
-    Any: ("anything", "values"),
 }
 
 

@@ -304,10 +304,13 @@ def _validated(draft: _Draft) -> Any:
 def _with_derived(draft: _Draft, spec: Any, user: frozenset[str]) -> Any:
     """The spec with the values that follow from others."""
     updates = {}
-    for derived in spec.derive(user):
-        updates[derived.key] = derived.value
-        if derived.note:
-            draft.notes.append(derived.note)
+    try:
+        for derived in spec.derive(user):
+            updates[derived.key] = derived.value
+            if derived.note:
+                draft.notes.append(derived.note)
+    except SpecError as error:  # of a file that the spec names
+        draft.problems += error.problems
     return with_values(spec, updates) if updates else spec
 
 

@@ -137,8 +137,6 @@ def _kind_schema(kind: Any, declared: Setting) -> dict[str, Any]:
     if typing.get_origin(kind) is dict:
         values = _kind_schema(typing.get_args(kind)[1], declared)
         return {"type": "object", "additionalProperties": values}
-    if kind is Any:
-        return {}
     schema: dict[str, Any] = {"type": _JSON_TYPES[kind]}
     if kind is str and rule.choices:
         schema["enum"] = list(rule.choices)

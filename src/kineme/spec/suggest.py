@@ -10,6 +10,8 @@ from typing import Any
 from kineme.errors import Problem
 from kineme.spec.fields import Section, Setting, blocks, settings_by_key
 
+_LONGEST = 64  # a longer word is no misspelling
+
 # Blocks of TAO 4.0 and earlier, and what they are called since 5.0.
 RETIRED = {
     "model_config": "model",
@@ -69,6 +71,8 @@ def value_fix(declared: Setting, value: Any) -> str:
 
 def closest(word: str, known: Sequence[str]) -> str | None:
     """The member of `known` that `word` is most likely a misspelling of, if any."""
+    if len(word) > _LONGEST:
+        return None
     scored = sorted((_distance(word.lower(), name.lower()), name) for name in known)
     if scored and scored[0][0] <= max(1, len(word) // 3):
         return scored[0][1]
