@@ -11,15 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from kineme.pose_classification.convert.clips import Source, Tally
+from kineme.pose_classification.convert.deepstream import read_deepstream
+from kineme.pose_classification.convert.image_keypoints import read_coco, read_openpose
+from kineme.pose_classification.convert.mediapipe import read_mediapipe
+from kineme.pose_classification.convert.ntu import read_ntu
 from kineme.pose_classification.convert.nw_ucla import read_nw_ucla
+from kineme.pose_classification.convert.pyskl import read_pyskl
 from kineme.pose_classification.convert.sbu import read_sbu
 from kineme.pose_classification.convert.writing import write_source
 
 __all__ = ["READERS", "convert"]
 
 READERS: Mapping[str, Callable[[Any, Tally], Source]] = {
+    "deepstream": read_deepstream,
     "nw_ucla": read_nw_ucla,
     "sbu": read_sbu,
+    "ntu": read_ntu,
+    "openpose": read_openpose,
+    "coco": read_coco,
+    "mediapipe": read_mediapipe,
+    "pyskl": read_pyskl,
 }
 
 

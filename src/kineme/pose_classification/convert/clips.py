@@ -9,7 +9,7 @@ Shapes: M persons, T frames, V joints, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +36,7 @@ class Source:
     layouts: names of the layouts its joints may have, the likeliest first. clips: read
     lazily, in the order they are written. num_persons: how many are kept, 0 = all.
     num_frames: T of what is written, 0 = that of the longest clip. protocol: the split used.
+    kpi: counts for the run's status, in place of the number of samples.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Source:
     num_persons: int = 0
     num_frames: int = 0
     protocol: str = "none"
+    kpi: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -74,11 +76,13 @@ def mark_missing(
 ) -> int:
     """Make a joint NaN in every channel where one is not finite or `confidence` is 0.
 
+    All zeros is how most formats write a joint that was not seen, so that counts as well.
     skeleton: (..., V, C), changed in place; confidence: (..., V). Returns how many joints
     had numbers that were not finite (without the ones already NaN in every channel).
     """
     broken = ~np.isfinite(skeleton).all(axis=-1)
     num_broken = int(np.count_nonzero(broken & ~np.isnan(skeleton).all(axis=-1)))
+    broken |= (skeleton == 0).all(axis=-1)
     if confidence is not None:
         broken |= ~(confidence > 0)  # NaN is no confidence either
     skeleton[broken] = np.nan
@@ -94,6 +98,19 @@ def most_moving(skeleton: NDArray[np.float32], num_persons: int) -> NDArray[np.f
     """The persons ordered by motion energy, at most `num_persons` of them (0 = all)."""
     order = np.argsort(-motion_energy(skeleton), kind="stable")
     return skeleton[order[: num_persons or None]]
+
+
+def in_time(numbers: list[int], max_gap_frames: int, name: str, tally: Tally) -> NDArray[np.int64]:
+    """(F,) the frame each of rising frame numbers takes in a clip, which cannot be split.
+
+    Gaps of up to `max_gap_frames` are left open, longer ones are closed and counted.
+    """
+    steps = np.diff(np.array(numbers, np.int64))
+    is_long = steps - 1 > max_gap_frames
+    tally.add(f"gaps longer than {max_gap_frames} frames, closed", name, int(is_long.sum()))
+    steps[is_long] = 1
+    tally.add("frames missing, filled as missing", name, int((steps - 1).sum()))
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(steps)])
 
 
 def link(people: list[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,15 @@ def as_list(value: Any, where: str) -> list[Any]:
     return value
 
 
+def as_int(value: Any, where: str) -> int:
+    """`value`, a whole number (in a CSV: its digits)."""
+    if isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value):
+        return int(value)
+    if type(value) is not int:
+        raise DataError(where, "a whole number", repr(value)[:60])
+    return value
+
+
 def numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float32]:
     """A nested list as float32 of `shape`, where -1 fits any size."""
     if value == [] and shape[0] == -1:
@@ -221,8 +230,8 @@ def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:
 
 def read_rows(
     path: Path, required: Collection[str], optional: Collection[str]
-) -> list[Mapping[str, Any]]:
-    """Rows of a CSV with a header, or of a JSON list of objects, with these columns only."""
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """(place, row) of a CSV with a header or a JSON list of objects, these columns only."""
     if path.suffix.lower() == ".json":
         rows = as_list(read_json(path), str(path))
         places = [f"{path}[{index}]" for index in range(len(rows))]
@@ -242,7 +251,15 @@ def read_rows(
                 raise DataError(place, f"only the columns {columns}", repr(key))
     if not rows:
         raise DataError(str(path), f"rows of {', '.join(required)}", "none")
-    return rows
+    return list(zip(places, rows, strict=True))
+
+
+def class_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """The labels in their order; if all are numbers, every number up to the largest."""
+    found = set(labels)
+    if found and all(label.isdecimal() for label in found):
+        return tuple(str(number) for number in range(max(map(int, found)) + 1))
+    return tuple(sorted(found, key=natural_key))
 
 
 def _kind(value: Any) -> str:

@@ -80,8 +80,10 @@ def write_source(source: Source, folder: Path, tally: Tally) -> dict[str, Any]:
         "left_out_or_changed": tally.facts(),
     }
     files.write_json(folder / DATASET_FILE, facts)
-    kpi = {f"Number of samples in {stem}": len(clips) for stem, clips in groups.items()}
-    return {"kpi": kpi, "files": [*names, DATASET_FILE], "warnings": tally.lines()}
+    kpi = source.kpi or {
+        f"Number of samples in {stem}": len(clips) for stem, clips in groups.items()
+    }
+    return {"kpi": dict(kpi), "files": [*names, DATASET_FILE], "warnings": tally.lines()}
 
 
 def layout_name(candidates: Sequence[str], num_joints: int) -> str | None:

@@ -1,0 +1,114 @@
+"""Clips that lie in folders, for the formats that say nothing of classes themselves.
+
+`data` is one clip, or a folder [train | val /] [class /] ... / clip: with nothing but
+`train` and `val` on top they are the split, and the folder below that (or on top) is the
+class. Or `labels` says it: a CSV or JSON of id and label, where id is the path of a clip
+in `data` without its ending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kineme.errors import DataError
+from kineme.pose_classification.convert.clips import (
+    TRAIN,
+    UNKNOWN,
+    VAL,
+    WHOLE,
+    Clip,
+    Source,
+    Tally,
+)
+from kineme.pose_classification.convert.reading import class_names, listed, path_of, read_rows
+
+_STEMS = {"train": TRAIN, "val": VAL}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a clip lies. label: None where neither folder nor list says it."""
+
+    path: Path
+    id: str
+    label: str | None
+    stem: str
+
+
+def source_of(
+    settings: Any,
+    tally: Tally,
+    *,
+    name: str,
+    layouts: tuple[str, ...],
+    is_clip: Callable[[Path], bool],
+    read: Callable[[Path, str], NDArray[np.float32]],
+) -> Source:
+    """Every clip below `settings.data`; `read(path, id)` gives its (M, T, V, C)."""
+    root = path_of(settings)
+    found = list(find_clips(root, is_clip))
+    if settings.labels:
+        found = _labelled(found, Path(settings.labels), tally)
+    classes = class_names(clip.label for clip in found if clip.label is not None)
+    return Source(
+        name=name,
+        layouts=layouts,
+        classes=classes,
+        clips=_clips(found, classes, read, tally),
+        num_persons=settings.num_persons or 0,
+        protocol="folders" if any(clip.stem != WHOLE for clip in found) else "none",
+    )
+
+
+def find_clips(root: Path, is_clip: Callable[[Path], bool]) -> Iterator[Found]:
+    """Clips at or below `root`, in the order of their names."""
+    if is_clip(root):
+        yield Found(root, root.stem if root.is_file() else root.name, None, WHOLE)
+        return
+    folders = {entry.name for entry in listed(root) if entry.is_dir()} if root.is_dir() else set()
+    has_splits = bool(folders) and folders <= set(_STEMS)
+    for path in _walk(root, is_clip):
+        relative = path.relative_to(root)
+        name = relative.with_suffix("") if path.is_file() else relative
+        folders_above = list(relative.parts[:-1])
+        stem = _STEMS[folders_above.pop(0)] if has_splits and folders_above else WHOLE
+        yield Found(path, name.as_posix(), folders_above[0] if folders_above else None, stem)
+
+
+def _walk(folder: Path, is_clip: Callable[[Path], bool]) -> Iterator[Path]:
+    for entry in listed(folder) if folder.is_dir() else ():
+        if is_clip(entry):
+            yield entry
+        elif entry.is_dir() and not entry.is_symlink():
+            yield from _walk(entry, is_clip)
+
+
+def _labelled(found: list[Found], path: Path, tally: Tally) -> list[Found]:
+    """The clips with the labels of a list, which overrule folders."""
+    labels: dict[str, str] = {}
+    for place, row in read_rows(path, ("id", "label"), ()):
+        if labels.setdefault(str(row["id"]), str(row["label"])) != str(row["label"]):
+            raise DataError(place, f"one label for {row['id']!r}", "a second one")
+    for name in sorted(labels.keys() - {clip.id for clip in found}):
+        tally.add("labels of clips that are not there", name)
+    return [Found(clip.path, clip.id, labels.get(clip.id), clip.stem) for clip in found]
+
+
+def _clips(
+    found: list[Found],
+    classes: tuple[str, ...],
+    read: Callable[[Path, str], NDArray[np.float32]],
+    tally: Tally,
+) -> Iterator[Clip]:
+    for clip in found:
+        if classes and clip.label is None:
+            tally.add("clips without a class, left out", clip.id)
+            continue
+        label = UNKNOWN if clip.label is None else classes.index(clip.label)
+        yield Clip(clip.id, read(clip.path, clip.id), label, clip.stem)
