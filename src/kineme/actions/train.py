@@ -1,0 +1,427 @@
+"""Train a network: one visible loop.
+
+Promises: the same spec gives the same weights; a run that was stopped anywhere and
+resumed ends with the weights of one that was not, bitwise. SIGTERM and SIGINT leave a
+checkpoint; a loss that is not finite leaves the last good one. Every sample of the
+validation data counts once, whatever the number of processes.
+Leaves out: what a sample and a model are (the rooms), how state is kept (engine/training.py).
+
+B samples of a batch, R rows (model inputs) of them, C classes.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from kineme import __version__
+from kineme.data.randomness import derived_seed
+from kineme.engine import checkpoint as checkpoints
+from kineme.engine import health, journal, metrics, optim, results, runtime
+from kineme.engine.feeding import Feed, steps_per_epoch, training_requests
+from kineme.engine.predict import predict
+from kineme.engine.progress import track
+from kineme.engine.results import Run
+from kineme.engine.runtime import Interrupted, StopRequest
+from kineme.engine.scalars import Scalars, open_scalars
+from kineme.engine.start import Start, find_start
+from kineme.engine.training import Progress, Training
+from kineme.engine.weights import fit_weights
+from kineme.errors import QualityError
+from kineme.network import TRAIN, VAL, Batch, Network
+
+METRIC = "val_acc"
+
+
+def run(network: Network, spec: Any) -> Mapping[str, Any]:
+    """Train as `spec` says; returns the last figures and the best. Raises KinemeError."""
+    with results.claim(spec, "train") as folder:
+        start = find_start(network, spec, folder)
+        with results.open_run(network, "train", start.spec) as a_run:
+            devices, device_note = runtime.choose_devices(
+                spec.device,
+                num_gpus=spec.train.num_gpus,
+                gpu_ids=tuple(spec.train.gpu_ids),
+                num_nodes=spec.train.num_nodes,
+            )
+            precision = spec.train.precision
+            notes = (*start.notes, device_note, runtime.cpu_precision_note(devices, precision))
+            for text in filter(None, notes):
+                a_run.note(text)
+            a_run.status("Starting Training Loop.", status="STARTED")
+            a_run.kpi = runtime.launch(
+                train_here, network, start, a_run, devices=devices, precision=precision
+            )
+    return a_run.kpi
+
+
+@dataclass
+class _Job:
+    """What the loop works with, in one process."""
+
+    fabric: Fabric
+    network: Network
+    spec: Any
+    run: Run
+    stop: StopRequest
+    scalars: Scalars
+    training: Training
+    model: nn.Module  # training.module, wrapped for precision and several processes
+    optimizer: Any  # training.optimizer, wrapped likewise
+    loss: optim.Loss
+    feed: Feed
+    val_feed: Feed | None
+    steps_per_epoch: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def samples_per_step(self) -> int:
+        return int(self.spec.dataset.batch_size) * self.fabric.world_size
+
+
+def train_here(fabric: Fabric, network: Network, start: Start, a_run: Run) -> dict[str, Any]:
+    """The share of one process."""
+    with a_run.joined(is_writer=fabric.is_global_zero):
+        job = _prepare(fabric, network, start, a_run)
+        first_step = job.training.progress.global_step
+        with (
+            open_scalars(job.spec, a_run, first_step=first_step) as job.scalars,
+            runtime.patient_signals() as job.stop,
+        ):
+            return _loop(job)
+
+
+def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job:
+    """Data, model and state, restored where there is something to continue."""
+    spec = start.spec
+    settings, batch_size = spec.train, spec.dataset.batch_size
+    runtime.fix_seeds(
+        settings.seed,
+        deterministic=settings.cudnn.deterministic,
+        benchmark=settings.cudnn.benchmark,
+    )
+    data = network.build_dataset(spec, TRAIN)
+    val_data = network.build_dataset(spec, VAL) if _has_validation(spec) else None
+    steps = steps_per_epoch(len(data), batch_size, fabric.world_size)
+    for text in (*data.notes, *(val_data.notes if val_data else ())):
+        a_run.note(text)
+    if rest := len(data) - steps * batch_size * fabric.world_size:
+        a_run.note(f"{rest} of {len(data)} samples are left out of each epoch, others each time.")
+    if val_data is None:
+        a_run.note("No validation data: no best.pth, and lr_monitor val_loss has no effect.")
+    module = network.build_model(spec)
+    optimizer = optim.build_optimizer(module.parameters(), settings.optim)
+    checkpoint = checkpoints.load_checkpoint(start.checkpoint) if start.checkpoint else None
+    if spec.model.pretrained_model_path and checkpoint is None:
+        source = checkpoints.load_checkpoint(spec.model.pretrained_model_path)
+        adapted = network.adapt_weights(source.weights, spec)
+        where = str(source.path)
+        report = fit_weights(module, adapted, where=where, head=network.head, is_partial=True)
+        a_run.say(f"{where}: {report}")
+    model, wrapped = fabric.setup(module, optimizer)
+    training = Training(
+        module,
+        optimizer,
+        optim.Schedule(settings.optim, steps_per_epoch=steps, num_epochs=settings.num_epochs),
+        optim.AveragedWeights(module, settings.ema_decay) if settings.ema_decay > 0 else None,
+        Progress(samples_per_step=batch_size * fabric.world_size),
+    )
+    names = network.class_names(spec)
+    workers = spec.dataset.num_workers
+    job = _Job(
+        fabric,
+        network,
+        spec,
+        a_run,
+        StopRequest(),
+        Scalars(),
+        training,
+        model,
+        wrapped,
+        optim.build_loss(settings, data.labels, num_classes=len(names), device=fabric.device),
+        Feed(data, num_workers=workers),
+        Feed(val_data, num_workers=workers) if val_data else None,
+        steps,
+        _facts(network, spec, names),
+    )
+    if checkpoint:
+        training.restore(fabric, checkpoint)
+        _find_place(job, checkpoint.path)
+    return job
+
+
+def _has_validation(spec: Any) -> bool:
+    section = getattr(spec.dataset, "val_dataset", None)
+    return bool(section is not None and section.data_path)
+
+
+def _facts(network: Network, spec: Any, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """What a checkpoint says of itself, in plain values."""
+    return {
+        "format": checkpoints.FORMAT,
+        "network": network.name,
+        "spec": results.plain_spec(spec),
+        "class_names": list(class_names),
+        "describe": checkpoints.plain(network.describe(spec)),
+        "versions": {"kineme": __version__, "torch": str(torch.__version__)},
+    }
+
+
+def _find_place(job: _Job, path: Path) -> None:
+    """The step to go on with; another number of samples per step moves it."""
+    progress = job.training.progress
+    seen = progress.step * progress.samples_per_step
+    step, rest = divmod(seen, job.samples_per_step)
+    if rest:
+        job.run.note(f"{path.name}: {rest} samples of the epoch are seen again (new batch size).")
+    progress.step, progress.samples_per_step = min(step, job.steps_per_epoch), job.samples_per_step
+    where = f"epoch {progress.epoch + 1}, step {progress.step}"
+    job.run.say(f"Continuing {path.name} at {where}.")
+
+
+# The loop
+
+
+def _loop(job: _Job) -> dict[str, Any]:
+    """All epochs that are left."""
+    settings, progress = job.spec.train, job.training.progress
+    if _is_finished(job):
+        job.run.say(f"Already finished: {progress.epoch} epochs. Nothing to do.")
+        return _kpi(progress)
+    preflight = checkpoints.preflight(job.run.folder, job.training.size_bytes)
+    if preflight:
+        job.run.note(preflight)
+    while not _is_finished(job):
+        epoch, started = progress.epoch, time.monotonic()
+        title = f"epoch {epoch + 1}/{settings.num_epochs}"
+        with track(job.run, title, total=job.steps_per_epoch) as advance:
+            requests = training_requests(
+                len(job.feed.dataset),
+                job.spec.dataset.batch_size,
+                seed=settings.seed,
+                epoch=epoch,
+                first_step=progress.step,
+                rank=job.fabric.global_rank,
+                world_size=job.fabric.world_size,
+            )
+            for batch in job.feed.read(requests):
+                loss = _step(job, batch)
+                advance(progress.step, f"loss {loss:.4f}")
+        _end_epoch(job, time.monotonic() - started)
+    _save_last_weights(job)
+    job.run.status("Training loop complete.")
+    return _kpi(progress)
+
+
+def _step(job: _Job, batch: Batch) -> float:
+    """One optimiser step; returns its loss, the mean over all processes."""
+    training, progress, fabric = job.training, job.training.progress, job.fabric
+    seed, epoch = job.spec.train.seed, progress.epoch
+    rate = training.schedule.lr(epoch, progress.step)
+    for group in training.optimizer.param_groups:
+        group["lr"] = rate
+    training.module.train()
+    torch.manual_seed(derived_seed(seed, progress.global_step, fabric.global_rank))  # dropout
+
+    batch = job.feed.dataset.transform(batch.to(fabric.device), epoch)
+    targets = batch.labels[batch.sample_of_row]  # (R,)
+    logits = job.model(**batch.inputs).float()  # (R, C)
+    loss = job.loss(logits, targets)
+    job.optimizer.zero_grad()
+    fabric.backward(loss)
+    if job.spec.train.grad_clip > 0:
+        fabric.clip_gradients(
+            job.model, job.optimizer, max_norm=job.spec.train.grad_clip, error_if_nonfinite=False
+        )
+    job.optimizer.step()
+    if training.averaged:
+        training.averaged.update(training.module)
+
+    progress.step += 1
+    progress.global_step += 1
+    correct = (logits.detach().argmax(dim=1) == targets).sum()
+    mean_loss, share_correct = _share(job, loss.detach(), correct, len(targets))
+    if not math.isfinite(mean_loss):
+        raise _not_finite(job, batch, mean_loss, rate)
+    figures = {"train_loss_step": mean_loss, "train_acc_1_step": share_correct, "lr": rate}
+    job.scalars.log(figures, progress.global_step)
+    if job.stop.number:
+        _stop(job)
+    settings = job.spec.train
+    is_due = progress.global_step % settings.checkpoint_interval == 0
+    if settings.checkpoint_interval_unit == "step" and is_due:
+        _save(job)
+    return mean_loss
+
+
+def _share(
+    job: _Job, loss: torch.Tensor, correct: torch.Tensor, num_rows: int
+) -> tuple[float, float]:
+    """Loss and accuracy over all processes, added to the epoch's sums; agree on stopping.
+
+    One small reduction carries all of it, so that all processes know the same.
+    """
+    progress, is_asked = job.training.progress, float(job.stop.number)
+    figures = torch.stack([loss.double() * num_rows, correct.double()])
+    rows = [float(num_rows), is_asked]
+    figures = torch.cat([figures, torch.tensor(rows, dtype=torch.float64, device=loss.device)])
+    if job.fabric.world_size > 1:
+        figures = job.fabric.all_reduce(figures, reduce_op="sum")  # type: ignore[assignment]
+    loss_sum, num_correct, total_rows, signals = figures.tolist()
+    progress.loss_sum += loss_sum
+    progress.num_correct += num_correct
+    progress.num_rows += total_rows
+    if signals and not job.stop.number:
+        job.stop.number = signal.SIGTERM  # another process was told
+    return loss_sum / total_rows, num_correct / total_rows
+
+
+def _end_epoch(job: _Job, seconds: float) -> None:
+    """Validate, judge, save and report."""
+    settings, training, progress = job.spec.train, job.training, job.training.progress
+    epoch = progress.epoch
+    rate = training.schedule.lr(epoch, max(0, progress.step - 1))
+    figures = {
+        "train_loss": progress.loss_sum / progress.num_rows,
+        "train_acc": progress.num_correct / progress.num_rows,
+    }
+    for text in health.epoch_warnings(figures, job.feed.dataset.labels, epoch=epoch, lr=rate):
+        job.run.note(text)
+    if health.gradient_norm(training.module) == 0:
+        job.run.note(f"All gradients are zero at the end of epoch {epoch + 1}: nothing is learned.")
+    is_last = epoch + 1 == settings.num_epochs
+    is_validated = job.val_feed is not None and (
+        (epoch + 1) % settings.validation_interval == 0 or is_last
+    )
+    if is_validated:
+        figures |= validate(job)
+    training.schedule.end_epoch(figures)
+    is_best = is_validated and not figures[METRIC] <= progress.best  # ties: the earlier one
+    if is_validated:
+        progress.num_stale_validations = 0 if is_best else progress.num_stale_validations + 1
+    if is_best:
+        progress.best, progress.best_epoch = figures[METRIC], epoch
+    progress.end_epoch(figures)
+    is_due = settings.checkpoint_interval_unit == "epoch" and (
+        (epoch + 1) % settings.checkpoint_interval == 0
+    )
+    saved = _save(job) if is_due or _is_finished(job) else None
+    if is_best:
+        _save_best(job, saved)
+    pace = journal.Pace(epoch, settings.num_epochs, job.steps_per_epoch, seconds)
+    journal.report_epoch(
+        job.run, job.scalars, figures, pace=pace, step=progress.global_step, lr=rate
+    )
+
+
+def validate(job: _Job) -> dict[str, float]:
+    """val_loss and val_acc of the model that checkpoints hold."""
+    feed, training = job.val_feed, job.training
+    if feed is None:
+        return {}
+    if job.fabric.world_size > 1:  # running statistics are each process's own: use rank 0's
+        for buffer in training.result.buffers():
+            torch.distributed.broadcast(buffer, 0)
+    with track(job.run, "validation", total=len(feed.dataset)) as advance:
+
+        def poll(num_seen: int) -> None:
+            advance(num_seen)
+            number = job.stop.agreed(job.fabric)
+            if number:
+                job.stop.number = number
+                _stop(job)
+
+        scores = predict(
+            job.fabric,
+            training.result,
+            feed,
+            batch_size=job.spec.dataset.batch_size,
+            epoch=training.progress.epoch,
+            poll=poll,
+        )
+    labels = feed.dataset.labels
+    confusion = metrics.confusion_matrix(labels, scores.argmax(axis=1), scores.shape[1])
+    return {"val_loss": metrics.cross_entropy(scores, labels), METRIC: metrics.accuracy(confusion)}
+
+
+# What is left behind
+
+
+def _is_finished(job: _Job) -> bool:
+    settings, progress = job.spec.train, job.training.progress
+    patience = settings.early_stopping_patience
+    has_stalled = patience > 0 and progress.num_stale_validations >= patience
+    return progress.step == 0 and (progress.epoch >= settings.num_epochs or has_stalled)
+
+
+def _save(job: _Job) -> Path | None:
+    """A checkpoint of this moment; its path in the process that writes."""
+    if not job.run.is_writer:
+        return None
+    content = job.training.content(job.fabric, _with_metric(job))
+    return checkpoints.save_checkpoint(job.run.folder, content, prefix=job.network.prefix)
+
+
+def _save_best(job: _Job, saved: Path | None) -> None:
+    """best.pth, and its weights in our own format."""
+    if not job.run.is_writer:
+        return
+    path = job.run.folder / results.BEST_FILE
+    if saved:
+        checkpoints.share(path, saved)
+    else:
+        checkpoints.save(path, job.training.content(job.fabric, _with_metric(job)))
+    weights = job.training.result.state_dict()
+    checkpoints.save_weights(job.run.folder / results.BEST_WEIGHTS_FILE, weights, _with_metric(job))
+
+
+def _save_last_weights(job: _Job) -> None:
+    if job.run.is_writer:
+        weights = job.training.result.state_dict()
+        path = job.run.folder / results.LAST_WEIGHTS_FILE
+        checkpoints.save_weights(path, weights, _with_metric(job))
+
+
+def _with_metric(job: _Job) -> dict[str, Any]:
+    return {
+        **job.facts,
+        "metric": {"name": METRIC, "value": job.training.progress.metrics.get(METRIC)},
+    }
+
+
+def _stop(job: _Job) -> None:
+    """Save and end, because a signal said so."""
+    progress, settings = job.training.progress, job.spec.train
+    _save(job)
+    where = (
+        f"in epoch {progress.last_epoch + 1} of {settings.num_epochs}, step {progress.global_step}"
+    )
+    fix = f"A checkpoint is in {job.run.folder}; set train.resume=true to continue."
+    raise Interrupted.by(job.stop.number, where, fix)
+
+
+def _not_finite(job: _Job, batch: Batch, loss: float, rate: float) -> QualityError:
+    progress, ids = job.training.progress, job.feed.dataset.ids
+    names = ", ".join(str(ids[i]) for i in batch.indices[:4].tolist())
+    norm = health.gradient_norm(job.training.module)
+    return QualityError(
+        f"epoch {progress.epoch + 1}, step {progress.global_step}",
+        "a finite loss",
+        f"{loss} (lr {rate:g}, gradient norm {norm:.3g}, samples {names}, ...)",
+        "The last good checkpoint is kept. Lower train.optim.lr or set train.grad_clip.",
+    )
+
+
+def _kpi(progress: Progress) -> dict[str, Any]:
+    """The last epoch's figures, and the best validation."""
+    kpi: dict[str, Any] = dict(progress.metrics)
+    if progress.best_epoch >= 0:
+        kpi |= {"best_val_acc": progress.best, "best_epoch": progress.best_epoch}
+    return kpi

@@ -1,0 +1,193 @@
+"""Batches in the order that training or evaluation needs, read ahead by worker processes.
+
+Promises: the order of an epoch follows from (seed, epoch) alone, so an epoch continues at
+any step; evaluation sees every sample exactly once over all processes; what goes wrong in
+a worker is one line that names the sample.
+Leaves out: what a sample is (the rooms), and moving batches to a device (the actions).
+
+N samples, B of them in a batch; a request is (epoch, indices (B,) int64).
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import signal
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from kineme.data.randomness import permutation
+from kineme.engine.ranks import end_with_parent
+from kineme.errors import DataError, KinemeError, Problem, ResourceError, SpecError
+from kineme.network import Batch, Dataset
+
+Request = tuple[int, NDArray[np.int64]]
+
+_READ_ERRORS = (OSError, ValueError, LookupError, ArithmeticError, EOFError, RuntimeError)
+
+
+def steps_per_epoch(num_samples: int, batch_size: int, world_size: int) -> int:
+    """Full steps in one pass; what remains is left out, other samples in each epoch.
+
+    Raises SpecError when there is not even one step.
+    """
+    steps = num_samples // (batch_size * world_size)
+    if steps == 0:
+        processes = f" x {world_size} processes" if world_size > 1 else ""
+        raise SpecError(
+            "dataset.batch_size",
+            "at least one step per epoch",
+            f"0 steps per epoch: {num_samples} samples, batch_size {batch_size}{processes}",
+            f"Set dataset.batch_size to {max(1, num_samples // world_size)} or less.",
+        )
+    return steps
+
+
+def training_requests(
+    num_samples: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[Request]:
+    """What process `rank` reads in `epoch`, from `first_step` on.
+
+    One step takes the next batch_size * world_size samples of a permutation that all
+    processes share; each takes its own batch_size of them.
+    """
+    order = permutation(seed, epoch, num_samples)
+    steps = num_samples // (batch_size * world_size)
+    by_step = order[: steps * batch_size * world_size].reshape(steps, world_size, batch_size)
+    return [(epoch, indices) for indices in by_step[first_step:, rank]]
+
+
+def evaluation_requests(
+    num_samples: int, batch_size: int, *, epoch: int = 0, rank: int = 0, world_size: int = 1
+) -> list[Request]:
+    """What process `rank` evaluates: every world_size-th batch of all samples in order."""
+    order = np.arange(num_samples, dtype=np.int64)
+    batches = [order[i : i + batch_size] for i in range(0, num_samples, batch_size)]
+    return [(epoch, indices) for indices in batches[rank::world_size]]
+
+
+class Feed:
+    """Reads requested batches of a dataset, ahead of time where there are workers."""
+
+    def __init__(self, dataset: Dataset, *, num_workers: int = 0) -> None:
+        self.dataset, self.num_workers = dataset, num_workers
+        self._plan = _Plan()
+        self._loader: DataLoader[Batch | KinemeError] = DataLoader(
+            _Reader(dataset),
+            batch_size=None,  # a request is a whole batch
+            sampler=self._plan,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            collate_fn=_as_is,
+            worker_init_fn=_prepare_worker if num_workers else None,
+        )
+
+    def read(self, requests: Sequence[Request]) -> Iterator[Batch]:
+        """The requested batches in order, on the CPU.
+
+        Raises DataError naming the sample, or ResourceError when a worker died.
+        """
+        self._plan.requests = requests
+        with worker_death_named(self.num_workers):
+            for batch in self._loader:
+                if isinstance(batch, KinemeError):
+                    raise batch
+                yield batch
+
+
+@contextlib.contextmanager
+def worker_death_named(num_workers: int) -> Iterator[None]:
+    """Turn torch's report of a dead worker, which may come at any line, into ResourceError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or num_workers == 0:
+            raise
+        raise ResourceError(
+            "dataset.num_workers",
+            f"{num_workers} data workers to live",
+            str(error).splitlines()[0].rstrip(". "),
+            "Out of memory? Try fewer dataset.num_workers or a smaller dataset.batch_size.",
+        ) from error
+
+
+class _Plan(Sampler[Request]):
+    """The requests of one pass; replaced between passes, in the main process."""
+
+    def __init__(self) -> None:
+        self.requests: Sequence[Request] = ()
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.requests)
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+
+class _Reader(TorchDataset[Batch | KinemeError]):
+    """Reads in a worker. Errors travel as values: torch would bury them in a traceback."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, request: Request) -> Batch | KinemeError:
+        epoch, indices = request
+        try:
+            return self.dataset.read(indices, epoch)
+        except (KinemeError, *_READ_ERRORS) as error:
+            return _sample_named(self.dataset, request, error)
+
+
+def _sample_named(dataset: Dataset, request: Request, error: Exception) -> KinemeError:
+    """The error of the first sample that cannot be read alone, with its id."""
+    epoch, indices = request
+    where = f"samples {dataset.ids[indices[0]]!r} to {dataset.ids[indices[-1]]!r}"
+    for index in indices:
+        try:
+            dataset.read(np.asarray([index]), epoch)
+        except (KinemeError, *_READ_ERRORS) as its_own:
+            where, error = f"sample {dataset.ids[index]!r}", its_own
+            break
+    if isinstance(error, KinemeError):
+        return type(error).of(
+            [Problem(f"{where}: {p.where}", p.expected, p.received, p.fix) for p in error.problems]
+        )
+    logging.getLogger(__name__).debug("%s", where, exc_info=error)
+    cause = str(error).splitlines()[0] if str(error) else "no message"
+    return DataError(
+        where, "a readable sample", f"{type(error).__name__}: {cause}", "Repair or remove it."
+    )
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _prepare_worker(worker: int) -> None:
+    """A worker ends with its parent, and leaves the user's signals to it.
+
+    The first SIGTERM may be one to the whole group while the parent still saves; the
+    second is meant for this process.
+    """
+
+    def spare_once(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, spare_once)
+    torch.set_num_threads(1)
+    if multiprocessing.parent_process() is not None:
+        end_with_parent()

@@ -1,0 +1,124 @@
+"""One run per folder: a lease that a dead process cannot keep.
+
+Promises: a second run is told who holds the folder and since when. A lease ends with its
+holder: at once on the same machine (process id, its start time and the boot id are
+compared), after EXPIRY_SECONDS without a sign of life on another one.
+Leaves out: what the run does meanwhile.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kineme.errors import SpecError
+from kineme.files import write_errors_named
+
+EXPIRY_SECONDS = 300.0
+SIGN_OF_LIFE_SECONDS = 60.0
+
+_OURS: dict[Path, int] = {}  # lease files that threads of this process hold
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the lease file `path` while the block runs. Raises SpecError if another does.
+
+    A thread that holds it may hold it again.
+    """
+    key = path.absolute()
+    if _OURS.get(key) == threading.get_ident():
+        yield
+        return
+    me = _holder()
+    with write_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _take(path, me)
+    done = threading.Event()
+    threading.Thread(target=_show_life, args=(path, done), daemon=True, name="lease").start()
+    _OURS[key] = threading.get_ident()
+    try:
+        yield
+    finally:
+        del _OURS[key]
+        done.set()
+        if _read(path) == me:
+            path.unlink(missing_ok=True)
+
+
+def _take(path: Path, me: dict[str, Any]) -> None:
+    """Judge and write under a lock of the file, so that of two only one gets it."""
+    while True:
+        with open(path, "a+", encoding="utf-8") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue  # its holder has just removed it: what we opened is nobody's
+            other = _read(path)
+            age_seconds = time.time() - path.stat().st_mtime
+            if other is not None and _is_held(other, age_seconds):
+                raise SpecError(
+                    str(path.parent),
+                    "a results folder that no run is using",
+                    f"one in use by pid {other['pid']} on {other['host']} since {other['since']}",
+                    "Wait for it, or set another results_dir.",
+                )
+            file.truncate(0)
+            file.write(json.dumps(me))
+            return
+
+
+def _holder() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "started": _start_ticks(os.getpid()),
+        "boot": _boot_id(),
+        "host": socket.gethostname(),
+        "since": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+    }
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    keys = {"pid", "started", "boot", "host", "since"}
+    return holder if isinstance(holder, dict) and keys <= holder.keys() else None
+
+
+def _is_held(holder: dict[str, Any], age_seconds: float) -> bool:
+    if holder["host"] != socket.gethostname():
+        return age_seconds < EXPIRY_SECONDS
+    is_same_boot = holder["boot"] == _boot_id()
+    started = _start_ticks(holder["pid"])
+    return is_same_boot and started is not None and bool(started == holder["started"])
+
+
+def _show_life(path: Path, done: threading.Event) -> None:
+    while not done.wait(SIGN_OF_LIFE_SECONDS):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _start_ticks(pid: Any) -> int | None:
+    """When process `pid` started, in clock ticks since boot; None if there is none."""
+    try:
+        stat = Path(f"/proc/{int(pid)}/stat").read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name before may hold blanks
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,151 @@
+"""Optimizer, learning rate, averaged weights and loss, as the spec asks for them.
+
+Promises: the learning rate of a step follows from the step alone (AutoReduce: from its
+state too), and all state is plain numbers and tensors, so a resumed run is the same run.
+Leaves out: gradients, clipping and when to step (actions/train.py).
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+PLATEAU_THRESHOLD = 1e-4  # a smaller relative fall is no improvement (torch's default)
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], settings: Any) -> torch.optim.Optimizer:
+    """The optimizer of `train.optim`; nesterov without momentum is plain SGD."""
+    name = settings.optimizer_type.removeprefix("torch.optim.")
+    rate, decay = settings.lr, settings.weight_decay
+    if name == "Adam":
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    if name == "Adamax":
+        return torch.optim.Adamax(parameters, lr=rate, weight_decay=decay)
+    momentum = settings.momentum
+    return torch.optim.SGD(
+        parameters,
+        lr=rate,
+        momentum=momentum,
+        nesterov=settings.nesterov and momentum > 0,
+        weight_decay=decay,
+    )
+
+
+class Schedule:
+    """The learning rate of every step.
+
+    MultiStep falls by lr_decay at each epoch of lr_steps; cosine falls to zero at the end
+    of the last epoch; AutoReduce falls by lr_decay, not below min_lr, after more than
+    `patience` epochs without a lower `lr_monitor`. Each may rise linearly from zero over
+    warmup_epochs first.
+    """
+
+    def __init__(self, settings: Any, *, steps_per_epoch: int, num_epochs: int) -> None:
+        self.settings, self.steps_per_epoch = settings, steps_per_epoch
+        self.num_warmup_steps = settings.warmup_epochs * steps_per_epoch
+        self.num_steps = num_epochs * steps_per_epoch
+        self.reduced_lr: float = settings.lr
+        self.best = math.inf
+        self.num_bad_epochs = 0
+
+    def lr(self, epoch: int, step: int) -> float:
+        """The rate of `step` of `epoch`, both from 0."""
+        at = epoch * self.steps_per_epoch + step
+        if at < self.num_warmup_steps:
+            return float(self.settings.lr * (at + 1) / self.num_warmup_steps)
+        kind = self.settings.lr_scheduler
+        if kind == "cosine":
+            share = (at - self.num_warmup_steps) / max(1, self.num_steps - self.num_warmup_steps)
+            return float(self.settings.lr * 0.5 * (1 + math.cos(math.pi * share)))
+        if kind == "AutoReduce":
+            return self.reduced_lr
+        falls = sum(epoch >= milestone for milestone in self.settings.lr_steps)
+        return float(self.settings.lr * self.settings.lr_decay**falls)
+
+    def end_epoch(self, metrics: Mapping[str, float]) -> None:
+        """Let AutoReduce see what the epoch gave; without its metric nothing changes."""
+        value = metrics.get(self.settings.lr_monitor)
+        if self.settings.lr_scheduler != "AutoReduce" or value is None:
+            return
+        if value < self.best * (1 - PLATEAU_THRESHOLD):
+            self.best, self.num_bad_epochs = value, 0
+            return
+        self.num_bad_epochs += 1
+        if self.num_bad_epochs > self.settings.patience:
+            lowered = max(self.reduced_lr * self.settings.lr_decay, self.settings.min_lr)
+            self.reduced_lr, self.num_bad_epochs = min(self.reduced_lr, lowered), 0
+
+    def state_dict(self) -> dict[str, float]:
+        return {
+            "reduced_lr": self.reduced_lr,
+            "best": self.best,
+            "num_bad_epochs": self.num_bad_epochs,
+        }
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.reduced_lr, self.best = float(state["reduced_lr"]), float(state["best"])
+        self.num_bad_epochs = int(state["num_bad_epochs"])
+
+
+class AveragedWeights:
+    """A copy of a model that follows it slowly: exponential moving average.
+
+    The decay starts low, min(decay, (1 + n) / (10 + n)) after n updates, so that the first
+    random weights are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+        self.decay = decay
+        self.num_updates = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards `model`; counters (integers) are copied."""
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        self.num_updates += 1
+        ours, theirs = self.module.state_dict(), model.state_dict()
+        moving = [name for name, tensor in ours.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_(
+            [ours[name] for name in moving], [theirs[name] for name in moving], 1 - decay
+        )
+        for name in ours.keys() - set(moving):
+            ours[name].copy_(theirs[name])
+
+
+def build_loss(
+    settings: Any, labels: NDArray[np.int64], *, num_classes: int, device: torch.device
+) -> Loss:
+    """Cross entropy with `train.label_smoothing` and `train.class_weights`."""
+    weights = class_weights(settings.class_weights, labels, num_classes)
+    tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
+    smoothing = settings.label_smoothing
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(logits, targets, weight=tensor, label_smoothing=smoothing)
+
+    return loss
+
+
+def class_weights(
+    asked: str | list[float], labels: NDArray[np.int64], num_classes: int
+) -> list[float] | None:
+    """`balanced` weights a class by 1 / its share of the labels; absent classes get 0."""
+    if isinstance(asked, list):
+        return asked
+    if asked == "none":
+        return None
+    counts = np.bincount(labels, minlength=num_classes)
+    num_present = max(1, int((counts > 0).sum()))
+    balanced = np.divide(
+        len(labels), num_present * counts, out=np.zeros(num_classes), where=counts > 0
+    )
+    return [float(weight) for weight in balanced]

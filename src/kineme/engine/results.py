@@ -1,0 +1,278 @@
+"""What a run leaves in its folder, and how it tells what it is doing.
+
+Promises: every file name is spelled here. `status.json` is complete JSON lines, and its
+last line agrees with the exit code. Secrets are never written. A log that cannot be
+written costs one warning, never the run.
+Leaves out: checkpoints (checkpoint.py), plots and reports (report), progress (progress.py).
+"""
+
+import contextlib
+import csv
+import io
+import json
+import logging
+import math
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kineme.engine import lease
+from kineme.engine.runtime import Interrupted
+from kineme.errors import KinemeError, ResourceError, SpecError, printable
+from kineme.files import append_line, sweep_temporaries, write_text
+from kineme.network import Network
+from kineme.spec.fields import settings
+from kineme.spec.sections import run_folder
+
+LEASE_FILE = ".lease.json"
+SPEC_FILE = "experiment.yaml"
+STATUS_FILE = "status.json"
+LOG_FILE = "log.txt"
+METRICS_FILE = "metrics.csv"
+TENSORBOARD_FOLDER = "tensorboard"
+CHECKPOINT_FILE = "model_epoch_{epoch:03d}_step_{step:05d}.pth"
+CHECKPOINT_PATTERN = r"model_epoch_(\d{3,})_step_(\d{5,})\.pth"
+LATEST_FILE = "{prefix}_model_latest.pth"
+BEST_FILE = "best.pth"
+BEST_WEIGHTS_FILE = "best.safetensors"
+LAST_WEIGHTS_FILE = "last.safetensors"
+EVALUATION_FILE = "metrics.json"
+CONFUSION_FILE = "confusion_matrix.csv"
+CONFUSION_PLOT_FILE = "confusion_matrix.png"
+PER_CLASS_FILE = "per_class.csv"
+PREDICTIONS_FILE = "predictions.csv"
+PREDICTION_LINES_FILE = "predictions.jsonl"
+REPORT_FILE = "report.html"
+LABELS_FILE = "results.txt"
+ONNX_FILE = "model.onnx"
+EXPORT_FILE = "export.json"
+
+METRICS_COLUMNS = (
+    "epoch", "step", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
+)  # fmt: skip
+TITLES = {"train": "train", "dataset_convert": "dataset conversion"}
+
+_LOGGER = logging.getLogger("kineme")
+
+
+def note(text: str) -> None:
+    """Tell the user something they should know, once, on stderr and in the log."""
+    if text not in _NOTED:
+        _NOTED.add(text)
+        _LOGGER.warning("%s", text)
+
+
+_NOTED: set[str] = set()
+
+
+@dataclass
+class Run:
+    """One action's folder. Travels to other processes by its fields; only one writes."""
+
+    folder: Path
+    network: str
+    action: str
+    is_writer: bool = True
+    kpi: Mapping[str, Any] = field(default_factory=dict)
+
+    def note(self, text: str) -> None:
+        """`note`, from the process that writes."""
+        if self.is_writer:
+            note(text)
+
+    def say(self, text: str) -> None:
+        """A line of progress, on stderr and in the log."""
+        if self.is_writer:
+            _LOGGER.info("%s", text)
+
+    def status(
+        self,
+        message: str,
+        *,
+        status: str = "RUNNING",
+        kpi: Mapping[str, Any] | None = None,
+        progress: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Append a line to status.json; `kpi` belongs to this line alone."""
+        if not self.is_writer:
+            return
+        now = datetime.now()
+        line: dict[str, Any] = {
+            "date": now.strftime("%m/%d/%Y"),
+            "time": now.strftime("%H:%M:%S"),
+            "status": status,
+            "verbosity": "ERROR" if status == "FAILURE" else "INFO",
+            **(progress or {}),
+        }
+        if message:
+            line["message"] = message
+        if kpi:
+            line["kpi"] = {name: _finite(value) for name, value in kpi.items()}
+        with log_errors_tolerated(STATUS_FILE):
+            append_line(self.folder / STATUS_FILE, json.dumps(line, allow_nan=False))
+
+    def save_spec(self, spec: Any) -> None:
+        """Write the resolved spec, without secrets."""
+        text = yaml.safe_dump(plain_spec(spec), sort_keys=False, allow_unicode=True)
+        write_text(self.folder / SPEC_FILE, text)
+
+    def log_epoch(self, row: Mapping[str, Any]) -> None:
+        """Add a row to metrics.csv in place of rows of the same or a later epoch."""
+        if not self.is_writer:
+            return
+        path = self.folder / METRICS_FILE
+        with log_errors_tolerated(METRICS_FILE):
+            rows = [r for r in read_metrics(path) if int(r["epoch"]) < int(row["epoch"])]
+            text = io.StringIO()
+            table = csv.DictWriter(text, METRICS_COLUMNS, restval="", lineterminator="\n")
+            table.writeheader()
+            table.writerows([*rows, row])
+            write_text(path, text.getvalue())
+
+    @contextlib.contextmanager
+    def joined(self, *, is_writer: bool) -> Iterator["Run"]:
+        """This run in a process of its own: the writer there logs to the same file."""
+        self.is_writer = is_writer
+        if _LOGGER.handlers or not is_writer:  # the run was opened in this very process
+            yield self
+            return
+        with _logging_to(self.folder):
+            yield self
+
+
+@contextlib.contextmanager
+def claim(spec: Any, action: str) -> Iterator[Path]:
+    """Hold the action's folder, free of what killed runs left half written; yield it.
+
+    Raises SpecError when another run uses it, ResourceError when it cannot be written.
+    """
+    folder = run_folder(spec, action)
+    with lease.held(folder / LEASE_FILE):
+        sweep_temporaries(folder)
+        yield folder
+
+
+@contextlib.contextmanager
+def open_run(network: Network, action: str, spec: Any) -> Iterator[Run]:
+    """Claim the action's folder, record the spec, and say at the end how it went."""
+    _NOTED.clear()
+    with claim(spec, action) as folder, _logging_to(folder):
+        run = Run(folder, network.name, action)
+        run.save_spec(spec)
+        title = f"{network.name.replace('_', ' ').title()} {TITLES.get(action, action)}"
+        run.status(f"Starting {title}.", status="STARTED")
+        try:
+            yield run
+        except BaseException as error:
+            run.status(_failure(error), status="FAILURE")
+            _LOGGER.debug("%s", "".join(traceback.format_exception(error)))
+            raise
+        name = action.replace("_", " ").capitalize()
+        run.status(f"{name} finished successfully.", status="SUCCESS", kpi=run.kpi)
+
+
+def plain_spec(spec: Any) -> dict[str, Any]:
+    """The spec as plain values, without its secrets."""
+    plain: dict[str, Any] = spec.model_dump(mode="json")
+    for setting in settings(type(spec)):
+        if setting.rule.secret:
+            *path, name = setting.key.split(".")
+            block = plain
+            for part in path:
+                block = block[part]
+            block.pop(name, None)
+    return plain
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv; none if there is no readable one."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return [row for row in csv.DictReader(file) if (row.get("epoch") or "").isdigit()]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+
+
+@contextlib.contextmanager
+def log_errors_tolerated(name: str) -> Iterator[None]:
+    """A log that cannot be written is one warning; the run goes on."""
+    try:
+        yield
+    except (OSError, ResourceError) as error:
+        note(f"{name} cannot be written any more: {error}")
+
+
+def _failure(error: BaseException) -> str:
+    """What went wrong, under the prefix that readers of TAO's status lines know."""
+    if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        prefix = "User/System interruption"
+    elif isinstance(error, SpecError):
+        prefix = "Configuration error"
+    elif isinstance(error, (OSError, ResourceError)):
+        prefix = "File system error" if isinstance(error, OSError) else "Resource error"
+    elif isinstance(error, NotImplementedError):
+        prefix = "Feature not implemented"
+    else:
+        prefix = type(error).__name__
+    text = "; ".join(map(str, error.problems)) if isinstance(error, KinemeError) else str(error)
+    return f"{prefix}: {printable(text)}"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what is not available is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def _logging_to(folder: Path) -> Iterator[None]:
+    """Send the logger `kineme` to stderr and to the folder's log."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handlers: list[logging.Handler] = [_LogFile(folder / LOG_FILE), _Stderr()]
+    level, propagates = _LOGGER.level, _LOGGER.propagate
+    _LOGGER.setLevel(logging.DEBUG)
+    for handler in handlers:
+        _LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        _LOGGER.setLevel(level)
+        _LOGGER.propagate = propagates
+        for handler in handlers:
+            _LOGGER.removeHandler(handler)
+
+
+class _Stderr(logging.Handler):
+    """Notes and lines of progress on whatever stderr is at the moment."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "note: " if record.levelno >= logging.WARNING else ""
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe does not end a run
+            print(prefix + record.getMessage(), file=sys.stderr, flush=True)
+
+
+class _LogFile(logging.Handler):
+    """Dated lines in log.txt, tracebacks included."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(logging.DEBUG)
+        self.path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        line = f"{datetime.now().isoformat(sep=' ', timespec='seconds')} {record.levelname} {text}"
+        try:
+            append_line(self.path, line)
+        except (OSError, ResourceError):
+            if self.path.name not in _NOTED:
+                _NOTED.add(self.path.name)
+                with contextlib.suppress(OSError, ValueError):
+                    print(f"note: {self.path} cannot be written any more.", file=sys.stderr)

@@ -1,0 +1,83 @@
+"""Where training begins: anew, or where an earlier run stopped.
+
+Promises: results of two runs are never mixed: a folder with checkpoints is continued when
+the spec asks for it, from its newest good one, and refused otherwise.
+Leaves out: restoring state (training.py).
+"""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kineme.engine.checkpoint import (
+    Checkpoint,
+    find_checkpoints,
+    load_checkpoint,
+    load_newest,
+    restore_spec,
+)
+from kineme.errors import SpecError
+from kineme.network import TRAIN, Network
+from kineme.spec.load import with_values
+
+
+@dataclass(frozen=True)
+class Start:
+    """The completed spec, the checkpoint to continue, if any, and what to tell the user."""
+
+    spec: Any
+    checkpoint: Path | None
+    notes: tuple[str, ...]
+
+
+def find_start(network: Network, spec: Any, folder: Path) -> Start:
+    """Complete the spec from checkpoint and data.
+
+    Raises SpecError where old results would be mixed in, CheckpointError where the
+    checkpoint is damaged or of another model.
+    """
+    found, notes = _find_checkpoint(spec, folder)
+    if found:
+        spec = restore_spec(spec, found, network.identity)
+    spec, more = network.complete(spec, TRAIN)
+    notes += more
+    if spec.train.seed < 0:
+        seed = _seed_of(found) if found else secrets.randbits(32)
+        spec = with_values(spec, {"train.seed": seed})
+        notes.append(f"train.seed is -1: using {seed}.")
+    return Start(spec, found.path if found else None, tuple(notes))
+
+
+def _find_checkpoint(spec: Any, folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    asked = spec.train.resume_training_checkpoint_path
+    existing = find_checkpoints(folder)
+    if asked:
+        found = load_checkpoint(asked)
+        if existing and existing[-1].resolve() != found.path.resolve():
+            raise SpecError(
+                "train.resume_training_checkpoint_path",
+                "the newest checkpoint of the folder, or a folder without any",
+                f"{asked!r}, and {folder} holds {existing[-1].name}",
+                "Set another results_dir, or train.resume=true to continue the newest.",
+            )
+        return found, []
+    if spec.train.resume:
+        newest, damaged = load_newest(folder)
+        notes = [f"{text} Falling back to an earlier one." for text in damaged]
+        if newest is None:
+            notes.append(f"train.resume: {folder} holds no checkpoint; starting anew.")
+        return newest, notes
+    if existing:
+        raise SpecError(
+            "results_dir",
+            "a folder without checkpoints",
+            f"{folder}, which holds {existing[-1].name}",
+            "Set train.resume=true to continue it, or another results_dir.",
+        )
+    return None, []
+
+
+def _seed_of(checkpoint: Checkpoint) -> int:
+    seed = checkpoint.facts.get("spec", {}).get("train", {}).get("seed")
+    return seed if isinstance(seed, int) and seed >= 0 else secrets.randbits(32)
