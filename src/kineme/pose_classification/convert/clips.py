@@ -125,7 +125,7 @@ def link(people: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     linked = np.full((num_places, len(people), *shape), np.nan, np.float32)
     last = np.full((num_places, *shape), np.nan, np.float32)
     for frame, seen in enumerate(people):
-        for person, place in _nearest_pairs(_distances(seen, last)):
+        for person, place in _nearest_pairs(_distances(seen, last)) if len(seen) else ():
             linked[place, frame] = seen[person]
             last[place] = seen[person]
     return linked
