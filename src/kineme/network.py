@@ -11,7 +11,7 @@ B x clips where a sample is seen through several clips).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -87,11 +87,22 @@ class ExportForm:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """How a report draws a sample: its skeleton (C, T, V, M) by position, and its bones."""
+
+    skeletons: Callable[[int], NDArray[np.float32]]
+    bones: Sequence[tuple[int, int]]
+    joint_names: Sequence[str]
+    centre: int
+
+
+@dataclass(frozen=True)
 class Network:
     """One trainable network, as functions. `spec` is the resolved spec of the action.
 
     complete: fills what the spec leaves open from what the data of `split` says of itself
     (class names, layout); an action calls it before it builds anything.
+    occluded: damaged copies of a test dataset as (curve, share hidden, dataset).
     """
 
     name: str
@@ -101,6 +112,8 @@ class Network:
     build_dataset: Callable[[Any, str], Dataset]  # (spec, split)
     build_model: Callable[[Any], torch.nn.Module]  # (spec)
     export_form: Callable[[Any], ExportForm]  # (spec)
+    occluded: Callable[[Dataset], Iterable[tuple[str, float, Dataset]]]
+    drawing: Callable[[Any, Dataset], Drawing]  # (spec, dataset)
     adapt_weights: Callable[[Mapping[str, Any], Any], Mapping[str, Any]]  # (foreign state, spec)
     convert: Callable[[Any, Path], Mapping[str, Any]]  # (spec, folder) -> kpi
     describe: Callable[[Any], Mapping[str, Any]]  # (spec) -> what a checkpoint says of itself

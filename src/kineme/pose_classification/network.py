@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from kineme.network import PREDICT, TEST, TRAIN, ExportForm, Network
+from kineme.network import PREDICT, TEST, TRAIN, Drawing, ExportForm, Network
 from kineme.pose_classification import convert
 from kineme.pose_classification.dataset import SkeletonDataset, View
 from kineme.pose_classification.layouts import layout_facts, layout_of
-from kineme.pose_classification.model import MODELS, adapt_weights
+from kineme.pose_classification.model import MODELS
+from kineme.pose_classification.occlusion import occluded
 from kineme.pose_classification.sources import class_names, complete, load_sequences
 
 OPSET = 18  # the lowest that torch's current exporter writes
@@ -45,6 +48,12 @@ def build_model(spec: Any) -> torch.nn.Module:
     )
 
 
+def adapt_weights(weights: Mapping[str, Any], spec: Any) -> Mapping[str, Any]:
+    """Foreign weights by our names: TAO's and public ST-GCN weights carry them already."""
+    del spec
+    return weights
+
+
 def export_form(spec: Any) -> ExportForm:
     """`input` (N, C, T, V, M) -> `fc_pred` (N, classes); N, T and M are free."""
     layout = layout_of(spec.model)
@@ -65,6 +74,17 @@ def export_form(spec: Any) -> ExportForm:
         opset=OPSET,
         metadata=metadata,
     )
+
+
+def drawing(spec: Any, dataset: SkeletonDataset) -> Drawing:
+    """Samples as they lie in the file, cut to the frames they have."""
+    layout, sequences = layout_of(spec.model), dataset.sequences
+
+    def skeleton(index: int) -> NDArray[np.float32]:
+        frames = np.arange(sequences.lengths[index])[None]
+        return sequences.gather(np.asarray([index]), frames)[0]
+
+    return Drawing(skeleton, layout.edges, layout.joints, layout.centre_index)
 
 
 def describe(spec: Any) -> Mapping[str, Any]:
@@ -91,6 +111,8 @@ NETWORK = Network(
     build_dataset=build_dataset,
     build_model=build_model,
     export_form=export_form,
+    occluded=occluded,
+    drawing=drawing,
     adapt_weights=adapt_weights,
     convert=convert.convert,
     describe=describe,

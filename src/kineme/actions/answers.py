@@ -1,0 +1,168 @@
+"""What evaluate and inference share: a checkpoint, its data, and what the model says.
+
+Promises: the checkpoint decides everything the model depends on; a spec that says
+otherwise was an error before any data was read. Works in one process or several.
+Leaves out: what is made of the answers (evaluate.py, inference.py).
+
+N samples, C classes; scores are log probabilities (N, C).
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from kineme import __version__, files
+from kineme.engine import checkpoint as checkpoints
+from kineme.engine import results, runtime
+from kineme.engine.feeding import Feed
+from kineme.engine.predict import predict
+from kineme.engine.progress import track
+from kineme.engine.results import Run
+from kineme.network import Dataset, Network, load_network
+from kineme.report.html import ReportInput
+from kineme.report.html import write_report as write_html
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is asked: a network by name, the completed spec, the checkpoint and notes."""
+
+    network_name: str
+    spec: Any
+    checkpoint: Path
+    notes: tuple[str, ...]
+
+    def network(self) -> Network:
+        """The network; every process resolves it anew."""
+        return load_network(self.network_name)
+
+
+def load_subject(network: Network, spec: Any, checkpoint: str, split: str) -> Subject:
+    """Read the checkpoint, let it fix the spec, and let the data fill in the rest.
+
+    Raises CheckpointError when the file is bad or the spec contradicts it.
+    """
+    loaded = checkpoints.load_checkpoint(checkpoint)
+    spec = checkpoints.restore_spec(spec, loaded, network.identity)
+    spec, notes = network.complete(spec, split)
+    return Subject(network.name, spec, loaded.path, notes)
+
+
+def launch_on(section: Any, subject: Subject, body: Callable[..., Any], a_run: Run) -> Any:
+    """Run `body(fabric, subject, a_run)` on the devices of `section` (evaluate, inference)."""
+    devices, note = runtime.choose_devices(
+        subject.spec.device,
+        num_gpus=section.num_gpus,
+        gpu_ids=tuple(section.gpu_ids),
+        num_nodes=section.num_nodes,
+    )
+    if note:
+        a_run.say(note)
+    precision = subject.spec.train.precision
+    return runtime.launch(body, subject, a_run, devices=devices, precision=precision)
+
+
+def classify(
+    fabric: Fabric,
+    network: Network,
+    subject: Subject,
+    dataset: Dataset,
+    a_run: Run,
+    *,
+    title: str = "",
+) -> NDArray[np.float32]:
+    """Scores of all samples, in every process."""
+    spec = subject.spec
+    loaded = checkpoints.load_checkpoint(subject.checkpoint)
+    model = network.build_model(spec)
+    weights = network.adapt_weights(loaded.weights, spec)
+    checkpoints.fit_weights(model, weights, where=str(loaded.path))
+    for text in dataset.notes:
+        a_run.note(text)
+    section = getattr(spec, a_run.action)
+    batch_size = section.batch_size if section.batch_size > 0 else spec.dataset.batch_size
+    feed = Feed(dataset, num_workers=spec.dataset.num_workers)
+    with track(a_run, title or a_run.action, total=len(dataset)) as advance_to:
+        return predict(
+            fabric, model.to(fabric.device), feed, batch_size=batch_size, poll=advance_to
+        )
+
+
+def write_predictions(
+    folder: Path,
+    dataset: Dataset,
+    scores: NDArray[np.float32],
+    *,
+    class_names: Sequence[str],
+    top_k: int,
+) -> None:
+    """predictions.csv and predictions.jsonl: id, label, probability, top k, and the truth if known."""
+    probabilities = np.exp(scores.astype(np.float64))
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+    rows, lines = [], []
+    for i, best in enumerate(order):
+        truth = class_names[dataset.labels[i]] if dataset.labels[i] >= 0 else None
+        top = [(class_names[c], round(float(probabilities[i, c]), 6)) for c in best]
+        rows.append([dataset.ids[i], *top[0], truth or "", *(x for pair in top[1:] for x in pair)])
+        line = {"id": dataset.ids[i], "label": top[0][0], "probability": top[0][1], "truth": truth}
+        top_list = [{"label": name, "probability": share} for name, share in top]
+        lines.append(json.dumps({**line, "top": top_list}, ensure_ascii=False))
+    places = range(2, order.shape[1] + 1)
+    header = ["id", "label", "probability", "truth"]
+    header += [f"{name}_{place}" for place in places for name in ("label", "probability")]
+    write_csv(folder / results.PREDICTIONS_FILE, header, rows)
+    files.write_text(folder / results.PREDICTION_LINES_FILE, "".join(f"{x}\n" for x in lines))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A CSV file, all or nothing."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    table.writerows(rows)
+    files.write_text(path, text.getvalue())
+
+
+def write_report(
+    a_run: Run,
+    subject: Subject,
+    dataset: Dataset,
+    scores: NDArray[np.float32],
+    curves: Mapping[str, list[tuple[float, float]]],
+) -> Path:
+    """report.html and the confusion matrix as a picture."""
+    network, spec = subject.network(), subject.spec
+    history = subject.checkpoint.resolve().parent / results.METRICS_FILE
+    drawing = network.drawing(spec, dataset)
+    facts = {
+        "checkpoint": subject.checkpoint,
+        "samples": len(dataset),
+        "model": spec.model.model_type,
+        "kineme": __version__,
+    }
+    return write_html(
+        a_run.folder,
+        ReportInput(
+            title=f"{network.name.replace('_', ' ').capitalize()}: evaluation",
+            class_names=network.class_names(spec),
+            labels=dataset.labels,
+            probabilities=np.exp(scores),
+            ids=dataset.ids,
+            skeletons=drawing.skeletons,
+            bones=drawing.bones,
+            joint_names=drawing.joint_names,
+            centre=drawing.centre,
+            history=read_history(history),
+            facts=facts,
+            occlusion=curves or None,
+            warnings={text: 1 for text in (*subject.notes, *dataset.notes)},
+        ),
+    )

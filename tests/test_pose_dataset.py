@@ -1,0 +1,234 @@
+"""Sources and dataset of the pose room: what is read, what is refused, what is drawn."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from kineme.data.labels import Labels, write_labels
+from kineme.errors import DataError, SpecError
+from kineme.network import PREDICT, TEST, TRAIN, VAL
+from kineme.pose_classification.network import NETWORK
+from kineme.pose_classification.sources import load_sequences, motion_energy, resolve_paths
+from kineme.pose_classification.spec import SPECS
+from kineme.spec.load import load_spec
+
+V = 34
+
+
+def skeletons(num=6, *, frames=8, joints=V, persons=1, channels=3, seed=0):
+    """Random skeletons whose lengths differ, zero after their end."""
+    data = np.random.default_rng(seed).normal(size=(num, channels, frames, joints, persons))
+    for i in range(num):
+        data[i, :, frames - i % 3 :] = 0
+    return data.astype(np.float32)
+
+
+def folder_of(path, data, labels, *, prefix="train", classes=None, layout=None):
+    path.mkdir(exist_ok=True)
+    np.save(path / f"{prefix}_data.npy", data)
+    ids = tuple(f"{prefix}{i}" for i in range(len(labels)))
+    write_labels(
+        path / f"{prefix}_label.json", Labels(ids, np.asarray(labels, np.int64), classes, layout)
+    )
+    return path
+
+
+def spec_of(folder, *overrides, action="train"):
+    section = {"train": "dataset.train_dataset", "evaluate": "evaluate.test_dataset"}[action]
+    words = [f"{section}.data_path={folder}", "results_dir=unused", *overrides]
+    if action == "evaluate":
+        words.append("evaluate.checkpoint=unused.pth")
+    return load_spec(SPECS[action], None, words)[0]
+
+
+def test_a_folder_stands_for_the_conventional_names(tmp_path):
+    folder = folder_of(tmp_path / "data", skeletons(), [0, 1, 2, 3, 4, 5])
+    section = spec_of(folder).dataset.train_dataset
+    assert resolve_paths(section, TRAIN) == (
+        folder / "train_data.npy",
+        folder / "train_label.json",
+    )
+
+
+def test_test_data_falls_back_to_val_names(tmp_path):
+    folder = folder_of(tmp_path / "data", skeletons(), [0, 1, 2, 3, 4, 5], prefix="val")
+    section = spec_of(folder, action="evaluate").evaluate.test_dataset
+    assert resolve_paths(section, TEST)[0] == folder / "val_data.npy"
+
+
+def test_an_empty_folder_names_what_it_should_hold(tmp_path):
+    with pytest.raises(DataError, match="expected one of train_data.npy, data.npy for dataset.train"):
+        resolve_paths(spec_of(tmp_path).dataset.train_dataset, TRAIN)
+
+
+def test_classes_and_layout_come_from_the_data_when_the_spec_is_silent(tmp_path):
+    data = skeletons(4, joints=20)
+    folder = folder_of(tmp_path / "d", data, [0, 1, 2, 1], classes=("a", "b", "c"), layout="kinect-20")
+    spec, notes = NETWORK.complete(spec_of(folder), TRAIN)
+    assert spec.dataset.num_classes == 3
+    assert spec.dataset.label_map == {"a": 0, "b": 1, "c": 2}
+    assert spec.model.graph_layout == "kinect-20"
+    assert "num_classes" in notes[0]
+    assert NETWORK.class_names(spec) == ("a", "b", "c")
+    assert len(NETWORK.build_dataset(spec, TRAIN)) == 4
+
+
+def test_what_the_user_set_is_not_replaced_by_the_data(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(4, joints=20), [0, 1, 2, 1], layout="kinect-20")
+    spec, _ = NETWORK.complete(spec_of(folder, "model.graph_layout=coco"), TRAIN)
+    assert spec.model.graph_layout == "coco"
+    with pytest.raises(DataError, match="20 joints fit 'kinect-20'"):
+        load_sequences(spec, TRAIN)
+
+
+def test_d03_wrong_layout_names_the_layouts_that_fit(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(6, joints=25), [0, 1, 2, 3, 4, 5])
+    with pytest.raises(DataError) as caught:
+        load_sequences(spec_of(folder, "model.graph_layout=openpose"), TRAIN)
+    text = str(caught.value)
+    assert "expected 18 joints for model.graph_layout 'openpose', got 25" in text
+    assert "body-25" in text
+    assert "ntu-rgb+d" in text
+
+
+def test_d05_nan_is_an_error_unless_the_policy_says_otherwise(tmp_path):
+    data = skeletons()
+    data[3, 1, 2, 5, 0] = np.nan
+    folder = folder_of(tmp_path / "d", data, [0, 1, 2, 3, 4, 5])
+    with pytest.raises(DataError, match="sample 3: expected finite numbers"):
+        load_sequences(spec_of(folder), TRAIN)
+    zeroed = load_sequences(spec_of(folder, "dataset.nan_policy=zero"), TRAIN)
+    expected = data[3:4].copy()
+    expected[0, 1, 2, 5, 0] = 0
+    np.testing.assert_array_equal(zeroed.gather(np.asarray([3]), None), expected)
+    dropped = load_sequences(spec_of(folder, "dataset.nan_policy=drop"), TRAIN)
+    assert dropped.ids == ("train0", "train1", "train2", "train4", "train5")
+    np.testing.assert_array_equal(dropped.gather(np.asarray([3]), None), data[4:5])
+    assert any("dropped" in note for note in dropped.notes)
+
+
+def test_problems_of_data_and_labels_are_reported_together(tmp_path):
+    data = skeletons()
+    data[0, 0, 0, 0, 0] = np.inf
+    folder = folder_of(tmp_path / "d", data, [0, 1, 2, 3, 4, 9])
+    with pytest.raises(DataError) as caught:
+        load_sequences(spec_of(folder), TRAIN)
+    assert len(caught.value.problems) == 2
+    assert "labels[5]: expected an integer in [0, 6), got 9" in str(caught.value)
+
+
+def test_missing_labels_are_named_for_training_and_not_needed_for_inference(tmp_path):
+    np.save(tmp_path / "x.npy", skeletons())
+    with pytest.raises(SpecError, match="label_path"):
+        load_sequences(spec_of(tmp_path / "x.npy"), TRAIN)
+    words = [f"inference.test_dataset.data_path={tmp_path / 'x.npy'}", "results_dir=r"]
+    spec, _ = load_spec(SPECS["inference"], None, [*words, "inference.checkpoint=c.pth"])
+    sequences = load_sequences(spec, PREDICT)
+    assert sequences.ids == ("0", "1", "2", "3", "4", "5")
+    assert set(sequences.labels) == {-1}
+
+
+def test_d21_leakage_is_counted_and_can_be_refused(tmp_path):
+    data = skeletons()
+    folder = folder_of(tmp_path / "d", data, [0, 1, 2, 3, 4, 5])
+    folder_of(folder, data[2:4], [2, 3], prefix="val")
+    words = [f"dataset.val_dataset.data_path={folder}"]
+    sequences = load_sequences(spec_of(folder, *words), VAL)
+    assert any("2 of 2 samples are also in" in note for note in sequences.notes)
+    with pytest.raises(DataError, match="2 of 2 samples"):
+        load_sequences(spec_of(folder, *words, "dataset.fail_on_leakage=true"), VAL)
+
+
+def test_d24_the_people_who_move_most_are_kept(tmp_path):
+    still, slow, fast = (np.zeros((1, 3, 4, V, 1), np.float32) for _ in range(3))
+    still[:] = 1
+    slow[0, 0, :, :, 0] = np.arange(1, 5)[:, None]
+    fast[0, 0, :, :, 0] = 3 * np.arange(1, 5)[:, None]
+    data = np.concatenate([still, slow, fast], axis=4).repeat(2, axis=0)
+    np.testing.assert_allclose(motion_energy(data)[0], [0, 3 * V, 27 * V])
+    folder = folder_of(tmp_path / "d", data, [0, 1])
+    sequences = load_sequences(spec_of(folder, "dataset.num_persons=2"), TRAIN)
+    kept = sequences.gather(np.asarray([0]), None)
+    np.testing.assert_array_equal(kept[..., 0], fast[..., 0])
+    np.testing.assert_array_equal(kept[..., 1], slow[..., 0])
+    assert any("kept the 2 of 3 persons" in note for note in sequences.notes)
+
+
+def test_uniform_sampling_reads_the_frames_that_it_says(tmp_path):
+    data = skeletons(3, frames=9)
+    folder = folder_of(tmp_path / "d", data, [0, 1, 2])
+    spec = spec_of(folder, "dataset.sampling=uniform", "dataset.num_frames=3")
+    sequences = load_sequences(spec, TRAIN)
+    frames = np.asarray([[0, 4, 8], [1, -1, 2]])
+    x = sequences.gather(np.asarray([0, 2]), frames)
+    np.testing.assert_array_equal(x[0], data[0][:, [0, 4, 8]])
+    np.testing.assert_array_equal(x[1][:, [0, 2]], data[2][:, [1, 2]])
+    assert not x[1][:, 1].any()
+
+
+AUGMENTED = (
+    "dataset.sampling=uniform",
+    "dataset.num_frames=5",
+    "dataset.normalize=center_minmax",
+    "dataset.repeats=2",
+    "dataset.random_move=true",
+    "dataset.augmentation.view_rotation_degrees=30",
+    "dataset.augmentation.scale=[0.5, 1.5]",
+    "dataset.augmentation.flip_prob=0.5",
+    "dataset.augmentation.jitter_std=0.01",
+    "dataset.augmentation.joint_dropout_prob=0.1",
+    "dataset.augmentation.limb_dropout_prob=0.3",
+    "dataset.augmentation.time_dropout_prob=0.3",
+)
+
+
+def rows(dataset, indices, epoch):
+    batch = dataset.transform(dataset.read(np.asarray(indices), epoch), epoch)
+    return batch.inputs["skeleton"]
+
+
+def test_a_sample_is_augmented_the_same_in_any_batch_and_differently_in_any_epoch(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(), [0, 1, 2, 3, 4, 5])
+    dataset = NETWORK.build_dataset(spec_of(folder, *AUGMENTED), TRAIN)
+    assert len(dataset) == 12
+    together = rows(dataset, [0, 3, 7, 9], 4)
+    alone = rows(dataset, [7], 4)
+    torch.testing.assert_close(together[2:3], alone, rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(rows(dataset, [7], 5), alone)
+    assert not torch.allclose(rows(dataset, [1], 4), alone)  # the other visit of the same sample
+
+
+def test_contract_windowing_pads_at_the_end_and_random_choose_crops(tmp_path):
+    data = skeletons(3, frames=8)
+    data[:] = 1
+    folder = folder_of(tmp_path / "d", data, [0, 1, 2])
+    padded = rows(NETWORK.build_dataset(spec_of(folder, "dataset.window_size=10"), TRAIN), [0], 0)
+    assert padded.shape[2] == 10
+    assert padded[0, 0, :, 0, 0].tolist() == [1.0] * 8 + [0.0] * 2
+    spec = spec_of(folder, "dataset.window_size=5", "dataset.random_choose=true")
+    assert rows(NETWORK.build_dataset(spec, TRAIN), [0], 0).shape[2] == 5
+    kept = rows(NETWORK.build_dataset(spec_of(folder, "dataset.window_size=5"), TRAIN), [0], 0)
+    assert kept.shape[2] == 8
+
+
+def test_several_clips_of_a_sample_are_rows_of_their_own(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(frames=30), [0, 1, 2, 3, 4, 5], prefix="val")
+    words = ("dataset.sampling=uniform", "dataset.num_frames=5", "evaluate.num_clips=3")
+    dataset = NETWORK.build_dataset(spec_of(folder, *words, action="evaluate"), TEST)
+    batch = dataset.read(np.asarray([1, 4]), 0)
+    assert batch.sample_of_row.tolist() == [0, 0, 0, 1, 1, 1]
+    assert batch.labels.tolist() == [1, 4]
+    x = batch.inputs["skeleton"]
+    assert not torch.equal(x[0], x[1])
+
+
+def test_labels_json_written_by_hand_is_read(tmp_path):
+    np.save(tmp_path / "train_data.npy", skeletons(2))
+    content = {"classes": ["sit", "walk"], "samples": [{"id": "a", "label": "walk"}, {"id": "b", "label": 0}]}
+    (tmp_path / "train_label.json").write_text(json.dumps(content))
+    spec, _ = NETWORK.complete(spec_of(tmp_path), TRAIN)
+    dataset = NETWORK.build_dataset(spec, TRAIN)
+    assert dataset.labels.tolist() == [1, 0]
+    assert dataset.ids == ("a", "b")
