@@ -40,7 +40,7 @@ PLAIN = st.recursive(
     lambda inner: (
         st.lists(inner)
         | st.lists(inner).map(tuple)
-        | st.dictionaries(st.text() | st.integers(), inner)
+        | st.dictionaries(st.text() | st.integers(-(2**39), 2**39), inner)
     ),
     max_leaves=30,
 )
@@ -276,6 +276,36 @@ BOMBS = {
 def test_d20_a_bomb_of_steps_ends_within_a_second(name):
     started = time.process_time()
     assert "got more than 1,000,000 steps" in refusal(BOMBS[name])
+    assert time.process_time() - started < 1.0
+
+
+def many(step, count=150_000):
+    """`step` with factors of 2**61 - 1: integers that all hash to zero."""
+    return b"".join(step % (number * (2**61 - 1)) for number in range(1, count))
+
+
+SLOW = {
+    "colliding keys": b"}(" + many(b"L%dL\nK\x00") + b"u.",
+    "colliding places": b"K\x00" + many(b"p%d\n") + b".",
+    "many arguments": (
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x00(" + b"K\x00" * 200_000 + b"tq\x01"
+        b"]" + b"h\x00h\x01Ra" * 200_000 + b"."
+    ),
+    "a type of two to the hundredth parts": (
+        b"cnumpy\ndtype\n]q\x00"
+        + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(100))
+        + b"\x85R."
+    ),
+    "a shape without end": (
+        b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01(" + b"K\x01" * 200_000 + b"tNNNtb."
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_d20_a_bomb_of_work_ends_within_a_second(name):
+    started = time.process_time()
+    refusal(SLOW[name])
     assert time.process_time() - started < 1.0
 
 

@@ -153,6 +153,15 @@ def test_other_content_says_what_is_expected(write, name, content, expected):
     assert expected in refusal(write(name, content))
 
 
+def test_d20_names_that_a_small_file_makes_huge_are_refused(write):
+    content = b"](B" + (10**6).to_bytes(4, "little") + bytes(10**6) + b"q\x00"
+    content += b"h\x00" * 1000 + b"e](" + b"K\x00" * 1001 + b"e\x86."
+    line = refusal(write("label.pkl", content))
+    assert line.startswith(": expected [names, labels]: a list of N names")
+    line = refusal(write("label.json", {"x" * 5000: 1}))
+    assert line.startswith(": names[0]: expected a name of at most 4,096 characters, got 'xxxxx")
+
+
 def test_d16_names_and_labels_of_different_number(write):
     line = refusal(write("label.pkl", [NAMES, [1, 0]]))
     assert line == ": expected as many names as labels, got 3 names, 2 labels."

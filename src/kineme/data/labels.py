@@ -34,6 +34,7 @@ UNKNOWN = -1
 
 _MAX_FILE_BYTES = 1 << 30
 _MAX_LABEL = 2**31
+_MAX_NAME_LENGTH = 4096
 _SHOWN = 3
 
 
@@ -78,11 +79,12 @@ def read_labels(
         raise DataError(
             where, "as many names as labels", f"{len(raw.ids)} names, {len(raw.labels)} labels"
         )
+    ids = tuple(_as_id(where, index, name) for index, name in enumerate(raw.ids))
     if raw.class_names is not None and label_map is not None:
         _check_same_order(where, raw.class_names, label_map)
     numbers = {name: i for i, name in enumerate(raw.class_names or ())} | dict(label_map or {})
     labels = _as_numbers(where, raw.labels, numbers, num_classes)
-    return Labels(tuple(map(_as_id, raw.ids)), labels, raw.class_names, raw.layout)
+    return Labels(ids, labels, raw.class_names, raw.layout)
 
 
 def write_labels(path: str | os.PathLike[str], labels: Labels) -> None:
@@ -289,8 +291,13 @@ def _check_same_order(where: str, class_names: Sequence[str], label_map: Mapping
             )
 
 
-def _as_id(name: str | bytes | int) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+def _as_id(where: str, index: int, name: Any) -> str:
+    if type(name) is int:
+        return str(name)
+    if type(name) not in (str, bytes) or len(name) > _MAX_NAME_LENGTH:
+        expected = f"a name of at most {_MAX_NAME_LENGTH:,} characters"
+        raise DataError(f"{where}: names[{index}]", expected, _described(name))
+    return name.decode("utf-8", "replace") if type(name) is bytes else name
 
 
 def _is_names(value: object) -> bool:

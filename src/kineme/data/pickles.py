@@ -25,6 +25,8 @@ from kineme.errors import DataError
 MAX_STEPS = 1_000_000  # about 0.5 s; a label file of 200,000 samples in any protocol
 _MAX_FILE_BYTES = 8 << 30
 _MAX_INTEGER_BYTES = 64
+_MAX_KEY = 2**40  # integers beyond may be made to collide in a dict, which then takes ages
+_MAX_ARGUMENTS = 8
 _LONG_BYTES = 4096  # bytes from this length on are views of the file's content, not copies
 _NUMBERS = re.compile(r"[<>|=]?[biufUS][1-9]\d{0,5}")  # dtypes that may be
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes, memoryview, np.ndarray})
@@ -151,6 +153,8 @@ class _Machine:
         return items
 
     def remember(self, key: int) -> None:
+        if not 0 <= key < _MAX_KEY:
+            raise ValueError("no place to remember")
         value = self.memo[key] = self.stack[-1]
         if type(value) is _Pending:
             value.keys.append(key)
@@ -172,6 +176,8 @@ class _Machine:
     def call(self, called: object, arguments: object) -> Any:
         if type(called) is not _Name or type(arguments) is not tuple:
             raise _RefusedError(f"a call of {type(called).__name__}")
+        if len(arguments) > _MAX_ARGUMENTS:
+            raise _RefusedError(f"a call with {len(arguments):,} arguments")
         return _CALLS[called.text](self, *arguments)
 
     def complete(self) -> None:
@@ -199,8 +205,10 @@ class _Machine:
 
 
 def _dtype(machine: _Machine, code: object, *_: object) -> _Pending:
-    if type(code) is not str or not _NUMBERS.fullmatch(code):
-        kind = "objects" if str(code).startswith("O") else "dtype " + repr(code)[:40]
+    if type(code) is not str:
+        raise TypeError("a dtype that is not text")
+    if not _NUMBERS.fullmatch(code):
+        kind = "objects" if code.startswith("O") else f"dtype {code[:40]!r}"
         raise _RefusedError(f"a numpy array of {kind}")
     return _Pending(np.dtype(code))
 
@@ -305,8 +313,10 @@ def _fill_dict(target: object, items: list[Any]) -> None:
     if type(target) is not dict:
         raise TypeError("no dict to fill")
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if type(key) not in (str, int, bytes):
-            raise _RefusedError(f"a dict key of type {type(key).__name__}")
+        if type(key) not in (str, bytes) and not (type(key) is int and abs(key) < _MAX_KEY):
+            raise _RefusedError(
+                f"a dict key that is no text or small integer, {type(key).__name__}"
+            )
         target[key] = value
 
 
