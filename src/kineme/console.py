@@ -71,7 +71,7 @@ def steady_streams() -> Iterator[None]:
     """Let a closed pipe or a narrow character set never end a run."""
     before = sys.stdout, sys.stderr
     steady = [_Steady(stream) if stream else stream for stream in before]
-    sys.stdout, sys.stderr = steady  # type: ignore[assignment]
+    sys.stdout, sys.stderr = steady
     try:
         yield
     finally:

@@ -1,0 +1,136 @@
+"""What an action would meet, without doing it: `--dry-run`.
+
+Promises: spec, device, results folder, disk, data, checkpoint and one batch through the
+model are checked with the action's own code, so that the errors are the same; nothing is
+written. Leaves out: time and memory of the whole run.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kineme.engine import checkpoint as checkpoints
+from kineme.engine import runtime
+from kineme.engine.feeding import steps_per_epoch
+from kineme.engine.start import find_start
+from kineme.engine.weights import fit_weights
+from kineme.errors import DataError, QualityError, ResourceError
+from kineme.network import PREDICT, TEST, TRAIN, VAL, Network
+from kineme.spec.sections import run_folder
+
+
+def check(network: Network, spec: Any) -> Iterator[str]:
+    """Yield a line for everything that is fine. Raises what the action would raise."""
+    yield f"spec: valid for {network.name} {spec.action}"
+    folder = run_folder(spec)
+    free_bytes = _free_bytes(folder)
+    yield f"results: {folder} can be written, {free_bytes:,} bytes free"
+    if spec.action == "dataset_convert":
+        yield _source(Path(spec.dataset_convert.data))
+        return
+    devices = _devices(spec)
+    yield f"device: {len(devices.ids)} x {devices.kind}"
+    if spec.action == "train":
+        yield from _train(network, spec, folder, devices.world_size, free_bytes)
+    elif spec.action == "export":
+        yield from _export(network, spec)
+    else:
+        yield from _predict(network, spec, TEST if spec.action == "evaluate" else PREDICT)
+
+
+def _train(
+    network: Network, spec: Any, folder: Path, world_size: int, free_bytes: int
+) -> Iterator[str]:
+    start = find_start(network, spec, folder)
+    spec = start.spec
+    yield f"checkpoint: {f'continue {start.checkpoint}' if start.checkpoint else 'start anew'}"
+    model = network.build_model(spec)
+    needed_bytes = 3 * sum(tensor.nbytes for tensor in model.state_dict().values())
+    if free_bytes < needed_bytes:
+        received = f"{free_bytes:,} bytes free"
+        raise ResourceError(str(folder), f"{needed_bytes:,} bytes for a checkpoint", received)
+    for split in (TRAIN, VAL) if spec.dataset.val_dataset.data_path else (TRAIN,):
+        dataset = network.build_dataset(spec, split)
+        yield f"{split} data: {len(dataset)} samples"
+        if split == TRAIN:
+            steps = steps_per_epoch(len(dataset), spec.dataset.batch_size, world_size)
+            yield f"epoch: {steps} steps of {spec.dataset.batch_size * world_size} samples"
+        yield _one_batch(network, spec, dataset, model)
+
+
+def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
+    checkpoint = checkpoints.load_checkpoint(getattr(spec, spec.action).checkpoint)
+    spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
+    spec, _ = network.complete(spec, split)
+    model = _model_with(network, spec, checkpoint)
+    yield f"checkpoint: {checkpoint.path} fits"
+    dataset = network.build_dataset(spec, split)
+    yield f"{split} data: {len(dataset)} samples"
+    yield _one_batch(network, spec, dataset, model)
+
+
+def _export(network: Network, spec: Any) -> Iterator[str]:
+    checkpoint = checkpoints.load_checkpoint(spec.export.checkpoint)
+    spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
+    model = _model_with(network, spec, checkpoint)
+    yield f"checkpoint: {checkpoint.path} fits"
+    yield _answers(network, spec, model, network.export_form(spec).examples)
+
+
+def _model_with(network: Network, spec: Any, checkpoint: checkpoints.Checkpoint) -> nn.Module:
+    model = network.build_model(spec)
+    weights = network.adapt_weights(checkpoint.weights, spec)
+    fit_weights(model, weights, where=str(checkpoint.path))
+    return model
+
+
+def _one_batch(network: Network, spec: Any, dataset: Any, model: nn.Module) -> str:
+    rows = np.arange(min(len(dataset), spec.dataset.batch_size))
+    batch = dataset.transform(dataset.read(rows, 0), 0)
+    return _answers(network, spec, model, batch.inputs)
+
+
+def _answers(network: Network, spec: Any, model: nn.Module, inputs: Any) -> str:
+    """Run the model on the CPU, where every machine can."""
+    with torch.no_grad():
+        logits = model.eval()(**inputs)
+    expected = (next(iter(inputs.values())).shape[0], len(network.class_names(spec)))
+    if tuple(logits.shape) != expected or not bool(logits.isfinite().all()):
+        received = f"{tuple(logits.shape)}, {int((~logits.isfinite()).sum())} not finite"
+        raise QualityError("model", f"finite logits of shape {expected}", received)
+    return f"one batch: logits {expected}, all finite"
+
+
+def _devices(spec: Any) -> runtime.Devices:
+    part = getattr(spec, spec.action)
+    if spec.action == "export":
+        return runtime.choose_devices(spec.device, gpu_ids=(part.gpu_id,))[0]
+    devices, _ = runtime.choose_devices(
+        spec.device,
+        num_gpus=part.num_gpus,
+        gpu_ids=tuple(part.gpu_ids),
+        num_nodes=part.num_nodes,
+    )
+    return devices
+
+
+def _free_bytes(folder: Path) -> int:
+    """Bytes free where `folder` is or would be. Raises ResourceError if it cannot be."""
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        received = "no permission" if parent.is_dir() else "a file in its place"
+        fix = "Set another results_dir."
+        raise ResourceError(str(parent), "a folder that can be written", received, fix)
+    return shutil.disk_usage(parent).free
+
+
+def _source(path: Path) -> str:
+    if not path.exists():
+        raise DataError(str(path), "a file or folder to convert", "nothing there")
+    return f"data: {path} is there"
