@@ -156,6 +156,17 @@ def test_nothing_to_convert_says_what_was_left_out(tmp_path: Path) -> None:
         run(tmp_path / "out", format="nw_ucla", data=str(data), protocol="fold1")
 
 
+def test_settings_a_format_does_not_use_are_told(tmp_path: Path) -> None:
+    write_nw_ucla(tmp_path / "in", "a01_s01_e00_v01", [frame(1.0)])
+    result = run(
+        tmp_path / "out", format="nw_ucla", data=str(tmp_path / "in"), labels="x.csv", merge=True
+    )
+    assert result["warnings"] == [
+        "dataset_convert.labels says nothing to format nw_ucla and was not used",
+        "dataset_convert.merge says nothing to format nw_ucla and was not used",
+    ]
+
+
 def test_sbu_is_in_metres_and_who_moves_more_comes_first(tmp_path: Path) -> None:
     still, moving = [0.5, 0.5, 1.0] * 15, [0.25, 0.25, 2.0] * 15
     moved = [0.5, 0.25, 2.0] * 15

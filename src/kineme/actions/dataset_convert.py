@@ -8,13 +8,16 @@ Leaves out: the formats, which are the network's (`<room>/convert`).
 from collections.abc import Mapping
 from typing import Any
 
-from kineme.engine import results
+from kineme.engine import results, runtime
 from kineme.network import Network
 
 
 def run(network: Network, spec: Any) -> Mapping[str, Any]:
     """Convert `spec.dataset_convert.data`; returns the counts and the files written."""
-    with results.open_run(network, "dataset_convert", spec) as a_run:
+    with (
+        runtime.impatient_signals(),
+        results.open_run(network, "dataset_convert", spec) as a_run,
+    ):
         found = network.convert(spec, a_run.folder)
         for line in found["warnings"]:
             a_run.note(f"{spec.dataset_convert.data}: {line}.")

@@ -33,6 +33,13 @@ READERS: Mapping[str, Callable[[Any, Tally], Source]] = {
     "pyskl": read_pyskl,
 }
 
+_UNREAD = {  # settings that say nothing to a format
+    "labels": ("nw_ucla", "sbu", "ntu", "pyskl"),
+    "protocol": ("deepstream", "openpose", "coco", "mediapipe"),
+    "num_persons": ("deepstream",),
+    "merge": ("nw_ucla", "sbu", "ntu", "openpose", "coco", "mediapipe", "pyskl"),
+}
+
 
 def convert(spec: Any, folder: Path) -> dict[str, Any]:
     """Convert `spec.dataset_convert.data` into `folder`.
@@ -41,4 +48,10 @@ def convert(spec: Any, folder: Path) -> dict[str, Any]:
     was left out or changed. Raises DataError naming the file and place that is wrong.
     """
     settings, tally = spec.dataset_convert, Tally()
-    return write_source(READERS[settings.format](settings, tally), folder, tally)
+    result = write_source(READERS[settings.format](settings, tally), folder, tally)
+    result["warnings"] += [
+        f"dataset_convert.{key} says nothing to format {settings.format} and was not used"
+        for key, formats in _UNREAD.items()
+        if getattr(settings, key) and settings.format in formats
+    ]
+    return result
