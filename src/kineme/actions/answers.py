@@ -29,6 +29,7 @@ from kineme.engine.results import Run
 from kineme.network import Dataset, Network, load_network
 from kineme.report.html import ReportInput
 from kineme.report.html import write_report as write_html
+from kineme.report.plots import read_history
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Sequences:
         """(R, C, F, V, M): frames (R, F) of each sample, or all T; -1 is an empty frame."""
         rows = self.rows[samples]
         if self.resident is not None:
-            x = self.resident[rows] if frames is None else _take(self.resident, rows, frames)
+            x = self.resident[rows] if frames is None else sampling.take_frames(self.resident, frames, rows)
         elif frames is None:
             x = self.store.read(rows)
         else:
@@ -187,21 +187,6 @@ def motion_energy(x: NDArray[np.float32]) -> NDArray[np.float32]:
     both = present[:, 1:] & present[:, :-1]
     steps = (np.diff(x, axis=2) ** 2).sum(axis=1)
     return np.where(both, steps, 0).sum(axis=(1, 2))
-
-
-def _take(
-    data: NDArray[np.float32], rows: NDArray[np.int64], frames: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Frames of some samples without copying the samples whole first."""
-    _, channels, length, joints, persons = data.shape
-    frames = np.broadcast_to(frames, (len(rows), frames.shape[1]))
-    planes = rows[:, None] * channels + np.arange(channels)  # (R, C)
-    flat = planes[:, :, None] * length + np.maximum(frames, 0)[:, None]
-    x = np.take(data.reshape(-1, joints * persons), flat.reshape(-1), axis=0, mode="clip")
-    x = x.reshape(len(rows), channels, frames.shape[1], joints, persons)
-    if frames.size and frames.min() < 0:
-        np.copyto(x, 0, where=(frames < 0)[:, None, :, None, None])
-    return x
 
 
 def _resident(store: arrays.Skeletons, has_nan: bool) -> NDArray[np.float32] | None:
