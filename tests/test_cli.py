@@ -177,6 +177,8 @@ class _Interrupted(KinemeError):
         (KeyboardInterrupt(), 130),
         (ValueError("two\nlines"), 1),
         (RecursionError("deep"), 1),
+        (MemoryError(), 5),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), 5),
     ],
 )
 def test_exit_codes_follow_what_was_raised(act, capsys, error, code):
@@ -216,6 +218,7 @@ def test_a_bug_is_one_line_that_names_the_file_of_its_traceback(act, capsys, tmp
 def test_secrets_are_in_no_line_and_in_no_traceback(act, capsys, tmp_path, monkeypatch):
     def fail(network, spec):
         warnings.warn_explicit(f"key {spec.encryption_key}", UserWarning, cli.__file__, 1)
+        print(f"I was told {spec.encryption_key}")
         raise ValueError(f"wrong key {spec.encryption_key}")
 
     act(fail)
@@ -231,10 +234,18 @@ def test_secrets_are_in_no_line_and_in_no_traceback(act, capsys, tmp_path, monke
 
 
 def test_with_log_json_errors_notes_and_the_result_are_json_lines(act, capsys):
-    act(lambda network, spec: {"accuracy": 95.0})
+    def speak(network, spec):
+        print("note: of an action\nprogress 1/2", file=sys.stderr)
+        return {"accuracy": 95.0}
+
+    act(speak)
     assert run(*TRAIN, "--log-json", "num_classes=6") == 0
     out, err = capsys.readouterr()
-    assert json.loads(err)["level"] == "note"
+    assert [json.loads(line) for line in err.splitlines()] == [
+        {"level": "note", "message": "command line: num_classes is read as dataset.num_classes."},
+        {"level": "note", "message": "of an action"},
+        {"level": "info", "message": "progress 1/2"},
+    ]
     assert json.loads(out.splitlines()[0]) == {"level": "result", "accuracy": 95.0}
     assert run(*TRAIN, "--log-json", "train.num_epochs=0") == 2
     assert json.loads(capsys.readouterr().err) == {

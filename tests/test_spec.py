@@ -318,6 +318,34 @@ def test_the_number_of_classes_follows_from_the_label_map():
     assert "dataset.num_classes" not in user_set(spec)
 
 
+@pytest.mark.parametrize(
+    ("source", "notes"),
+    [
+        ({"evaluate.trt_engine": "x"}, ["evaluate.trt_engine has no effect: this network runs"]),
+        ({"dataset.num_frames": 20}, ["dataset.num_frames has no effect: dataset.sampling is n"]),
+        ({"dataset.num_frames": 64}, []),
+        ({"dataset.num_frames": 20, "recipe": "modern"}, []),
+        (
+            {"dataset.window_size": 20, "dataset.sampling": "uniform"},
+            ["dataset.window_size has no effect: dataset.sampling is uniform."],
+        ),
+        (
+            {"train.optim": {"lr_scheduler": "cosine", "lr_steps": [5], "patience": 2}},
+            ["train.optim.lr_steps has no effect: train.optim.lr_scheduler is cosine.",
+             "train.optim.patience has no effect: train.optim.lr_scheduler is cosine."],
+        ),
+        (
+            {"train.optim": {"optimizer_type": "Adam", "momentum": 0.5}},
+            ["train.optim.momentum has no effect: train.optim.optimizer_type is Adam."],
+        ),
+    ],
+)  # fmt: skip
+def test_a_setting_without_effect_is_noted(source, notes):
+    _, found = load_spec(TRAIN, {**MINIMUM, **source})
+    assert len(found) == len(notes)
+    assert all(text.startswith(note) for text, note in zip(found, notes, strict=True))
+
+
 # S08
 
 

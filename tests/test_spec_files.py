@@ -361,6 +361,11 @@ def test_secrets_are_not_in_anything_that_is_written_or_shown():
         load_spec(TRAIN, {**source, "encryption_key": ["hunter2"]})
     assert "expected text, got a hidden value" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+    for override in ("encryption_key=[hunter2", "encryption_key=${eval:hunter2}"):
+        with pytest.raises(SpecError) as caught:
+            load_spec(TRAIN, source, [override])
+        assert "got a hidden value" in str(caught.value)
+        assert "hunter2" not in str(caught.value)
 
 
 # What the spec promises about the rest of the house

@@ -108,6 +108,13 @@ def test_one_class_can_be_set_within_the_label_map():
     assert spec.dataset.label_map == {"a": 0, "v1.5": 1}
 
 
+def test_one_class_can_be_taken_out_of_the_label_map():
+    spec = loaded({"dataset.label_map": {"a": 0, "b": 1}}, ["~dataset.label_map.b"])
+    assert spec.dataset.label_map == {"a": 0}
+    (problem,) = refused({**MINIMUM, "dataset.label_map": "a"}, ["dataset.label_map.b=x"])
+    assert "got {'b': 'x'}" in problem
+
+
 @pytest.mark.parametrize("nothing", ["", None, {}])
 def test_empty_means_not_set(nothing):
     spec = loaded(

@@ -21,7 +21,15 @@ from typing import Any
 from kineme import __version__
 from kineme.actions import ACTIONS
 from kineme.console import Session, notes_from_warnings, steady_streams
-from kineme.errors import EXIT_BUG, EXIT_OK, EXIT_SIGINT, KinemeError, Problem, SpecError
+from kineme.errors import (
+    EXIT_BUG,
+    EXIT_OK,
+    EXIT_SIGINT,
+    KinemeError,
+    Problem,
+    ResourceError,
+    SpecError,
+)
 from kineme.network import NETWORKS, load_network, load_specs
 
 SPEC_OPTIONS = ("-e", "--experiment_spec_file", "--experiment-spec-file")
@@ -37,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     session = Session(is_json="--log-json" in words)
-    with steady_streams(), notes_from_warnings(session):
+    with steady_streams(session), notes_from_warnings(session):
         try:
             code = _command(words, session)
         except KeyboardInterrupt as error:
@@ -122,7 +130,7 @@ def _run(name: str, action: str, request: _Request, session: Session) -> None:
         return
     result = _imported(ACTIONS[action])(network, spec)
     if session.is_json and session.is_action:
-        print(session.clean(json.dumps({"level": "result", **(result or {})}, default=str)))
+        print(json.dumps({"level": "result", **(result or {})}, default=str))
 
 
 def _parse(words: list[str]) -> _Request:
@@ -297,12 +305,25 @@ def _facts(problem: Problem) -> dict[str, str]:
 def _failed(session: Session, error: BaseException, default_code: int) -> int:
     """Report what no one expected: one line, the traceback in a file."""
     code = getattr(error, "exit_code", default_code)
+    if _is_out_of_memory(error):
+        fix = "Lower dataset.batch_size or dataset.num_workers."
+        return _refused(session, ResourceError("memory", "enough of it", _one_line(error), fix))
     if isinstance(error, KeyboardInterrupt):
         session.say("error", "interrupted")
     else:
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        session.say("error", f"{what} (a bug of kineme; traceback in {_save_traceback(session)})")
+        where = _save_traceback(session)
+        session.say("error", f"{_one_line(error)} (a bug of kineme; traceback in {where})")
     return code if isinstance(code, int) else default_code
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python, torch on a GPU and torch on a CPU say it in three ways."""
+    words = ("OutOfMemoryError", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(word in _one_line(error) for word in words)
 
 
 def _save_traceback(session: Session) -> str:

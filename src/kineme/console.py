@@ -1,7 +1,7 @@
 """What the terminal gets: lines without secrets, on streams that never end a run.
 
-Promises: one line per error or note, as text or JSON; a closed pipe or a narrow character
-set is no error; warnings of ours are notes.
+Promises: one line per error or note, as text or JSON; secrets of the spec are taken out; a
+closed pipe or a narrow character set is no error; warnings of ours are notes.
 Leaves out: exit codes and what is said (cli.py), progress bars (engine).
 """
 
@@ -30,12 +30,11 @@ class Session:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def say(self, level: str, text: str, facts: Mapping[str, Any] | None = None) -> None:
-        """One line on stderr, without secrets."""
+        """One line on stderr, by way of `steady_streams`."""
+        line = f"{level}: {printable(text)}"
         if self.is_json:
-            line = json.dumps({"level": level, **(facts or {"message": text})}, ensure_ascii=False)
-        else:
-            line = f"{level}: {printable(text)}"
-        print(self.clean(line), file=sys.stderr, flush=True)
+            line = _json_line(level, facts or {"message": text})
+        print(line, file=sys.stderr, flush=True)
 
     def clean(self, text: str) -> str:
         """`text` without the secrets of the spec."""
@@ -67,33 +66,36 @@ def notes_from_warnings(session: Session) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def steady_streams() -> Iterator[None]:
-    """Let a closed pipe or a narrow character set never end a run."""
+def steady_streams(session: Session) -> Iterator[None]:
+    """Let a closed pipe or a narrow character set never end a run; take out secrets."""
     before = sys.stdout, sys.stderr
-    steady = [_Steady(stream) if stream else stream for stream in before]
-    sys.stdout, sys.stderr = steady
+    kinds = (_Steady, _JsonLines if session.is_json else _Steady)
+    steady = [kind(stream, session) for kind, stream in zip(kinds, before, strict=True) if stream]
+    if len(steady) == 2:  # a stream that was closed at the start is None and stays so
+        sys.stdout, sys.stderr = steady
     try:
         yield
     finally:
         for stream in steady:
-            if stream:
-                stream.flush()
+            stream.flush()
         sys.stdout, sys.stderr = before
 
 
 class _Steady:
     """A text stream that drops what no one reads."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str], session: Session) -> None:
         self._stream = stream
+        self._session = session
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         try:
-            return self._stream.write(text)
+            self._stream.write(self._session.clean(text))
         except BrokenPipeError:
-            return self._drop(len(text))
+            self._drop()
+        return len(text)
 
     def flush(self) -> None:
         try:
@@ -101,12 +103,34 @@ class _Steady:
         except BrokenPipeError:
             self._drop()
 
-    def _drop(self, length: int = 0) -> int:
+    def _drop(self) -> None:
         """Point the file descriptor at nothing, so that later writes succeed."""
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, self._stream.fileno())
         os.close(nothing)
-        return length
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class _JsonLines(_Steady):
+    """Also turns the plain lines that others write into JSON."""
+
+    _pending = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._pending = (self._pending + text).split("\n")
+        for line in lines:
+            if line and not line.startswith("{"):
+                is_note = line.startswith("note: ")
+                level, message = ("note", line[6:]) if is_note else ("info", line)
+                line = _json_line(level, {"message": message})
+            super().write(line + "\n")
+        return len(text)
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _json_line(level: str, facts: Mapping[str, Any]) -> str:
+    return json.dumps({"level": level, **facts})

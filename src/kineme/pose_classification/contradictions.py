@@ -1,4 +1,4 @@
-"""Settings of a pose classification spec that contradict each other.
+"""Settings of a pose classification spec that contradict or disarm each other.
 
 Promises: both keys and both values are named. Each block is judged by its own action.
 Leaves out: bounds of single fields (spec.py) and what the data say.
@@ -14,6 +14,34 @@ from kineme.spec.sections import Finding
 
 if TYPE_CHECKING:
     from kineme.pose_classification.spec import Dataset, DatasetConvert, PoseSpec
+
+# Settings of the learning rate, and the schedulers that read them.
+SCHEDULER_OF = {
+    "lr_steps": ("MultiStep",),
+    "lr_decay": ("MultiStep", "AutoReduce"),
+    "lr_monitor": ("AutoReduce",),
+    "patience": ("AutoReduce",),
+    "min_lr": ("AutoReduce",),
+}
+
+
+def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
+    """Keys that have no effect beside the others, and why."""
+    for name in ("evaluate", "inference"):
+        yield f"{name}.trt_engine", "this network runs checkpoints and ONNX files"
+    if spec.dataset.sampling == "none":
+        for key in ("dataset.num_frames", "evaluate.num_clips", "inference.num_clips"):
+            yield key, "dataset.sampling is none"
+    else:
+        for key in ("dataset.window_size", "dataset.random_choose"):
+            yield key, f"dataset.sampling is {spec.dataset.sampling}"
+    optim = spec.train.optim
+    for key, scheduler in SCHEDULER_OF.items():
+        if optim.lr_scheduler not in scheduler:
+            yield f"train.optim.{key}", f"train.optim.lr_scheduler is {optim.lr_scheduler}"
+    if not optim.optimizer_type.endswith("SGD"):
+        for key in ("momentum", "nesterov"):
+            yield f"train.optim.{key}", f"train.optim.optimizer_type is {optim.optimizer_type}"
 
 
 def dataset_findings(dataset: Dataset, user: frozenset[str]) -> Iterator[Finding]:

@@ -281,8 +281,6 @@ class PoseSpec(Spec):
             ("inference", self.inference),
         ):
             yield from sections.derive_devices(part, name, user)
-        yield from sections.predict_notes(self.evaluate, "evaluate")
-        yield from sections.predict_notes(self.inference, "inference")
         if self.model.layout:  # the text travels in checkpoints, a path would not
             text = json.dumps(layout_facts(load_layout(self.model.layout)), ensure_ascii=False)
             yield Derived("model.layout", text)
@@ -292,6 +290,10 @@ class PoseSpec(Spec):
         if optim.momentum == 0 and optim.nesterov:
             note = "train.optim.nesterov is off, because train.optim.momentum is 0."
             yield Derived("train.optim.nesterov", False, note)
+
+    def ignored(self) -> Iterator[tuple[str, str]]:
+        """Keys that have no effect here, and why."""
+        yield from contradictions.ignored(self)
 
     def findings(self, user: frozenset[str]) -> Iterator[Finding]:
         """What contradicts. A train block is judged when training, and so on."""

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from kineme.errors import Problem, SpecError
 from kineme.spec.fields import Section, Setting, blocks, describe, own_settings, settings_by_key
-from kineme.spec.overrides import Overrides, parse_overrides
+from kineme.spec.overrides import HIDDEN, Overrides, parse_overrides
 from kineme.spec.read import Document, Source, plain, read_document
 from kineme.spec.sections import Spec
 from kineme.spec.suggest import unknown_key, value_fix
@@ -49,6 +49,7 @@ def load_spec(
     _interpolate(draft)
     spec = _validated(draft)
     user = frozenset(draft.values.keys() - draft.refused)
+    _note_ignored(draft, spec, user)
     spec = _with_derived(draft, spec, user)
     _check(draft, spec, user)
     if draft.problems:
@@ -105,7 +106,7 @@ class _Draft:
         return settings_by_key(self.model)[key]
 
     def shown(self, key: str, value: Any) -> str:
-        return "a hidden value" if self.declared(key).rule.secret else _short(repr(value))
+        return HIDDEN if self.declared(key).rule.secret else _short(repr(value))
 
     def place(self, key: str) -> str:
         return self.places.get(key, key)
@@ -125,10 +126,8 @@ def _add_document(draft: _Draft, document: Document) -> None:
     for path, value in _entries(draft.model, document.tree, ()):
         key = ".".join(path)
         line = document.lines.get(path)
-        place = (
-            f"{document.name}:{line}: {_short(key)}" if line else f"{document.name}: {_short(key)}"
-        )
-        _say(draft, _Statement(key, value, place))
+        file = f"{document.name}:{line}" if line else document.name
+        _say(draft, _Statement(key, value, f"{file}: {_short(key)}"))
 
 
 def _entries(
@@ -144,14 +143,12 @@ def _entries(
 
 
 def _add_overrides(draft: _Draft, overrides: Overrides) -> None:
-    parsed, problems = parse_overrides(overrides)
+    secret = {key for key, one in settings_by_key(draft.model).items() if one.rule.secret}
+    parsed, problems = parse_overrides(overrides, secret)
     draft.problems += problems
     for override in parsed:
         place = f"command line: {_short(override.key)}"
-        if override.is_deletion:
-            _say(draft, _Statement(override.key, None, place, replaces=True))
-        else:
-            _say(draft, _Statement(override.key, override.value, place, replaces=True))
+        _say(draft, _Statement(override.key, override.value, place, replaces=True))
 
 
 def _say(draft: _Draft, said: _Statement) -> None:
@@ -165,8 +162,11 @@ def _say(draft: _Draft, said: _Statement) -> None:
     elif section is not None:
         _say_block(draft, said, key, section)
     elif rest:
-        known = dict(draft.values.get(key, {}))
-        _record(draft, key, {**known, rest: said.value}, said, replaces=True)
+        known = draft.values.get(key)
+        entries = {**(known if isinstance(known, dict) else {}), rest: said.value}
+        if said.value is None:
+            del entries[rest]
+        _record(draft, key, entries, said, replaces=True)
     else:
         _record(draft, key, said.value, said, replaces=said.replaces)
 
@@ -225,6 +225,8 @@ def _interpolate(draft: _Draft) -> None:
             draft.values[key] = _resolved(draft, key, done, ())
         except ValueError as error:
             expected, received = error.args
+            if draft.declared(key).rule.secret:
+                received = HIDDEN
             draft.problems.append(Problem(draft.place(key), expected, _short(received)))
             draft.refused.add(key)
     for key in [key for key, value in draft.values.items() if _is_unset(value)]:
@@ -299,6 +301,12 @@ def _validated(draft: _Draft) -> Any:
             received, fix = draft.shown(key, values[key]), value_fix(declared, values[key])
             draft.problems.append(Problem(draft.place(key), describe(declared), received, fix))
         draft.refused |= wrong
+
+
+def _note_ignored(draft: _Draft, spec: Any, user: frozenset[str]) -> None:
+    for key, reason in spec.ignored():
+        if key in user and value_at(spec, key) != draft.declared(key).default:
+            draft.notes.append(f"{key} has no effect: {reason}.")
 
 
 def _with_derived(draft: _Draft, spec: Any, user: frozenset[str]) -> Any:

@@ -9,7 +9,7 @@ after the colon is optional; else the whole rest of the argument, as a YAML word
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from kineme.errors import Problem
 from kineme.spec.read import MAX_DEPTH, plain, scalar
 
 Overrides = Iterable[str] | Mapping[str, Any]
+HIDDEN = "a hidden value"
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
 _WORD = re.compile(r"(?:\$\{[^{}]*\}|[^,\[\]{}])*")
 _WORD_AS_KEY = re.compile(r"[^,:\[\]{}]+")
@@ -24,28 +25,29 @@ _WORD_AS_KEY = re.compile(r"[^,:\[\]{}]+")
 
 @dataclass(frozen=True)
 class Override:
-    """Set `key` to `value`, or forget what was said of it."""
+    """Set `key` to `value`; None forgets what was said of it."""
 
     key: str
     value: Any = None
-    is_deletion: bool = False
 
 
-def parse_overrides(overrides: Overrides) -> tuple[list[Override], list[Problem]]:
+def parse_overrides(
+    overrides: Overrides, secret_keys: Collection[str] = ()
+) -> tuple[list[Override], list[Problem]]:
     """Read overrides in order; what cannot be read is a problem, not an exception."""
+    if isinstance(overrides, Mapping):
+        pairs = overrides.items()
+        return [Override(str(key), plain(value, str(key))) for key, value in pairs], []
     parsed: list[Override] = []
     problems: list[Problem] = []
-    if isinstance(overrides, Mapping):
-        return [
-            Override(str(key), plain(value, str(key))) for key, value in overrides.items()
-        ], problems
     for text in overrides:
         try:
             parsed.append(parse_override(text))
         except ValueError as error:
             expected, received = error.args
-            key = text.partition("=")[0]
-            where = f"command line: {key}" if "=" in text else "command line"
+            key = text.partition("=")[0].strip().lstrip("+")
+            where = f"command line: {key[:80]}" if "=" in text else "command line"
+            received = HIDDEN if key in secret_keys else received[:80]
             problems.append(Problem(where, expected, received))
     return parsed, problems
 
@@ -55,7 +57,7 @@ def parse_override(text: str) -> Override:
     name, equals, rest = text.partition("=")
     key = name.strip().lstrip("+")
     if key.startswith("~"):
-        return Override(key[1:], is_deletion=True)
+        return Override(key[1:])
     if not equals or not key:
         raise ValueError("key=value", repr(text))
     return Override(key, parse_value(rest))

@@ -159,6 +159,10 @@ class Spec(Section):
         del user
         yield from ()
 
+    def ignored(self) -> Iterator[tuple[str, str]]:
+        """Keys that have no effect here, and why."""
+        yield from ()
+
     def findings(self, user: frozenset[str]) -> Iterator[Finding]:
         """What contradicts, given what the user set (dotted keys)."""
         del user
@@ -216,10 +220,3 @@ def predict_findings(part: Predict, name: str) -> Iterator[Finding]:
     """Contradictions in the common part of `evaluate` and `inference`."""
     if part.batch_size == 0:
         yield Finding((f"{name}.batch_size",), "-1 (as in dataset) or at least 1", "0")
-
-
-def predict_notes(part: Predict, name: str) -> Iterator[Derived]:
-    """Settings of `evaluate` and `inference` that have no effect."""
-    if part.trt_engine:
-        note = f"{name}.trt_engine has no effect: this network runs checkpoints and ONNX files."
-        yield Derived(f"{name}.trt_engine", part.trt_engine, note)
