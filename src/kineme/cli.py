@@ -43,6 +43,9 @@ RETIRED_OPTIONS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    # Read by OpenMP when torch is loaded: threads that wait sleep instead of spinning, which
+    # costs nothing alone and an order of magnitude where something else wants the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if argv is None else argv)
     session = Session(is_json="--log-json" in words)
     with steady_streams(session), notes_from_warnings(session):

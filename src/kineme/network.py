@@ -115,7 +115,7 @@ class Network:
     occluded: Callable[[Dataset], Iterable[tuple[str, float, Dataset]]]
     drawing: Callable[[Any, Dataset], Drawing]  # (spec, dataset)
     adapt_weights: Callable[[Mapping[str, Any], Any], Mapping[str, Any]]  # (foreign state, spec)
-    convert: Callable[[Any, Path], Mapping[str, Any]]  # (spec, folder) -> kpi
+    convert: Callable[[Any, Path], Mapping[str, Any]]  # (spec, folder) -> kpi, files, warnings
     describe: Callable[[Any], Mapping[str, Any]]  # (spec) -> what a checkpoint says of itself
     identity: tuple[str, ...]  # dotted spec fields that a checkpoint fixes for later actions
     head: tuple[str, ...] = field(default=())  # state-dict names that change with the classes

@@ -1,0 +1,204 @@
+"""The rules of the house, read from the code itself: layers, safety, size, map."""
+
+import ast
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "kineme"
+MODULES = sorted(SOURCE.rglob("*.py"))
+LAYERS = (  # from the ground up; what shares a line may not import each other
+    ("errors",),
+    ("files",),
+    ("spec",),
+    ("data",),
+    ("network",),
+    ("pose_classification", "engine"),
+    ("report",),
+    ("actions",),
+    ("synthetic",),
+    ("demo",),
+    ("console",),
+    ("cli",),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports_of(path: Path) -> list[tuple[int, str]]:
+    """(line, module) of every import of kineme in a file, inside functions too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "kineme":
+                names = [f"kineme.{alias.name}" for alias in node.names]
+            found += [(node.lineno, name) for name in names]
+    return [(line, name) for line, name in found if name.split(".")[0] == "kineme"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_point_down(path):
+    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        assert imports_of(path) == []
+        return
+    for line, name in imports_of(path):
+        other = room_of(name)
+        if other in ("", "__version__", own):
+            continue
+        assert LEVEL[other] < LEVEL[own], f"{path.name}:{line} imports {name}"
+
+
+FORBIDDEN_CALLS = {
+    "eval", "exec", "compile", "__import__", "pickle.load", "pickle.loads", "pickle.Unpickler",
+    "dill.load", "dill.loads", "joblib.load", "marshal.load", "marshal.loads", "shelve.open",
+    "os.system", "os.popen", "yaml.load", "yaml.full_load", "yaml.unsafe_load", "tempfile.mktemp",
+}  # fmt: skip
+FORBIDDEN_MODULES = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "dill",
+    "joblib",
+    "marshal",
+    "shelve",
+    "torchvision",
+}
+FORBIDDEN_KEYWORDS = {("allow_pickle", True), ("shell", True), ("weights_only", False)}
+
+
+def dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
+
+
+def dangers_of(tree: ast.AST) -> list[str]:
+    """Everything in a syntax tree that could run what a file says."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name.split(".")[0] in FORBIDDEN_MODULES]
+        elif (
+            isinstance(node, ast.ImportFrom)
+            and (node.module or "").split(".")[0] in FORBIDDEN_MODULES
+        ):
+            found.append(str(node.module))
+        elif isinstance(node, ast.Call):
+            name = dotted(node.func)
+            if name in FORBIDDEN_CALLS or name.endswith(".extractall"):
+                found.append(name)
+            keywords = {k.arg: k.value for k in node.keywords}
+            found += [
+                f"{name}({key}={value})"
+                for key, value in FORBIDDEN_KEYWORDS
+                if isinstance(keywords.get(key), ast.Constant) and keywords[key].value is value
+            ]
+            if name == "torch.load":
+                asked = keywords.get("weights_only")
+                if not (isinstance(asked, ast.Constant) and asked.value is True):
+                    found.append("torch.load without weights_only=True")
+            if name in ("np.load", "numpy.load"):
+                found.append(name)  # the data layer reads .npy itself
+        elif isinstance(node, ast.Assert):
+            found.append("assert")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_nothing_runs_what_a_file_says(path):
+    assert dangers_of(ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle", "from pickle import loads", "eval('1')", "torch.load('x')",
+        "torch.load('x', weights_only=False)", "np.load('x', allow_pickle=True)", "yaml.load(f)",
+        "tar.extractall('.')", "subprocess.run('ls', shell=True)", "assert x",
+    ],
+)  # fmt: skip
+def test_the_danger_test_itself_sees_danger(code):
+    assert dangers_of(ast.parse(code))
+
+
+WRITERS = {"open": ("w", "a", "x"), "Path.open": ("w", "a", "x")}
+MAY_WRITE = {"files.py"}  # everything else goes through it
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_final_names_are_written_atomically(path):
+    if path.name in MAY_WRITE:
+        return
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = dotted(node.func)
+        if name in ("np.save", "np.savez", "numpy.save") or name.split(".")[-1] in (
+            "write_text", "write_bytes",
+        ):  # fmt: skip
+            found.append((node.lineno, name))
+        if name == "open" and len(node.args) > 1:
+            mode = node.args[1]
+            if isinstance(mode, ast.Constant) and set(str(mode.value)) & set("wax"):
+                found.append((node.lineno, f"open(..., {mode.value!r})"))
+    allowed = ("files.write_text", "write_text")
+    assert [(line, name) for line, name in found if name not in allowed] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_files_stay_short_and_say_what_they_are_for(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 500
+    if text.strip():
+        assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+
+
+def test_the_readme_maps_every_module():
+    readme = (ROOT / "README.md").read_text()
+    mapped = set(re.findall(r"^\| `([\w/]+\.py)` \|", readme, flags=re.M))
+    modules = {str(p.relative_to(SOURCE)) for p in MODULES if p.name != "__init__.py"}
+    packages = {
+        str(p.relative_to(SOURCE))
+        for p in MODULES
+        if p.name == "__init__.py" and p.read_text().strip()
+    }
+    assert modules <= mapped, f"not in README: {sorted(modules - mapped)}"
+    assert mapped <= modules | packages, f"gone: {sorted(mapped - modules - packages)}"
+
+
+def test_the_two_commands_of_the_readme_are_those_that_ci_runs():
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    assert "pip install -c constraints.txt -e . && kineme demo" in readme
+    assert "pip install -c constraints.txt -e '.[dev]' && pytest" in readme
+    for step in (
+        "-c constraints.txt -e .",
+        "kineme demo",
+        "-c constraints.txt -e '.[dev]'",
+        "pytest",
+    ):
+        assert step in ci
+
+
+def test_constraints_pin_every_declared_dependency():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    declared = itertools.chain(project["dependencies"], extras["dev"])
+    names = {re.split(r"[<>=!~\[]", line)[0].strip().lower().replace("_", "-") for line in declared}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
+    assert names <= pinned
+    assert "torch==2.13.0" in lines
+    assert not {name for name in pinned if name.startswith("nvidia") or name == "torchvision"}
