@@ -185,3 +185,22 @@ TINY = Network(
     identity=("model.width", "model.batch_norm", "dataset.num_classes"),
     head=("fcn.weight", "fcn.bias"),
 )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Bitwise equality of nested dicts, lists, tensors and numbers."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """A checkpoint without what may differ between equal runs: paths and the resume flag."""
+    content = torch.load(path, weights_only=True)
+    for key in ("results_dir", "train"):
+        content["kineme"]["spec"].pop(key)
+    return content

@@ -9,6 +9,7 @@ Leaves out: what a sample and a model are (the rooms), how state is kept (engine
 B samples of a batch, R rows (model inputs) of them, C classes.
 """
 
+import contextlib
 import math
 import signal
 import time
@@ -94,7 +95,10 @@ def train_here(fabric: Fabric, network: Network, start: Start, a_run: Run) -> di
         with (
             open_scalars(job.spec, a_run, first_step=first_step) as job.scalars,
             runtime.patient_signals() as job.stop,
+            contextlib.ExitStack() as open_feeds,
         ):
+            for feed in filter(None, (job.feed, job.val_feed)):
+                open_feeds.callback(feed.close)
             return _loop(job)
 
 
@@ -211,9 +215,10 @@ def _loop(job: _Job) -> dict[str, Any]:
                 rank=job.fabric.global_rank,
                 world_size=job.fabric.world_size,
             )
-            for batch in job.feed.read(requests):
-                loss = _step(job, batch)
-                advance(progress.step, f"loss {loss:.4f}")
+            with contextlib.closing(job.feed.read(requests)) as batches:
+                for batch in batches:
+                    loss = _step(job, batch)
+                    advance(progress.step, f"loss {loss:.4f}")
         _end_epoch(job, time.monotonic() - started)
     _save_last_weights(job)
     job.run.status("Training loop complete.")
@@ -312,9 +317,9 @@ def _end_epoch(job: _Job, seconds: float) -> None:
     is_due = settings.checkpoint_interval_unit == "epoch" and (
         (epoch + 1) % settings.checkpoint_interval == 0
     )
-    saved = _save(job) if is_due or _is_finished(job) else None
-    if is_best:
-        _save_best(job, saved)
+    best = _save_best(job) if is_best else None  # first: who finds the checkpoint finds it too
+    if is_due or _is_finished(job):
+        _save(job, best)
     pace = journal.Pace(epoch, settings.num_epochs, job.steps_per_epoch, seconds)
     journal.report_epoch(
         job.run, job.scalars, figures, pace=pace, step=progress.global_step, lr=rate
@@ -361,25 +366,28 @@ def _is_finished(job: _Job) -> bool:
     return progress.step == 0 and (progress.epoch >= settings.num_epochs or has_stalled)
 
 
-def _save(job: _Job) -> Path | None:
-    """A checkpoint of this moment; its path in the process that writes."""
-    if not job.run.is_writer:
-        return None
-    content = job.training.content(job.fabric, _with_metric(job))
-    return checkpoints.save_checkpoint(job.run.folder, content, prefix=job.network.prefix)
-
-
-def _save_best(job: _Job, saved: Path | None) -> None:
-    """best.pth, and its weights in our own format."""
+def _save(job: _Job, same: Path | None = None) -> None:
+    """A checkpoint of this moment; another name of `same`, if that was just written."""
     if not job.run.is_writer:
         return
-    path = job.run.folder / results.BEST_FILE
-    if saved:
-        checkpoints.share(path, saved)
+    progress, folder = job.training.progress, job.run.folder
+    path = folder / results.checkpoint_name(progress.last_epoch, progress.global_step)
+    if same:
+        checkpoints.share(path, same)
     else:
         checkpoints.save(path, job.training.content(job.fabric, _with_metric(job)))
+    checkpoints.point_to(folder / results.LATEST_FILE.format(prefix=job.network.prefix), path)
+
+
+def _save_best(job: _Job) -> Path | None:
+    """best.pth, and its weights in our own format."""
+    if not job.run.is_writer:
+        return None
+    path = job.run.folder / results.BEST_FILE
+    checkpoints.save(path, job.training.content(job.fabric, _with_metric(job)))
     weights = job.training.result.state_dict()
     checkpoints.save_weights(job.run.folder / results.BEST_WEIGHTS_FILE, weights, _with_metric(job))
+    return path
 
 
 def _save_last_weights(job: _Job) -> None:

@@ -59,15 +59,6 @@ class Checkpoint:
 # Writing
 
 
-def save_checkpoint(folder: Path, content: Mapping[str, Any], *, prefix: str) -> Path:
-    """Write a checkpoint under the name of its epoch and step, and point `latest` at it."""
-    name = results.CHECKPOINT_FILE.format(epoch=content["epoch"], step=content["global_step"])
-    path = folder / name
-    save(path, content)
-    point_to(folder / results.LATEST_FILE.format(prefix=prefix), path)
-    return path
-
-
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` to `path`, all or nothing. Raises ResourceError with the bytes needed."""
     buffer = io.BytesIO()

@@ -10,20 +10,20 @@ N samples, B of them in a batch; a request is (epoch, indices (B,) int64).
 
 import contextlib
 import logging
-import multiprocessing
+import os
 import signal
-from collections.abc import Iterator, Sequence
-from types import FrameType
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from kineme.data.randomness import permutation
 from kineme.engine.ranks import end_with_parent
+from kineme.engine.runtime import Interrupted
 from kineme.errors import DataError, KinemeError, Problem, ResourceError, SpecError
 from kineme.network import Batch, Dataset
 
@@ -80,32 +80,40 @@ def evaluation_requests(
 
 
 class Feed:
-    """Reads requested batches of a dataset, ahead of time where there are workers."""
+    """Reads requested batches of a dataset, ahead of time where there are workers.
+
+    Workers live until `close`, or as long as the feed.
+    """
 
     def __init__(self, dataset: Dataset, *, num_workers: int = 0) -> None:
         self.dataset, self.num_workers = dataset, num_workers
         self._plan = _Plan()
-        self._loader: DataLoader[Batch | KinemeError] = DataLoader(
+        self._loader: DataLoader[Batch | KinemeError] | None = DataLoader(
             _Reader(dataset),
             batch_size=None,  # a request is a whole batch
             sampler=self._plan,
             num_workers=num_workers,
+            multiprocessing_context="fork" if num_workers else None,  # they share the data
             persistent_workers=num_workers > 0,
             collate_fn=_as_is,
             worker_init_fn=_prepare_worker if num_workers else None,
         )
 
-    def read(self, requests: Sequence[Request]) -> Iterator[Batch]:
-        """The requested batches in order, on the CPU.
+    def read(self, requests: Sequence[Request]) -> Generator[Batch]:
+        """The requested batches in order, on the CPU. Close it when you stop before its end.
 
         Raises DataError naming the sample, or ResourceError when a worker died.
         """
         self._plan.requests = requests
         with worker_death_named(self.num_workers):
-            for batch in self._loader:
+            for batch in self._loader or ():
                 if isinstance(batch, KinemeError):
                     raise batch
                 yield batch
+
+    def close(self) -> None:
+        """End the workers now. Left to the garbage collector, each would take seconds."""
+        self._loader = None
 
 
 @contextlib.contextmanager
@@ -147,6 +155,8 @@ class _Reader(TorchDataset[Batch | KinemeError]):
         epoch, indices = request
         try:
             return self.dataset.read(indices, epoch)
+        except Interrupted:
+            raise
         except (KinemeError, *_READ_ERRORS) as error:
             return _sample_named(self.dataset, request, error)
 
@@ -177,17 +187,17 @@ def _as_is(batch: Any) -> Any:
 
 
 def _prepare_worker(worker: int) -> None:
-    """A worker ends with its parent, and leaves the user's signals to it.
+    """A worker ends when its parent says so or is gone; the user's signals are the parent's.
 
-    The first SIGTERM may be one to the whole group while the parent still saves; the
-    second is meant for this process.
+    A signal to the whole group must not take the workers away while the parent still saves.
     """
 
-    def spare_once(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def obey() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, spare_once)
-    torch.set_num_threads(1)
-    if multiprocessing.parent_process() is not None:
-        end_with_parent()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads inherit it
+    threading.Thread(target=obey, daemon=True, name="obey parent").start()
+    end_with_parent()

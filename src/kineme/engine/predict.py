@@ -7,6 +7,7 @@ Leaves out: what is made of the answers (metrics.py, the actions).
 N samples, R rows of a batch (several per sample where clips are averaged), C classes.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -44,8 +45,7 @@ def predict(
     answers: list[tuple[torch.Tensor, torch.Tensor]] = []
     num_seen = 0
     model.eval()
-    batches = feed.read(requests)
-    with torch.inference_mode():
+    with torch.inference_mode(), contextlib.closing(feed.read(requests)) as batches:
         for _ in range(num_rounds):
             batch = next(batches, None)
             if batch is not None:

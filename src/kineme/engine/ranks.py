@@ -28,6 +28,7 @@ from kineme.engine.runtime import Devices, Interrupted, impatient_signals, join_
 from kineme.errors import KinemeError, ResourceError
 
 GRACE_SECONDS = 8.0
+START_METHOD = "spawn"  # a fork would inherit threads and, on GPUs, a context
 
 
 class RankError(RuntimeError):
@@ -84,7 +85,7 @@ def _start(
     devices: Devices,
     precision: str,
 ) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(START_METHOD)
     environment = {
         "MASTER_ADDR": os.environ.get("MASTER_ADDR", "127.0.0.1"),
         "MASTER_PORT": os.environ.get("MASTER_PORT") or str(_free_port()),

@@ -36,7 +36,6 @@ STATUS_FILE = "status.json"
 LOG_FILE = "log.txt"
 METRICS_FILE = "metrics.csv"
 TENSORBOARD_FOLDER = "tensorboard"
-CHECKPOINT_FILE = "model_epoch_{epoch:03d}_step_{step:05d}.pth"
 CHECKPOINT_PATTERN = r"model_epoch_(\d{3,})_step_(\d{5,})\.pth"
 LATEST_FILE = "{prefix}_model_latest.pth"
 BEST_FILE = "best.pth"
@@ -69,6 +68,11 @@ def note(text: str) -> None:
 
 
 _NOTED: set[str] = set()
+
+
+def checkpoint_name(epoch: int, step: int) -> str:
+    """The name of the checkpoint after `step` optimiser steps; epochs count from 0."""
+    return f"model_epoch_{epoch:03d}_step_{step:05d}.pth"
 
 
 @dataclass
