@@ -59,13 +59,17 @@ def test_test_data_falls_back_to_val_names(tmp_path):
 
 
 def test_an_empty_folder_names_what_it_should_hold(tmp_path):
-    with pytest.raises(DataError, match="expected one of train_data.npy, data.npy for dataset.train"):
+    with pytest.raises(
+        DataError, match="expected one of train_data.npy, data.npy for dataset.train"
+    ):
         resolve_paths(spec_of(tmp_path).dataset.train_dataset, TRAIN)
 
 
 def test_classes_and_layout_come_from_the_data_when_the_spec_is_silent(tmp_path):
     data = skeletons(4, joints=20)
-    folder = folder_of(tmp_path / "d", data, [0, 1, 2, 1], classes=("a", "b", "c"), layout="kinect-20")
+    folder = folder_of(
+        tmp_path / "d", data, [0, 1, 2, 1], classes=("a", "b", "c"), layout="kinect-20"
+    )
     spec, notes = NETWORK.complete(spec_of(folder), TRAIN)
     assert spec.dataset.num_classes == 3
     assert spec.dataset.label_map == {"a": 0, "b": 1, "c": 2}
@@ -226,7 +230,10 @@ def test_several_clips_of_a_sample_are_rows_of_their_own(tmp_path):
 
 def test_labels_json_written_by_hand_is_read(tmp_path):
     np.save(tmp_path / "train_data.npy", skeletons(2))
-    content = {"classes": ["sit", "walk"], "samples": [{"id": "a", "label": "walk"}, {"id": "b", "label": 0}]}
+    content = {
+        "classes": ["sit", "walk"],
+        "samples": [{"id": "a", "label": "walk"}, {"id": "b", "label": 0}],
+    }
     (tmp_path / "train_label.json").write_text(json.dumps(content))
     spec, _ = NETWORK.complete(spec_of(tmp_path), TRAIN)
     dataset = NETWORK.build_dataset(spec, TRAIN)

@@ -1,6 +1,7 @@
 """Transforms against values worked out by hand and invariants that must hold."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,54 +24,94 @@ def rows(values: list) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float32).permute(0, 3, 1, 2).unsqueeze(-1).contiguous()
 
 
+def centred(x: torch.Tensor) -> torch.Tensor:
+    present = transforms.present_joints(x)
+    return transforms.move(x, present, PLUS, origin=transforms.origins(x, present, PLUS), turn=None)
+
+
+def test_present_joints_are_those_with_any_channel_that_is_not_zero():
+    x = rows([[[(0, 0, 3), (0, 0, 0), (1, 0, 0)]]])
+    assert transforms.present_joints(x).flatten().tolist() == [True, False, True]
+    assert transforms.present_joints(x + 1) is None
+
+
 def test_centre_moves_the_first_frames_centre_joint_to_the_origin():
     x = rows([[[(1, 2, 3), (2, 2, 3), (0, 0, 0)], [(2, 2, 3), (2, 4, 3), (1, 1, 1)]]])
-    moved = transforms.centre(x, transforms.present_joints(x), PLUS)
     expected = rows([[[(0, 0, 0), (1, 0, 0), (0, 0, 0)], [(1, 0, 0), (1, 2, 0), (0, -1, -2)]]])
-    torch.testing.assert_close(moved, expected)
+    torch.testing.assert_close(centred(x), expected)
 
 
 def test_centre_uses_the_mean_of_present_joints_when_the_centre_joint_is_missing():
     x = rows([[[(0, 0, 0), (2, 2, 2), (4, 4, 4)]]])
-    moved = transforms.centre(x, transforms.present_joints(x), PLUS)
-    torch.testing.assert_close(moved, rows([[[(0, 0, 0), (-1, -1, -1), (1, 1, 1)]]]))
+    torch.testing.assert_close(centred(x), rows([[[(0, 0, 0), (-1, -1, -1), (1, 1, 1)]]]))
 
 
 def test_align_turns_the_shoulder_line_into_the_picture_plane_and_keeps_lengths():
-    angle = math.radians(40)
-    x = rows([[[(0, 0, 0), (math.cos(angle), 1, math.sin(angle)), (-math.cos(angle), 1, -math.sin(angle))]]])
-    turned = transforms.align(x, PLUS)
-    expected = rows([[[(0, 0, 0), (1, 1, 0), (-1, 1, 0)]]])
-    torch.testing.assert_close(turned, expected, atol=1e-6, rtol=0)
+    cos, sin = math.cos(math.radians(40)), math.sin(math.radians(40))
+    x = rows([[[(0, 0, 0), (cos, 1, sin), (-cos, 1, -sin)]]])
+    present = transforms.present_joints(x)
+    turn = transforms.facing_turns(x, present, PLUS)
+    turned = transforms.move(x, present, PLUS, origin=torch.zeros(1, 3), turn=turn)
+    torch.testing.assert_close(
+        turned, rows([[[(0, 0, 0), (1, 1, 0), (-1, 1, 0)]]]), atol=1e-6, rtol=0
+    )
 
 
 def test_align_leaves_rows_without_both_shoulders_alone():
     x = rows([[[(0, 0, 0), (0, 0, 0), (-1, 1, -1)]]])
-    torch.testing.assert_close(transforms.align(x, PLUS), x)
+    turn = transforms.facing_turns(x, transforms.present_joints(x), PLUS)
+    torch.testing.assert_close(turn[0], torch.eye(3))
 
 
 def test_min_max_spans_minus_one_to_one_per_axis_and_ignores_missing_joints():
     x = rows([[[(1, 10, 5), (3, 20, 5), (0, 0, 0)]]])
-    scaled = transforms.min_max(x, transforms.present_joints(x))
-    torch.testing.assert_close(scaled, rows([[[(-1, -1, 0), (1, 1, 0), (0, 0, 0)]]]))
+    expected = rows([[[(-1, -1, 0), (1, 1, 0), (0, 0, 0)]]])
+    scaled = transforms.min_max(x, transforms.present_joints(x), PLUS)
+    torch.testing.assert_close(scaled, expected)
+    complete = x[:, :, :, :2]
+    torch.testing.assert_close(transforms.min_max(complete, None, PLUS), expected[:, :, :, :2])
+
+
+def test_a_confidence_channel_is_neither_moved_nor_scaled():
+    flat = replace(PLUS, num_axes=2)
+    x = rows([[[(1, 2, 0.9), (3, 6, 0.5), (0, 0, 0)]]])
+    present = transforms.present_joints(x)
+    turn = transforms.about_y(torch.tensor([math.radians(60)]))
+    moved = transforms.move(x, present, flat, origin=torch.tensor([[1.0, 2.0]]), turn=turn)
+    # a flat figure turned by 60 degrees about the vertical is half as wide
+    expected = rows([[[(0, 0, 0.9), (1, 4, 0.5), (0, 0, 0)]]])
+    torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)
+    scaled = transforms.min_max(moved, present, flat)
+    torch.testing.assert_close(scaled, rows([[[(-1, -1, 0.9), (1, 1, 0.5), (0, 0, 0)]]]))
+    noisy = transforms.jitter(x, present, flat, noise=torch.ones(1, 2, 1, 3, 1), std=0.5)
+    torch.testing.assert_close(noisy, rows([[[(1.5, 2.5, 0.9), (3.5, 6.5, 0.5), (0, 0, 0)]]]))
+
+
+def rotated(x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    return transforms.move(x, None, PLUS, origin=torch.zeros(len(x), 3), turn=turn)
 
 
 def test_rotation_by_ninety_degrees_about_y_turns_z_towards_x():
     x = rows([[[(0, 0, 1), (1, 0, 0), (0, 1, 0)]]])
-    turned = transforms.rotate(x, transforms.about_y(torch.tensor([math.pi / 2])))
-    torch.testing.assert_close(turned, rows([[[(1, 0, 0), (0, 0, -1), (0, 1, 0)]]]), atol=1e-6, rtol=0)
+    turned = rotated(x, transforms.about_y(torch.tensor([math.pi / 2])))
+    torch.testing.assert_close(
+        turned, rows([[[(1, 0, 0), (0, 0, -1), (0, 1, 0)]]]), atol=1e-6, rtol=0
+    )
 
 
 def test_rotation_by_ninety_degrees_about_x_turns_y_towards_z():
     x = rows([[[(0, 1, 0), (1, 0, 0), (0, 0, 1)]]])
-    turned = transforms.rotate(x, transforms.about_x(torch.tensor([math.pi / 2])))
-    torch.testing.assert_close(turned, rows([[[(0, 0, 1), (1, 0, 0), (0, -1, 0)]]]), atol=1e-6, rtol=0)
+    turned = rotated(x, transforms.about_x(torch.tensor([math.pi / 2])))
+    torch.testing.assert_close(
+        turned, rows([[[(0, 0, 1), (1, 0, 0), (0, -1, 0)]]]), atol=1e-6, rtol=0
+    )
 
 
 def test_random_view_with_middle_draws_is_the_identity_and_draws_set_the_scale():
     x = torch.randn(2, 3, 4, 5, 1, generator=torch.Generator().manual_seed(0))
     middle = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.5, 0.0]])
-    seen = transforms.random_view(x, middle, max_degrees=60, scale=(0.5, 1.5))
+    turn = transforms.random_turns(middle, max_degrees=60, scale=(0.5, 1.5))
+    seen = rotated(x, turn)
     torch.testing.assert_close(seen[0], x[0])
     torch.testing.assert_close(seen[1], x[1] * 0.5)
 
@@ -92,7 +133,12 @@ def test_flip_swaps_left_and_right_joints_and_twice_is_nothing(name):
 def slow_random_move(x: np.ndarray, picks: np.ndarray) -> np.ndarray:
     """Contract 2.4, one sample, one frame, one joint at a time."""
     moved = x.copy()
-    tables = (transforms.MOVE_ANGLES, transforms.MOVE_SCALES, transforms.MOVE_SHIFTS, transforms.MOVE_SHIFTS)
+    tables = (
+        transforms.MOVE_ANGLES,
+        transforms.MOVE_SCALES,
+        transforms.MOVE_SHIFTS,
+        transforms.MOVE_SHIFTS,
+    )
     for row in range(x.shape[0]):
         for frame in range(x.shape[2]):
             share = frame / (x.shape[2] - 1)
@@ -116,7 +162,9 @@ def test_random_move_equals_the_slow_version_and_keeps_missing_joints_missing():
     x[:, :, 3:, 2] = 0
     picks = generator.random((3, 4, 2))
     tensor = torch.from_numpy(x)
-    moved = transforms.random_move(tensor, transforms.present_joints(tensor), torch.from_numpy(picks))
+    moved = transforms.random_move(
+        tensor, transforms.present_joints(tensor), torch.from_numpy(picks)
+    )
     np.testing.assert_allclose(moved.numpy(), slow_random_move(x, picks), atol=1e-6)
     assert not moved[:, :, 3:, 2].any()
 

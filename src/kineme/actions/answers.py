@@ -164,6 +164,6 @@ def write_report(
             history=read_history(history),
             facts=facts,
             occlusion=curves or None,
-            warnings={text: 1 for text in (*subject.notes, *dataset.notes)},
+            warnings=dict.fromkeys((*subject.notes, *dataset.notes), 1),
         ),
     )

@@ -139,5 +139,3 @@ def _cell(value: Any) -> Any:
 
 def _shown(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4f}"
-
-

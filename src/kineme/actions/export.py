@@ -43,7 +43,9 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
         target = Path(spec.export.onnx_file or a_run.folder / results.ONNX_FILE)
         if target.exists():
             raise SpecError(
-                "export.onnx_file", "a path that is free", f"{str(target)!r}, which exists",
+                "export.onnx_file",
+                "a path that is free",
+                f"{str(target)!r}, which exists",
                 "Remove it or set another export.onnx_file.",
             )
         model = network.build_model(spec)
@@ -72,8 +74,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
 def save_onnx(model: torch.nn.Module, form: ExportForm, path: Path) -> None:
     """Trace `model` with the example inputs and write ONNX with named, dynamic inputs."""
     shapes = {
-        word: {axis: torch.export.Dim.DYNAMIC for axis in axes}
-        for word, axes in form.dynamic.items()
+        word: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for word, axes in form.dynamic.items()
     }
     axis_names = [
         {axis: name for axis, name in form.dynamic[word].items()} for word in form.examples
@@ -139,9 +140,7 @@ def compare(model: torch.nn.Module, form: ExportForm, path: Path) -> dict[str, A
     }
 
 
-def _variants(
-    form: ExportForm, generator: torch.Generator
-) -> Iterator[dict[str, torch.Tensor]]:
+def _variants(form: ExportForm, generator: torch.Generator) -> Iterator[dict[str, torch.Tensor]]:
     """Random inputs over the batch sizes and, for other dynamic axes, also shorter and longer."""
     for round_ in itertools.count():
         inputs = {}

@@ -6,6 +6,7 @@ are held against each other before the first batch, and every problem is named.
 Leaves out: file formats (data/), tensor arithmetic (transforms.py).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,68 +99,79 @@ class SkeletonDataset:
 
 def prepare(x: torch.Tensor, view: View, indices: NDArray[np.int64], epoch: int) -> torch.Tensor:
     """Centre, align, augment (training only), scale: the order every action shares."""
-    normalize = view.settings.normalize
+    normalize, layout = view.settings.normalize, view.layout
     present = transforms.present_joints(x)
-    if normalize != "none":
-        x = transforms.centre(x, present, view.layout)
+    draw = _Draws(view.seed, epoch, indices, x.device) if view.is_random else None
+    turn = None
     if normalize == "center_align":
-        x = transforms.align(x, view.layout)
-    if view.is_random:
-        x = augment(x, present, view, indices, epoch)
+        turn = transforms.facing_turns(x, present, layout)
+    options = view.settings.augmentation
+    if draw and (options.view_rotation_degrees > 0 or tuple(options.scale) != (1.0, 1.0)):
+        low, high = options.scale
+        view_turn = transforms.random_turns(
+            draw("view", 3), max_degrees=options.view_rotation_degrees, scale=(low, high)
+        )
+        turn = view_turn if turn is None else torch.bmm(view_turn, turn)
+    if normalize != "none":
+        origin = transforms.origins(x, present, layout)
+        x = transforms.move(x, present, layout, origin=origin, turn=turn)
+    elif turn is not None:
+        origin = x.new_zeros(len(x), transforms.num_axes(x, layout))
+        x = transforms.move(x, present, layout, origin=origin, turn=turn)
+    if draw:
+        x, present = augment(x, present, view, draw)
     if normalize == "center_minmax":
-        x = transforms.min_max(x, transforms.present_joints(x))
+        x = transforms.min_max(x, present, layout)
     return x
 
 
 def augment(
-    x: torch.Tensor,
-    present: torch.Tensor,
-    view: View,
-    indices: NDArray[np.int64],
-    epoch: int,
-) -> torch.Tensor:
-    """Random view, flip, noise and missing parts, as far as the spec asks for them."""
+    x: torch.Tensor, present: torch.Tensor | None, view: View, draw: "_Draws"
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Drift, flip, noise and missing parts, as far as the spec asks for them."""
     options, layout = view.settings.augmentation, view.layout
-
-    def draws(name: str, *shape: int) -> torch.Tensor:
-        values = uniform(view.seed, epoch, indices, name=name, size=int(np.prod(shape)))
-        return torch.from_numpy(values.astype(np.float32)).view(-1, *shape).to(x.device)
-
     if view.settings.random_move:
-        x = transforms.random_move(x, present, draws("move", 4, 2))
-    if options.view_rotation_degrees > 0 or tuple(options.scale) != (1.0, 1.0):
-        x = transforms.random_view(
-            x,
-            draws("view", 3),
-            max_degrees=options.view_rotation_degrees,
-            scale=(options.scale[0], options.scale[1]),
-        )
+        x = transforms.random_move(x, present, draw("move", 4, 2))
     if options.flip_prob > 0:
-        x = transforms.flip(x, draws("flip", 1)[:, 0] < options.flip_prob, layout)
-        present = transforms.present_joints(x)
+        chosen = draw("flip", 1)[:, 0] < options.flip_prob
+        x = transforms.flip(x, chosen, layout)
+        present = None if present is None else transforms.flip_mask(present, chosen, layout)
     if options.jitter_std > 0:
-        shape = x.shape[1:]
-        noise = normal(view.seed, epoch, indices, int(np.prod(shape)))
-        x = transforms.jitter(x, present, noise.view(-1, *shape).to(x.device), options.jitter_std)
+        noise = draw.normal("jitter", transforms.num_axes(x, layout), *x.shape[2:])
+        x = transforms.jitter(x, present, layout, noise=noise, std=options.jitter_std)
+    hidden = []
     if options.joint_dropout_prob > 0:
-        hidden = transforms.dropped_joints(
-            draws("joint", layout.num_joints), options.joint_dropout_prob
-        )
-        x = transforms.hide(x, hidden)
+        draws = draw("joint", layout.num_joints)
+        hidden.append(transforms.dropped_joints(draws, options.joint_dropout_prob))
     if options.limb_dropout_prob > 0:
-        hidden = transforms.dropped_limb(draws("limb", 2), options.limb_dropout_prob, layout)
-        x = transforms.hide(x, hidden)
+        hidden.append(transforms.dropped_limb(draw("limb", 2), options.limb_dropout_prob, layout))
     if options.time_dropout_prob > 0:
-        hidden = transforms.dropped_time(draws("time", 3), options.time_dropout_prob, x.shape[2])
-        x = transforms.hide(x, hidden)
-    return x
+        draws = draw("time", 3)
+        hidden.append(transforms.dropped_time(draws, options.time_dropout_prob, x.shape[2]))
+    for part in hidden:
+        present = transforms.without(present, part, x.shape)
+    return (transforms.hide(x, present) if hidden else x), present
 
 
-def normal(
-    seed: int, epoch: int, indices: NDArray[np.int64], size: int
-) -> torch.Tensor:
-    """(B, size) standard normal draws (Box and Muller 1958) of the keyed generator."""
-    pairs = uniform(seed, epoch, indices, name="jitter", size=2 * size)
-    radius = np.sqrt(-2 * np.log1p(-pairs[:, :size]))
-    values = radius * np.cos(2 * np.pi * pairs[:, size:])
-    return torch.from_numpy(values.astype(np.float32))
+@dataclass(frozen=True)
+class _Draws:
+    """Random tensors for the rows of a batch, by name."""
+
+    seed: int
+    epoch: int
+    indices: NDArray[np.int64]
+    device: torch.device
+
+    def __call__(self, name: str, *shape: int) -> torch.Tensor:
+        """(R, *shape) float32 in [0, 1)."""
+        values = uniform(self.seed, self.epoch, self.indices, name=name, size=math.prod(shape))
+        below_one = np.minimum(values.astype(np.float32), np.float32(1 - 2**-24))
+        return torch.from_numpy(below_one).view(-1, *shape).to(self.device)
+
+    def normal(self, name: str, *shape: int) -> torch.Tensor:
+        """(R, *shape) standard normal float32 (Box and Muller 1958)."""
+        size = math.prod(shape)
+        pairs = uniform(self.seed, self.epoch, self.indices, name=name, size=2 * size)
+        radius = np.sqrt(-2 * np.log1p(-pairs[:, :size]))
+        values = (radius * np.cos(2 * np.pi * pairs[:, size:])).astype(np.float32)
+        return torch.from_numpy(values).view(-1, *shape).to(self.device)

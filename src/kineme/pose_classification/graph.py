@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Layout:
     """A skeleton: joint names by index, bones as pairs of names, and the centre joint.
 
-    num_persons and num_frames are what data sets of this layout usually hold.
+    num_axes: coordinates per joint, 2 where joints lie in the picture (a third channel is
+    then a confidence). num_persons and num_frames are what data sets of it usually hold.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Layout:
     source: str
     num_persons: int = 1
     num_frames: int = 300
+    num_axes: int = 3
 
     @property
     def num_joints(self) -> int:

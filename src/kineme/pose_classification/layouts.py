@@ -56,6 +56,7 @@ def layout_facts(layout: Layout) -> dict[str, Any]:
         "source": layout.source,
         "num_persons": layout.num_persons,
         "num_frames": layout.num_frames,
+        "num_axes": layout.num_axes,
     }
 
 
@@ -64,7 +65,7 @@ def load_layout(path: str | Path) -> Layout:
 
     All its problems are in one SpecError.
     Keys: name, joints (list of names), bones (list of chains of two or more names, each
-    tied to the next), centre; optional: source, num_persons, num_frames.
+    tied to the next), centre; optional: source, num_persons, num_frames, num_axes.
     """
     is_text = str(path).startswith("{")
     try:
@@ -84,6 +85,7 @@ def load_layout(path: str | Path) -> Layout:
         source=content.get("source", str(path)),
         num_persons=content.get("num_persons", 1),
         num_frames=content.get("num_frames", 300),
+        num_axes=content.get("num_axes", 3),
     )
 
 
@@ -161,6 +163,7 @@ _KEYS = {  # of a layout file: what each holds, and the check
     "source": ("a text", _is_text),
     "num_persons": ("a whole number of at least 1", _is_count),
     "num_frames": ("a whole number of at least 1", _is_count),
+    "num_axes": ("2 or 3", lambda value: value in (2, 3)),
 }
 
 
@@ -232,6 +235,7 @@ _TABLE = (
         ),
         centre="neck",
         source="OpenPose COCO model with neck, 18 key points; Kinetics-skeleton",
+        num_axes=2,
     ),
     Layout(
         name="human3.6m",
@@ -309,6 +313,7 @@ _TABLE = (
         ),
         centre="nose",
         source="COCO key points, 17 joints",
+        num_axes=2,
     ),
     Layout(
         name="mediapipe-33",
@@ -371,6 +376,7 @@ _TABLE = (
         ),
         centre="neck",
         source="OpenPose BODY_25",
+        num_axes=2,
     ),
     Layout(
         name="sbu-15",
@@ -410,6 +416,7 @@ _TABLE = (
         ),
         centre="neck",
         source="Halpe, 26 body key points; nose tied to the head here",
+        num_axes=2,
     ),
 )
 

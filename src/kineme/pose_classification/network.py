@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,11 @@ def export_form(spec: Any) -> ExportForm:
         num_frames = spec.dataset.num_frames
     num_persons = spec.dataset.num_persons or layout.num_persons
     example = torch.randn(
-        2, spec.model.input_channels, num_frames, layout.num_joints, max(2, num_persons),
+        2,
+        spec.model.input_channels,
+        num_frames,
+        layout.num_joints,
+        max(2, num_persons),
         generator=torch.Generator().manual_seed(0),
     )
     metadata = {key: json.dumps(value) for key, value in describe(spec).items()}

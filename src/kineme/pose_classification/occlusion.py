@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from kineme.data.randomness import uniform
 from kineme.network import Batch
-from kineme.pose_classification import transforms
 from kineme.pose_classification.dataset import SkeletonDataset
 from kineme.pose_classification.layouts import Layout
 
@@ -40,7 +39,7 @@ class OccludedDataset:
         """Hide first, then normalise: what a camera would have delivered."""
         x = batch.inputs["skeleton"]
         hidden = self._hidden(x, batch.indices.numpy())[batch.sample_of_row.to(x.device)]
-        damaged = {"skeleton": transforms.hide(x, hidden)}
+        damaged = {"skeleton": x.masked_fill(hidden, 0)}
         batch = Batch(damaged, batch.labels, batch.indices, batch.sample_of_row)
         return self.dataset.transform(batch, epoch)
 

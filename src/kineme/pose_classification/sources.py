@@ -65,7 +65,11 @@ class Sequences:
         """(R, C, F, V, M): frames (R, F) of each sample, or all T; -1 is an empty frame."""
         rows = self.rows[samples]
         if self.resident is not None:
-            x = self.resident[rows] if frames is None else sampling.take_frames(self.resident, frames, rows)
+            x = (
+                self.resident[rows]
+                if frames is None
+                else sampling.take_frames(self.resident, frames, rows)
+            )
         elif frames is None:
             x = self.store.read(rows)
         else:
@@ -80,7 +84,6 @@ class Sequences:
 
 def load_sequences(spec: Any, split: str) -> Sequences:
     """The sequences of `split`, checked. Raises SpecError or DataError with all problems."""
-    where = SECTIONS[split]
     data_path, label_path = resolve_paths(_section(spec, split), split)
     store = open_store(data_path)
     problems = _shape_problems(spec, str(data_path), store.shape)
@@ -92,15 +95,22 @@ def load_sequences(spec: Any, split: str) -> Sequences:
     policy = spec.dataset.nan_policy
     problems = scan.scan_problems(str(data_path), found, nan_policy=policy)
     problems += label_problems(
-        label_where, labels, num_samples=store.shape[0], num_classes=spec.dataset.num_classes,
-        is_labelled=split != PREDICT, is_training=split == TRAIN,
+        label_where,
+        labels,
+        num_samples=store.shape[0],
+        num_classes=spec.dataset.num_classes,
+        is_labelled=split != PREDICT,
+        is_training=split == TRAIN,
     )
     if problems:
         raise DataError.of(problems)
     layout = layout_of(spec.model)
     notes = [*getattr(store, "notes", ()), *found.notes]
     notes += scan.scan_warnings(
-        str(data_path), found, nan_policy=policy, joint_names=layout.joints,
+        str(data_path),
+        found,
+        nan_policy=policy,
+        joint_names=layout.joints,
         centre=layout.centre_index,
     )
     if split != PREDICT:
@@ -226,7 +236,9 @@ def _labels(
     if split == PREDICT:
         return Labels(tuple(map(str, range(count))), np.full(count, -1, np.int64))
     raise SpecError(
-        f"{SECTIONS[split]}.label_path", "a label file (.json, .csv or .pkl)", "none",
+        f"{SECTIONS[split]}.label_path",
+        "a label file (.json, .csv or .pkl)",
+        "none",
         "Set it, or give a folder that holds data and labels as data_path.",
     )
 
@@ -234,8 +246,12 @@ def _labels(
 def _shape_problems(spec: Any, where: str, shape: Sequence[int]) -> list[Problem]:
     layout: Layout = layout_of(spec.model)
     return arrays.check_shape(
-        where, shape, num_channels=spec.model.input_channels, num_joints=layout.num_joints,
-        layout=layout.name, layouts=layouts_with,
+        where,
+        shape,
+        num_channels=spec.model.input_channels,
+        num_joints=layout.num_joints,
+        layout=layout.name,
+        layouts=layouts_with,
     )
 
 
@@ -247,14 +263,18 @@ def _with_leak_note(spec: Any, val: Sequences) -> Sequences:
     known = dict(enumerate(scan.content_digests(train, lengths)))
     own = scan.content_digests(val.store, scan.scan_skeletons(val.store).lengths)
     note = scan.leak_warning(
-        str(path), {str(i): digest for i, digest in known.items()},
-        str(val.store.path), {val.ids[i]: own[row] for i, row in enumerate(val.rows)},
+        str(path),
+        {str(i): digest for i, digest in known.items()},
+        str(val.store.path),
+        {val.ids[i]: own[row] for i, row in enumerate(val.rows)},
     )
     if note is None:
         return val
     if spec.dataset.fail_on_leakage:
         raise DataError(
-            str(val.store.path), "no sample of the training data", note,
+            str(val.store.path),
+            "no sample of the training data",
+            note,
             "Split by person or recording, or set dataset.fail_on_leakage: false.",
         )
     return replace(val, notes=(*val.notes, note))
@@ -265,7 +285,9 @@ def _section(spec: Any, split: str) -> Any:
     section = getattr(getattr(spec, block), name)
     if not section.data_path:
         raise SpecError(
-            f"{SECTIONS[split]}.data_path", "an .npy file, a folder or a sharded store", "nothing",
+            f"{SECTIONS[split]}.data_path",
+            "an .npy file, a folder or a sharded store",
+            "nothing",
             "Set it.",
         )
     return section
@@ -283,7 +305,8 @@ def _only(folder: Path, names: Sequence[str], split: str, is_needed: bool = True
     if not is_needed:
         return None
     raise DataError(
-        str(folder), f"one of {', '.join(names)} for {SECTIONS[split]}",
-        f"{len(list(folder.iterdir()))} other entries", "Name the file itself.",
+        str(folder),
+        f"one of {', '.join(names)} for {SECTIONS[split]}",
+        f"{len(list(folder.iterdir()))} other entries",
+        "Name the file itself.",
     )
-

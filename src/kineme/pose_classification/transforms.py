@@ -1,10 +1,12 @@
 """Normalisation and augmentation of skeleton windows, for a whole batch at once.
 
-Shapes: x (R, C, T, V, M) rows, channels (x, y[, z]), frames, joints, persons.
-Promises: every function works where `x` lies (CPU or GPU) and keeps missing joints
-(zero in every channel) at zero; every random number arrives as an argument, so a draw
-depends on (seed, epoch, index) and on nothing else.
-Leaves out: choosing frames (data/sampling.py) and reading files (dataset.py).
+Shapes: x (R, C, T, V, M) rows, channels, frames, joints, persons. The first D channels
+are axes (x, y[, z]); what follows is a confidence and is never moved.
+`present` (R, 1, T, V, M) bool is False where a joint is missing, or None when none is.
+Promises: every function works where `x` lies (CPU or GPU) and keeps missing joints at
+zero; every random number arrives as an argument, so a draw depends on (seed, epoch,
+index) and on nothing else; nothing is changed in place.
+Leaves out: choosing frames (data/sampling.py), the order of steps (dataset.py).
 """
 
 import math
@@ -19,38 +21,57 @@ MOVE_SCALES = (0.9, 1.0, 1.1)
 MOVE_SHIFTS = (-0.2, -0.1, 0.0, 0.1, 0.2)
 
 
-def present_joints(x: Tensor) -> Tensor:
-    """(R, 1, T, V, M) bool: False where a joint is zero in every channel, that is, missing."""
-    return x.ne(0).any(dim=1, keepdim=True)
+def present_joints(x: Tensor) -> Tensor | None:
+    """Where a joint has a channel that is not zero; None when that is everywhere."""
+    if x.numel() and bool(x[:, 0].abs().amin() > 0):  # the usual case, and cheap to tell
+        return None
+    present = x[:, 0] != 0
+    for channel in range(1, x.shape[1]):
+        present |= x[:, channel] != 0
+    return None if bool(present.all()) else present.unsqueeze(1)
 
 
-def centre(x: Tensor, present: Tensor, layout: Layout) -> Tensor:
-    """Move the origin to the first person's centre joint in the first frame.
+def hide(x: Tensor, present: Tensor | None) -> Tensor:
+    """Set what is not present to zero."""
+    return x if present is None else x.masked_fill(~present, 0)
 
-    A row whose centre joint is missing there takes the mean of the joints it has in that
-    frame; a row whose first frame is empty stays where it is.
+
+def without(present: Tensor | None, hidden: Tensor, shape: torch.Size) -> Tensor:
+    """`present` less what is `hidden` (bool, broadcastable); `shape` is that of x."""
+    left = ~hidden.expand(shape[0], 1, *shape[2:])
+    return left if present is None else present & left
+
+
+def origins(x: Tensor, present: Tensor | None, layout: Layout) -> Tensor:
+    """(R, D): the first person's centre joint in the first frame.
+
+    Where it is missing there, the mean of the joints that frame has; where the frame is
+    empty, zero.
     """
-    first, seen = x[:, :, 0, :, 0], present[:, :, 0, :, 0]  # (R, C, V), (R, 1, V)
+    first = x[:, : num_axes(x, layout), 0, :, 0]  # (R, D, V)
+    at_centre = first[..., layout.centre_index]
+    if present is None:
+        return at_centre
+    seen = present[:, :, 0, :, 0]  # (R, 1, V)
     mean = first.sum(-1) / seen.sum(-1).clamp(min=1)
-    at_centre = seen[..., layout.centre_index]
-    origin = torch.where(at_centre, first[..., layout.centre_index], mean)  # (R, C)
-    return (x - origin[:, :, None, None, None]) * present
+    return torch.where(seen[..., layout.centre_index], at_centre, mean)
 
 
-def align(x: Tensor, layout: Layout) -> Tensor:
-    """Turn each row about the vertical (y) axis so that the first person faces the camera.
+def facing_turns(x: Tensor, present: Tensor | None, layout: Layout) -> Tensor | None:
+    """(R, 3, 3) rotations about the vertical (y) axis that make the first person face the camera.
 
     In the first frame the line from right to left shoulder (hips where the layout has no
-    shoulders) is brought into the x-y plane, as Shahroudy et al. 2016 do for NTU RGB+D.
-    Rows that miss one of the two joints, and 2-D data, stay as they are.
+    shoulders) comes to lie in the x-y plane, as Shahroudy et al. 2016 do for NTU RGB+D.
+    Rows that miss one of the two joints are not turned; flat data never is (None).
     """
     pair = facing_pair(layout)
-    if x.shape[1] < 3 or pair is None:
-        return x
-    across = x[:, :3, 0, pair[0], 0] - x[:, :3, 0, pair[1], 0]  # (R, 3), right to left
-    has_both = x[:, :, 0, list(pair), 0].ne(0).any(dim=1).all(dim=-1)
+    if num_axes(x, layout) < 3 or pair is None:
+        return None
+    across = x[:, :3, 0, pair[0], 0] - x[:, :3, 0, pair[1], 0]  # (R, 3)
     yaw = torch.atan2(across[:, 2], across[:, 0])
-    return rotate(x, about_y(torch.where(has_both, yaw, torch.zeros_like(yaw))))
+    if present is not None:
+        yaw = yaw * present[:, 0, 0, list(pair), 0].all(dim=1)
+    return about_y(yaw)
 
 
 def facing_pair(layout: Layout) -> tuple[int, int] | None:
@@ -62,28 +83,25 @@ def facing_pair(layout: Layout) -> tuple[int, int] | None:
     return None
 
 
-def min_max(x: Tensor, present: Tensor) -> Tensor:
-    """Scale each axis of each row to [-1, 1] over all joints that are present."""
-    dims = (2, 3, 4)
-    low = x.masked_fill(~present, math.inf).amin(dims, keepdim=True)
-    high = x.masked_fill(~present, -math.inf).amax(dims, keepdim=True)
-    extent = high - low
-    usable = extent.isfinite() & (extent > 0)
-    scaled = (x - low) / torch.where(usable, extent, torch.ones_like(extent)) * 2 - 1
-    return torch.where(usable & present, scaled, torch.zeros_like(x))
+def random_turns(draws: Tensor, *, max_degrees: float, scale: tuple[float, float]) -> Tensor:
+    """(R, 3, 3): rotations about x and y by up to `max_degrees`, times a scale; draws (R, 3)."""
+    angles = (draws[:, :2] * 2 - 1) * math.radians(max_degrees)
+    factor = scale[0] + draws[:, 2] * (scale[1] - scale[0])
+    return torch.bmm(about_y(angles[:, 1]), about_x(angles[:, 0])) * factor[:, None, None]
 
 
 def about_x(angle: Tensor) -> Tensor:
-    """(R, 3, 3) rotations by `angle` (R,) radians about the x axis."""
-    return _about(angle, 1, 2)
+    """(R, 3, 3) rotations by `angle` (R,) radians about the x axis, y turning towards z."""
+    return _rotations(angle, 1, 2)
 
 
 def about_y(angle: Tensor) -> Tensor:
     """(R, 3, 3) rotations by `angle` (R,) radians about the y axis, z turning towards x."""
-    return _about(-angle, 0, 2)
+    return _rotations(angle, 2, 0)
 
 
-def _about(angle: Tensor, i: int, j: int) -> Tensor:
+def _rotations(angle: Tensor, i: int, j: int) -> Tensor:
+    """Rotations that turn axis i towards axis j."""
     cos, sin = angle.cos(), angle.sin()
     matrix = torch.eye(3, dtype=angle.dtype, device=angle.device).repeat(len(angle), 1, 1)
     matrix[:, i, i], matrix[:, i, j] = cos, -sin
@@ -91,40 +109,73 @@ def _about(angle: Tensor, i: int, j: int) -> Tensor:
     return matrix
 
 
-def rotate(x: Tensor, matrix: Tensor) -> Tensor:
-    """Apply (R, C, C) matrices to the first C = 2 or 3 channels; zero stays zero."""
-    size = matrix.shape[-1]
-    turned = torch.bmm(matrix.to(x.dtype), x[:, :size].flatten(2)).view_as(x[:, :size])
-    return turned if size == x.shape[1] else torch.cat([turned, x[:, size:]], dim=1)
+def move(
+    x: Tensor, present: Tensor | None, layout: Layout, *, origin: Tensor, turn: Tensor | None
+) -> Tensor:
+    """turn @ (x - origin) in one pass; origin (R, D), turn (R, 3, 3) or None.
 
-
-def random_view(x: Tensor, draws: Tensor, *, max_degrees: float, scale: tuple[float, float]) -> Tensor:
-    """Rotate about x and y by up to `max_degrees` and scale; draws (R, 3) in [0, 1).
-
-    2-D data is rotated in its plane.
+    Flat data turns as a flat figure does in space, seen from the front: the upper left
+    2 x 2 part of `turn`.
     """
-    angles = (draws[:, :2] * 2 - 1) * math.radians(max_degrees)
-    factor = scale[0] + draws[:, 2] * (scale[1] - scale[0])
-    if x.shape[1] >= 3:
-        matrix = torch.bmm(about_y(angles[:, 1]), about_x(angles[:, 0]))
+    dims = num_axes(x, layout)
+    axes = x[:, :dims]
+    if turn is None:
+        moved = axes - origin[:, :, None, None, None]
     else:
-        matrix = _about(angles[:, 0], 0, 1)[:, :2, :2]
-    return rotate(x, matrix * factor[:, None, None])
+        turn = turn[:, :dims, :dims].to(x.dtype)
+        shift = -torch.bmm(turn, origin.unsqueeze(2))  # (R, D, 1)
+        moved = torch.baddbmm(shift, turn, axes.flatten(2)).view_as(axes)
+    if dims < x.shape[1]:
+        moved = torch.cat([moved, x[:, dims:]], dim=1)
+    return hide(moved, present)
+
+
+def min_max(x: Tensor, present: Tensor | None, layout: Layout) -> Tensor:
+    """Scale each axis of each row to [-1, 1] over all joints that are present.
+
+    An axis without extent becomes 0.
+    """
+    dims = num_axes(x, layout)
+    axes = x[:, :dims].flatten(2)  # (R, D, T V M)
+    if present is None:
+        low, high = axes.amin(2, keepdim=True), axes.amax(2, keepdim=True)  # aminmax: 30x slower
+    else:
+        missing = ~present.flatten(2)
+        low = axes.masked_fill(missing, math.inf).amin(2, keepdim=True)
+        high = axes.masked_fill(missing, -math.inf).amax(2, keepdim=True)
+    extent = high - low
+    usable = extent.isfinite() & (extent > 0)
+    factor = torch.where(usable, 2 / extent, torch.zeros_like(extent))
+    offset = torch.where(usable, -1 - low * factor, torch.zeros_like(extent))
+    scaled = (axes * factor).add_(offset).view_as(x[:, :dims])
+    if dims < x.shape[1]:
+        scaled = torch.cat([scaled, x[:, dims:]], dim=1)
+    return hide(scaled, present)
 
 
 def flip(x: Tensor, chosen: Tensor, layout: Layout) -> Tensor:
     """Mirror the rows in `chosen` (R,) bool: x changes sign, left and right joints swap."""
-    mirrored = x[:, :, :, torch.as_tensor(layout.mirror, device=x.device), :].clone()
+    mirrored = x[chosen][:, :, :, torch.as_tensor(layout.mirror, device=x.device)]
     mirrored[:, 0] = -mirrored[:, 0]
-    return torch.where(chosen[:, None, None, None, None], mirrored, x)
+    return x.index_put((chosen.nonzero(as_tuple=True)[0],), mirrored)
 
 
-def jitter(x: Tensor, present: Tensor, noise: Tensor, std: float) -> Tensor:
-    """Add `noise` (standard normal, shape of x) times `std` to present joints."""
-    return x + noise * std * present
+def flip_mask(present: Tensor, chosen: Tensor, layout: Layout) -> Tensor:
+    """Which joints are present after `flip`."""
+    swapped = present[:, :, :, torch.as_tensor(layout.mirror, device=present.device)]
+    return torch.where(chosen[:, None, None, None, None], swapped, present)
 
 
-def random_move(x: Tensor, present: Tensor, picks: Tensor) -> Tensor:
+def jitter(
+    x: Tensor, present: Tensor | None, layout: Layout, *, noise: Tensor, std: float
+) -> Tensor:
+    """Add `noise` (R, D, T, V, M), standard normal, times `std` to the axes."""
+    dims = num_axes(x, layout)
+    moved = torch.cat([x[:, :dims] + noise * std, x[:, dims:]], dim=1)
+    return hide(moved, present)
+
+
+def random_move(x: Tensor, present: Tensor | None, picks: Tensor) -> Tensor:
     """Upstream's random_move: one linear drift of rotation, scale and shift over the window.
 
     picks (R, 4, 2) in [0, 1): for angle, scale, shift x, shift y, the choice at the start
@@ -139,8 +190,7 @@ def random_move(x: Tensor, present: Tensor, picks: Tensor) -> Tensor:
     old_x, old_y = x[:, 0], x[:, 1]  # (R, T, V, M)
     new_x = cos * old_x - sin * old_y + shift_x
     new_y = sin * old_x + cos * old_y + shift_y
-    moved = torch.stack([new_x, new_y], dim=1) * present
-    return torch.cat([moved, x[:, 2:]], dim=1)
+    return hide(torch.cat([torch.stack([new_x, new_y], dim=1), x[:, 2:]], dim=1), present)
 
 
 def _drift(picks: Tensor, table: tuple[float, ...], ramp: Tensor) -> Tensor:
@@ -148,11 +198,6 @@ def _drift(picks: Tensor, table: tuple[float, ...], ramp: Tensor) -> Tensor:
     values = torch.tensor(table, dtype=ramp.dtype, device=ramp.device)
     ends = values[(picks * len(table)).long()]  # (R, 2)
     return (ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * ramp)[:, :, None, None]
-
-
-def hide(x: Tensor, hidden: Tensor) -> Tensor:
-    """Make joints missing: `hidden` is bool, broadcastable to x."""
-    return x.masked_fill(hidden, 0)
 
 
 def dropped_joints(draws: Tensor, probability: float) -> Tensor:
@@ -180,3 +225,8 @@ def dropped_time(draws: Tensor, probability: float, num_frames: int) -> Tensor:
     frame = torch.arange(num_frames, device=draws.device)
     inside = (frame >= start[:, None]) & (frame < (start + length)[:, None])
     return (inside & (draws[:, :1] < probability))[:, None, :, None, None]
+
+
+def num_axes(x: Tensor, layout: Layout) -> int:
+    """How many of the leading channels of x are coordinates."""
+    return min(x.shape[1], layout.num_axes)
