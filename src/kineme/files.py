@@ -88,10 +88,12 @@ def write_errors_named(target: Path) -> Iterator[None]:
         if error.errno in _NO_SPACE:
             free = shutil.disk_usage(_existing_parent(target)).free
             raise ResourceError(
-                str(target), "enough disk space to write it", f"{free:,} bytes free",
+                str(target),
+                "enough disk space to write it",
+                f"{free:,} bytes free",
                 "Free space or set another results_dir; what was there is intact.",
             ) from error
-        if error.errno in _NOT_WRITABLE or isinstance(error, NotADirectoryError):
+        if error.errno in _NOT_WRITABLE or isinstance(error, (NotADirectoryError, FileExistsError)):
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise ResourceError(
                 str(target), "a folder that can be written", reason, "Set another results_dir."

@@ -44,7 +44,9 @@ def steps_per_epoch(num_samples: int, batch_size: int, world_size: int) -> int:
             "dataset.batch_size",
             "at least one step per epoch",
             f"0 steps per epoch: {num_samples} samples, batch_size {batch_size}{processes}",
-            f"Set dataset.batch_size to {max(1, num_samples // world_size)} or less.",
+            f"Set dataset.batch_size to {num_samples // world_size} or less."
+            if num_samples >= world_size
+            else "Use fewer processes or more data.",
         )
     return steps
 

@@ -93,11 +93,18 @@ def choose_devices(
         raise ResourceError(
             "num_gpus" if len(ids) > 1 else "gpu_ids",
             f"GPUs {', '.join(map(str, ids))}",
-            f"{available} GPUs on this machine" if available else "a machine without GPUs",
+            _present(available),
             "Set device=cpu to run on the CPU"
             + (f" in {len(ids)} processes." if len(ids) > 1 else "."),
         )
     return Devices("gpu", ids, num_nodes), ""
+
+
+def _present(available: int) -> str:
+    if available == 0:
+        return "a machine without GPUs"
+    numbers = "0" if available == 1 else f"0 to {available - 1}"
+    return f"{available} GPU{'s' * (available > 1)} on this machine ({numbers})"
 
 
 def _num_nodes(num_nodes: int) -> int:

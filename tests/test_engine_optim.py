@@ -1,0 +1,121 @@
+"""Optimizers, learning rates, averaged weights and losses, against hand-made figures."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kineme.engine import optim
+
+
+def settings(**changes):
+    values = {
+        "optimizer_type": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9, "nesterov": True,
+        "weight_decay": 1e-4, "lr_scheduler": "MultiStep", "lr_monitor": "val_loss",
+        "patience": 1, "min_lr": 1e-3, "lr_steps": [2, 4], "lr_decay": 0.1, "warmup_epochs": 0,
+    }  # fmt: skip
+    return SimpleNamespace(**{**values, **changes})
+
+
+def schedule(*, steps_per_epoch=10, num_epochs=6, **changes):
+    return optim.Schedule(
+        settings(**changes), steps_per_epoch=steps_per_epoch, num_epochs=num_epochs
+    )
+
+
+@pytest.mark.parametrize("prefix", ["", "torch.optim."])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "Adamax"])
+def test_the_optimizer_asked_for_is_the_one_built(prefix, name):
+    weight = nn.Parameter(torch.ones(1))
+    built = optim.build_optimizer([weight], settings(optimizer_type=prefix + name, lr=0.3))
+    assert type(built).__name__ == name
+    assert built.param_groups[0]["lr"] == 0.3
+    assert built.param_groups[0]["weight_decay"] == 1e-4
+
+
+def test_momentum_zero_with_nesterov_is_plain_sgd():
+    weight = nn.Parameter(torch.tensor([1.0]))
+    built = optim.build_optimizer([weight], settings(momentum=0.0, weight_decay=0.0))
+    weight.grad = torch.tensor([2.0])
+    built.step()
+    assert weight.item() == pytest.approx(1.0 - 0.1 * 2.0)
+
+
+def test_multistep_falls_at_its_epochs():
+    rates = [schedule().lr(epoch, 0) for epoch in range(6)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_cosine_falls_by_step_to_zero():
+    s = schedule(lr_scheduler="cosine", steps_per_epoch=2, num_epochs=2)
+    rates = [s.lr(epoch, step) for epoch in range(2) for step in range(2)]
+    assert rates == pytest.approx(
+        [0.1, 0.05 * (1 + math.sqrt(0.5)), 0.05, 0.05 * (1 - math.sqrt(0.5))]
+    )
+
+
+def test_warmup_rises_by_step_and_cosine_starts_after_it():
+    s = schedule(lr_scheduler="cosine", warmup_epochs=1, steps_per_epoch=4, num_epochs=3)
+    assert [s.lr(0, step) for step in range(4)] == pytest.approx([0.025, 0.05, 0.075, 0.1])
+    assert s.lr(1, 0) == pytest.approx(0.1)
+    assert s.lr(2, 0) == pytest.approx(0.05)
+
+
+def test_autoreduce_follows_torch():
+    weight = nn.Parameter(torch.ones(1))
+    torchs = torch.optim.SGD([weight], lr=0.1)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        torchs, factor=0.5, patience=1, min_lr=0.02
+    )
+    ours = schedule(lr_scheduler="AutoReduce", lr_decay=0.5, min_lr=0.02, num_epochs=40)
+    losses = [3, 2, 2, 2, 1.9, 1.95, 1.93, 1.91, 1.9, 1.9, 1.9, 1.9, 1.9, 1.0, 1.0, 1.0, 1.0, 1.0]
+    for epoch, loss in enumerate(losses):
+        assert ours.lr(epoch, 0) == pytest.approx(torchs.param_groups[0]["lr"]), epoch
+        ours.end_epoch({"train_loss": 9.0, "val_loss": loss})
+        plateau.step(loss)
+
+
+def test_autoreduce_waits_for_its_metric():
+    ours = schedule(lr_scheduler="AutoReduce")
+    for _ in range(9):
+        ours.end_epoch({"train_loss": 1.0})
+    assert ours.lr(9, 0) == 0.1
+
+
+def test_autoreduce_never_raises_a_rate_below_its_floor():
+    ours = schedule(lr_scheduler="AutoReduce", lr=1e-5, min_lr=1e-3)
+    for _ in range(9):
+        ours.end_epoch({"val_loss": 1.0})
+    assert ours.lr(9, 0) == 1e-5
+
+
+def test_averaged_weights_follow_with_a_decay_that_warms_up():
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    nn.init.constant_(model[0].weight, 0.0)
+    averaged = optim.AveragedWeights(model, 0.5)
+    nn.init.constant_(model[0].weight, 1.0)
+    model[1].num_batches_tracked += 7
+    averaged.update(model)  # decay 1/10
+    assert averaged.module[0].weight.item() == pytest.approx(0.9)
+    averaged.update(model)  # decay 2/11
+    assert averaged.module[0].weight.item() == pytest.approx(0.9 * 2 / 11 + 9 / 11)
+    assert averaged.module[1].num_batches_tracked.item() == 7
+    assert not averaged.module.training
+
+
+def test_balanced_weights_are_inverse_shares_of_present_classes():
+    labels = np.array([0, 0, 0, 1])
+    assert optim.class_weights("balanced", labels, 3) == pytest.approx([4 / 6, 4 / 2, 0.0])
+    assert optim.class_weights("none", labels, 3) is None
+    assert optim.class_weights([1.0, 2.0, 3.0], labels, 3) == [1.0, 2.0, 3.0]
+
+
+def test_the_loss_smooths_labels():
+    s = SimpleNamespace(class_weights="none", label_smoothing=0.2)
+    loss = optim.build_loss(s, np.array([0, 1]), num_classes=2, device=torch.device("cpu"))
+    logits = torch.log(torch.tensor([[0.75, 0.25]]))
+    expected = -(0.9 * math.log(0.75) + 0.1 * math.log(0.25))
+    assert loss(logits, torch.tensor([0])).item() == pytest.approx(expected)
