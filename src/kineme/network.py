@@ -52,9 +52,16 @@ class Batch:
 class Dataset(Protocol):
     """N labelled samples that are read in whole batches, in any process."""
 
-    ids: Sequence[str]
-    labels: NDArray[np.int64]
-    notes: Sequence[str]  # what the user should hear once: drops, odd ranges, leakage
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should hear once: drops, odd ranges, leakage."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -112,8 +119,8 @@ class Network:
     build_dataset: Callable[[Any, str], Dataset]  # (spec, split)
     build_model: Callable[[Any], torch.nn.Module]  # (spec)
     export_form: Callable[[Any], ExportForm]  # (spec)
-    occluded: Callable[[Dataset], Iterable[tuple[str, float, Dataset]]]
-    drawing: Callable[[Any, Dataset], Drawing]  # (spec, dataset)
+    occluded: Callable[[Any], Iterable[tuple[str, float, Dataset]]]
+    drawing: Callable[[Any, Any], Drawing]  # (spec, dataset)
     adapt_weights: Callable[[Mapping[str, Any], Any], Mapping[str, Any]]  # (foreign state, spec)
     convert: Callable[[Any, Path], Mapping[str, Any]]  # (spec, folder) -> kpi, files, warnings
     describe: Callable[[Any], Mapping[str, Any]]  # (spec) -> what a checkpoint says of itself

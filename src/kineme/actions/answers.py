@@ -105,7 +105,7 @@ def write_predictions(
     class_names: Sequence[str],
     top_k: int,
 ) -> None:
-    """predictions.csv and predictions.jsonl: id, label, probability, top k, and the truth if known."""
+    """predictions.csv and .jsonl: id, label, probability, top k, and the truth if known."""
     probabilities = np.exp(scores.astype(np.float64))
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
     rows, lines = [], []

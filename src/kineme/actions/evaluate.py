@@ -28,7 +28,8 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     with results.open_run(network, "evaluate", subject.spec) as a_run:
         for text in subject.notes:
             a_run.note(text)
-        return answers.launch_on(subject.spec.evaluate, subject, _body, a_run)
+        facts: Mapping[str, Any] = answers.launch_on(subject.spec.evaluate, subject, _body, a_run)
+    return facts
 
 
 def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, Any]:

@@ -76,9 +76,7 @@ def save_onnx(model: torch.nn.Module, form: ExportForm, path: Path) -> None:
     shapes = {
         word: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for word, axes in form.dynamic.items()
     }
-    axis_names = [
-        {axis: name for axis, name in form.dynamic[word].items()} for word in form.examples
-    ]
+    axis_names = [dict(form.dynamic[word]) for word in form.examples]
     with _quiet():
         program = torch.onnx.export(
             model,
@@ -91,7 +89,9 @@ def save_onnx(model: torch.nn.Module, form: ExportForm, path: Path) -> None:
             dynamo=True,
             verbose=False,
         )
-        program.save(str(path))
+    if program is None:
+        raise QualityError("export", "an ONNX program", "nothing", "Please report this model.")
+    program.save(str(path))
     _name_axes(path, form, axis_names)
 
 

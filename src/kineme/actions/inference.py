@@ -23,7 +23,8 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     with results.open_run(network, "inference", subject.spec) as a_run:
         for text in subject.notes:
             a_run.note(text)
-        return answers.launch_on(subject.spec.inference, subject, _body, a_run)
+        facts: Mapping[str, Any] = answers.launch_on(subject.spec.inference, subject, _body, a_run)
+    return facts
 
 
 def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, Any]:

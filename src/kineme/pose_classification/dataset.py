@@ -61,6 +61,7 @@ class SkeletonDataset:
             num_frames = self.view.settings.num_frames
             if self.view.is_random:
                 draws = self._draws("frames", epoch, indices, num_frames)
+                frames: NDArray[np.int64] | None
                 frames = sampling.uniform_indices(lengths, num_frames, draws)
             else:
                 clips = self.view.num_clips

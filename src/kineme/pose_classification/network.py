@@ -85,7 +85,8 @@ def drawing(spec: Any, dataset: SkeletonDataset) -> Drawing:
 
     def skeleton(index: int) -> NDArray[np.float32]:
         frames = np.arange(sequences.lengths[index])[None]
-        return sequences.gather(np.asarray([index]), frames)[0]
+        drawn: NDArray[np.float32] = sequences.gather(np.asarray([index]), frames)[0]
+        return drawn
 
     return Drawing(skeleton, layout.edges, layout.joints, layout.centre_index)
 

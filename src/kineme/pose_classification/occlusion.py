@@ -49,15 +49,15 @@ class OccludedDataset:
         if self.kind == "joints":
             draws = uniform(0, 0, indices, name="hidden joints", size=layout.num_joints)
             ranks = torch.from_numpy(draws.argsort(axis=1).argsort(axis=1))
-            hidden = ranks < round(self.amount * layout.num_joints)
-            return hidden[:, None, None, :, None].to(x.device)
+            in_sample = ranks < round(self.amount * layout.num_joints)
+            return in_sample[:, None, None, :, None].to(x.device)
         if self.kind == "frames":
             length = round(self.amount * num_frames)
-            draws = torch.from_numpy(uniform(0, 0, indices, name="hidden frames"))
-            start = (draws * (num_frames - length + 1)).floor()
+            places = torch.from_numpy(uniform(0, 0, indices, name="hidden frames"))
+            start = (places * (num_frames - length + 1)).floor()
             frame = torch.arange(num_frames)
-            hidden = (frame >= start) & (frame < start + length)
-            return hidden[:, None, :, None, None].to(x.device)
+            in_block: torch.Tensor = (frame >= start) & (frame < start + length)
+            return in_block[:, None, :, None, None].to(x.device)
         hidden = torch.zeros(1, 1, 1, layout.num_joints, 1, dtype=torch.bool)
         hidden[..., list(limb_joints(layout, self.kind)), :] = True
         return hidden.expand(len(indices), -1, -1, -1, -1).to(x.device)

@@ -148,10 +148,16 @@ def resolve_paths(section: Any, split: str) -> tuple[Path, Path | None]:
     data = Path(section.data_path)
     label = Path(section.label_path) if section.label_path else None
     if data.is_dir() and not shards.is_store(data):
-        data, folder = _only(data, _names(split, "data", (".npy",)), split), data
-        label = label or folder
+        names, folder = _names(split, "data", (".npy",)), data
+        found = _find(folder, names)
+        if found is None:
+            raise _absent(folder, names, split)
+        data, label = found, label or folder
     if label is not None and label.is_dir():
-        label = _only(label, _names(split, "label", LABEL_ENDINGS), split, split != PREDICT)
+        names, folder = _names(split, "label", LABEL_ENDINGS), label
+        label = _find(folder, names)
+        if label is None and split != PREDICT:
+            raise _absent(folder, names, split)
     return data, label
 
 
@@ -196,7 +202,8 @@ def motion_energy(x: NDArray[np.float32]) -> NDArray[np.float32]:
     present = (x != 0).any(axis=1)  # (B, T, V, M)
     both = present[:, 1:] & present[:, :-1]
     steps = (np.diff(x, axis=2) ** 2).sum(axis=1)
-    return np.where(both, steps, 0).sum(axis=(1, 2))
+    energy: NDArray[np.float32] = np.where(both, steps, 0).sum(axis=(1, 2))
+    return energy
 
 
 def _resident(store: arrays.Skeletons, has_nan: bool) -> NDArray[np.float32] | None:
@@ -298,15 +305,11 @@ def _names(split: str, kind: str, endings: Sequence[str]) -> list[str]:
     return [stem + ending for stem in stems for ending in endings]
 
 
-def _only(folder: Path, names: Sequence[str], split: str, is_needed: bool = True) -> Path | None:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    if not is_needed:
-        return None
-    raise DataError(
-        str(folder),
-        f"one of {', '.join(names)} for {SECTIONS[split]}",
-        f"{len(list(folder.iterdir()))} other entries",
-        "Name the file itself.",
-    )
+def _find(folder: Path, names: Sequence[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _absent(folder: Path, names: Sequence[str], split: str) -> DataError:
+    received = f"{len(list(folder.iterdir()))} other entries"
+    expected = f"one of {', '.join(names)} for {SECTIONS[split]}"
+    return DataError(str(folder), expected, received, "Name the file itself.")
