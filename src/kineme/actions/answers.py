@@ -46,29 +46,32 @@ class Subject:
         return load_network(self.network_name)
 
 
-def load_subject(network: Network, spec: Any, checkpoint: str, split: str) -> Subject:
-    """Read the checkpoint, let it fix the spec, and let the data fill in the rest.
+def ask(
+    network: Network, spec: Any, *, action: str, split: str, body: Callable[..., Any]
+) -> Mapping[str, Any]:
+    """Run `body(fabric, subject, a_run)` of an action on its devices, and return its facts.
 
-    Raises CheckpointError when the file is bad or the spec contradicts it.
+    The checkpoint fixes the spec first, then the data fills in the rest. Raises
+    CheckpointError when the file is bad or the spec contradicts it.
     """
-    loaded = checkpoints.load_checkpoint(checkpoint)
+    section = getattr(spec, action)
+    loaded = checkpoints.load_checkpoint(section.checkpoint)
     spec = checkpoints.restore_spec(spec, loaded, network.identity)
     spec, notes = network.complete(spec, split)
-    return Subject(network.name, spec, loaded.path, notes)
-
-
-def launch_on(section: Any, subject: Subject, body: Callable[..., Any], a_run: Run) -> Any:
-    """Run `body(fabric, subject, a_run)` on the devices of `section` (evaluate, inference)."""
-    devices, note = runtime.choose_devices(
-        subject.spec.device,
-        num_gpus=section.num_gpus,
-        gpu_ids=tuple(section.gpu_ids),
-        num_nodes=section.num_nodes,
-    )
-    if note:
-        a_run.say(note)
-    precision = subject.spec.train.precision
-    return runtime.launch(body, subject, a_run, devices=devices, precision=precision)
+    subject = Subject(network.name, spec, loaded.path, notes)
+    with results.open_run(network, action, spec) as a_run:
+        devices, device_note = runtime.choose_devices(
+            spec.device,
+            num_gpus=section.num_gpus,
+            gpu_ids=tuple(section.gpu_ids),
+            num_nodes=section.num_nodes,
+        )
+        for text in filter(None, (*notes, device_note)):
+            a_run.note(text)
+        precision = spec.train.precision
+        facts = runtime.launch(body, subject, a_run, devices=devices, precision=precision)
+        a_run.kpi = facts["kpi"]
+    return dict(facts)
 
 
 def classify(

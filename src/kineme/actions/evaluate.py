@@ -24,12 +24,8 @@ from kineme.network import TEST, Dataset, Network
 
 def run(network: Network, spec: Any) -> Mapping[str, Any]:
     """Evaluate `spec.evaluate.checkpoint`; returns accuracy and avg_accuracy in percent."""
-    subject = answers.load_subject(network, spec, spec.evaluate.checkpoint, TEST)
-    with results.open_run(network, "evaluate", subject.spec) as a_run:
-        for text in subject.notes:
-            a_run.note(text)
-        facts: Mapping[str, Any] = answers.launch_on(subject.spec.evaluate, subject, _body, a_run)
-    return facts
+    facts = answers.ask(network, spec, action="evaluate", split=TEST, body=_body)
+    return dict(facts["kpi"])
 
 
 def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, Any]:
@@ -42,12 +38,11 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
             return {}
         names = network.class_names(spec)
         facts = measure(scores, dataset.labels, class_names=names)
-        a_run.kpi = {"accuracy": facts["accuracy"], "avg_accuracy": facts["avg_accuracy"]}
         facts |= {"checkpoint": str(spec.evaluate.checkpoint), "occlusion": curves or None}
         _save(a_run, dataset, scores, facts, class_names=names)
         answers.write_report(a_run, subject, dataset, scores, curves)
         print_scores(facts)
-    return a_run.kpi
+    return {"kpi": {name: facts[name] for name in ("accuracy", "avg_accuracy")}}
 
 
 def measure(

@@ -19,12 +19,7 @@ from kineme.network import PREDICT, Network
 
 def run(network: Network, spec: Any) -> Mapping[str, Any]:
     """Classify `spec.inference.test_dataset`; returns the number of samples and the paths."""
-    subject = answers.load_subject(network, spec, spec.inference.checkpoint, PREDICT)
-    with results.open_run(network, "inference", subject.spec) as a_run:
-        for text in subject.notes:
-            a_run.note(text)
-        facts: Mapping[str, Any] = answers.launch_on(subject.spec.inference, subject, _body, a_run)
-    return facts
+    return answers.ask(network, spec, action="inference", split=PREDICT, body=_body)
 
 
 def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, Any]:
@@ -41,6 +36,6 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
         target = Path(spec.inference.output_file or a_run.folder / results.LABELS_FILE)
         lines = [names[best] for best in scores.argmax(axis=1)]
         files.write_text(target, "".join(f"{line}\n" for line in lines))
-        a_run.kpi = {"samples": len(lines)}
         a_run.say(f"{len(lines)} predictions in {a_run.folder} and {target}")
-    return {"samples": len(lines), "output_file": str(target)}
+    kpi = {"samples": len(lines)}
+    return {"kpi": kpi, **kpi, "output_file": str(target)}
