@@ -252,13 +252,13 @@ def _step(job: _Job, batch: Batch) -> float:
     progress.step += 1
     progress.global_step += 1
     correct = (logits.detach().argmax(dim=1) == targets).sum()
-    mean_loss, share_correct = _share(job, loss.detach(), correct, len(targets))
+    mean_loss, share_correct, stop_number = _share(job, loss.detach(), correct, len(targets))
     if not math.isfinite(mean_loss):
         raise _not_finite(job, batch, mean_loss, rate)
     figures = {"train_loss_step": mean_loss, "train_acc_1_step": share_correct, "lr": rate}
     job.scalars.log(figures, progress.global_step)
-    if job.stop.number:
-        _stop(job)
+    if stop_number:
+        _stop(job, stop_number)
     settings = job.spec.train
     is_due = progress.global_step % settings.checkpoint_interval == 0
     if settings.checkpoint_interval_unit == "step" and is_due:
@@ -268,24 +268,22 @@ def _step(job: _Job, batch: Batch) -> float:
 
 def _share(
     job: _Job, loss: torch.Tensor, correct: torch.Tensor, num_rows: int
-) -> tuple[float, float]:
+) -> tuple[float, float, int]:
     """Loss and accuracy over all processes, added to the epoch's sums; agree on stopping.
 
     One small reduction carries all of it, so that all processes know the same.
     """
-    progress, is_asked = job.training.progress, float(job.stop.number)
-    figures = torch.stack([loss.double() * num_rows, correct.double()])
-    rows = [float(num_rows), is_asked]
-    figures = torch.cat([figures, torch.tensor(rows, dtype=torch.float64, device=loss.device)])
+    progress, own = job.training.progress, [0, 0, num_rows, job.stop.number]
+    sums = torch.tensor(own, dtype=torch.float64, device=loss.device)
+    sums[0], sums[1] = loss.double() * num_rows, correct
     if job.fabric.world_size > 1:
-        figures = job.fabric.all_reduce(figures, reduce_op="sum")  # type: ignore[assignment]
-    loss_sum, num_correct, total_rows, signals = figures.tolist()
+        sums = job.fabric.all_reduce(sums, reduce_op="sum")  # type: ignore[assignment]
+    loss_sum, num_correct, total_rows, signals = sums.tolist()
     progress.loss_sum += loss_sum
     progress.num_correct += num_correct
     progress.num_rows += total_rows
-    if signals and not job.stop.number:
-        job.stop.number = signal.SIGTERM  # another process was told
-    return loss_sum / total_rows, num_correct / total_rows
+    number = int(signals) if job.fabric.world_size == 1 else signal.SIGTERM * (signals > 0)
+    return loss_sum / total_rows, num_correct / total_rows, number
 
 
 def _end_epoch(job: _Job, seconds: float) -> None:
@@ -340,8 +338,7 @@ def validate(job: _Job) -> dict[str, float]:
             advance(num_seen)
             number = job.stop.agreed(job.fabric)
             if number:
-                job.stop.number = number
-                _stop(job)
+                _stop(job, number)
 
         scores = predict(
             job.fabric,
@@ -404,15 +401,16 @@ def _with_metric(job: _Job) -> dict[str, Any]:
     }
 
 
-def _stop(job: _Job) -> None:
-    """Save and end, because a signal said so."""
+def _stop(job: _Job, number: int) -> None:
+    """Save and end, because all processes agreed on a signal."""
     progress, settings = job.training.progress, job.spec.train
     _save(job)
+    job.fabric.barrier()  # who leaves first would end the others
     where = (
         f"in epoch {progress.last_epoch + 1} of {settings.num_epochs}, step {progress.global_step}"
     )
     fix = f"A checkpoint is in {job.run.folder}; set train.resume=true to continue."
-    raise Interrupted.by(job.stop.number, where, fix)
+    raise Interrupted.by(number, where, fix)
 
 
 def _not_finite(job: _Job, batch: Batch, loss: float, rate: float) -> QualityError:

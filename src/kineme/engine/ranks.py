@@ -24,7 +24,14 @@ from typing import Any
 
 import torch.distributed
 
-from kineme.engine.runtime import Devices, Interrupted, impatient_signals, join_processes
+from kineme.engine.runtime import (
+    Devices,
+    Interrupted,
+    impatient_signals,
+    join_processes,
+    memory_errors_named,
+    patient_signals,
+)
 from kineme.errors import KinemeError, ResourceError
 
 GRACE_SECONDS = 8.0
@@ -32,7 +39,7 @@ START_METHOD = "spawn"  # a fork would inherit threads and, on GPUs, a context
 
 
 class RankError(RuntimeError):
-    """A bug showed in one process; the text holds its traceback."""
+    """A bug showed in one process; its traceback is the error's note."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def _start(
     devices: Devices,
     precision: str,
 ) -> None:
-    context = multiprocessing.get_context(START_METHOD)
+    context: Any = multiprocessing.get_context(START_METHOD)  # its type knows no processes
     environment = {
         "MASTER_ADDR": os.environ.get("MASTER_ADDR", "127.0.0.1"),
         "MASTER_PORT": os.environ.get("MASTER_PORT") or str(_free_port()),
@@ -122,21 +129,21 @@ def _run_rank(
     """The whole life of one process."""
     end_with_parent()
     os.environ.update(environment)
-    try:
-        with impatient_signals():
-            fabric = join_processes(devices, precision)
-            result = body(fabric, *args)
-            message = _Message(time.monotonic(), result if fabric.is_global_zero else None)
-            torch.distributed.destroy_process_group()
-    except KinemeError as error:
-        message = _Message(time.monotonic(), error=error)
-    except Exception as error:  # noqa: BLE001 - it is raised again in the parent
-        text = f"{environment['LOCAL_RANK']}: {type(error).__name__}: {error}"
-        message = _Message(
-            time.monotonic(), error=RankError(f"rank {text}\n{traceback.format_exc()}")
-        )
-    outbox.send(message)
-    outbox.close()
+    with patient_signals():  # nothing interrupts the last words
+        try:
+            with impatient_signals(), memory_errors_named():
+                fabric = join_processes(devices, precision)
+                result = body(fabric, *args)
+                message = _Message(time.monotonic(), result if fabric.is_global_zero else None)
+                torch.distributed.destroy_process_group()
+        except KinemeError as error:
+            message = _Message(time.monotonic(), error=error)
+        except Exception as error:  # noqa: BLE001 - it is raised again in the parent
+            bug = RankError(f"rank {environment['LOCAL_RANK']}: {type(error).__name__}: {error}")
+            bug.add_note(traceback.format_exc())
+            message = _Message(time.monotonic(), error=bug)
+        outbox.send(message)
+        outbox.close()
     if message.error is not None:
         raise SystemExit(getattr(message.error, "exit_code", 1))
 
@@ -158,7 +165,7 @@ def _wait_for(ranks: Sequence[_Rank], received: list[int]) -> None:
 
 def _has_failed(rank: _Rank) -> bool:
     if rank.message is not None:
-        return rank.message.error is not None and not isinstance(rank.message.error, Interrupted)
+        return rank.message.error is not None
     return rank.process.exitcode not in (None, 0)
 
 
@@ -167,20 +174,21 @@ def _verdict(ranks: Sequence[_Rank], received: list[int]) -> Any:
     said = [rank.message for rank in ranks if rank.message and rank.message.error]
     errors = [m.error for m in sorted(said, key=lambda m: m.seconds) if m.error]
     failures = [error for error in errors if not isinstance(error, Interrupted)]
-    silent = [(i, rank) for i, rank in enumerate(ranks) if rank.message is None]
-    killed = [(i, rank.process.exitcode) for i, rank in silent if rank.process.exitcode != 0]
     if received and (not failures or received.count(signal.SIGINT) > 1):
         raise _by(received[0], errors)
-    for i, code in killed:  # it could not speak: what others say of it is only an echo
-        if code == -signal.SIGTERM:
+    if errors and isinstance(errors[0], KinemeError):
+        raise errors[0]
+    for i, rank in enumerate(ranks):
+        code = rank.process.exitcode
+        if rank.message is None and code == -signal.SIGTERM:
             raise Interrupted.by(signal.SIGTERM)
-        if not (failures and isinstance(failures[0], KinemeError)):
+        if rank.message is None and code != 0:  # what the others say of it is only an echo
             raise ResourceError(
-                f"rank {i}", "to run to the end", f"its death by {_cause(code)}",
+                f"rank {i}",
+                "to run to the end",
+                f"its death by {_cause(code)}",
                 "Out of memory? Try a smaller batch_size or fewer num_workers.",
-            )  # fmt: skip
-    if failures:
-        raise failures[0]
+            )
     if errors:
         raise errors[0]
     return ranks[0].message.result if ranks[0].message else None

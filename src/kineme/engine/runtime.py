@@ -157,12 +157,12 @@ def launch(
     Raises what the body raised: that of the process which failed first.
     """
     if devices.world_size == 1:
-        with impatient_signals():
+        with impatient_signals(), memory_errors_named():
             fabric = build_fabric(devices, precision)
             fabric.launch()
             return body(fabric, *args)
     if "LOCAL_RANK" in os.environ:  # torchrun started us, once per device
-        with impatient_signals():
+        with impatient_signals(), memory_errors_named():
             return body(join_processes(devices, precision), *args)
     from kineme.engine import ranks  # the way back: ranks uses this module
 
@@ -188,6 +188,24 @@ def fix_seeds(seed: int, *, deterministic: bool, benchmark: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def memory_errors_named() -> Iterator[None]:
+    """Turn a lack of memory, on whatever device, into ResourceError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not is_memory and "DefaultCPUAllocator" not in text:
+            raise
+        raise ResourceError(
+            "memory",
+            "enough for this batch and model",
+            text.splitlines()[0] if text else "no more",
+            "Try a smaller dataset.batch_size.",
+        ) from error
 
 
 @contextlib.contextmanager
