@@ -1,0 +1,201 @@
+"""What the pages say, held against the code: commands, settings, code blocks, links."""
+
+import ast
+import json
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kineme import cli
+from kineme.actions import ACTIONS
+from kineme.errors import SpecError
+from kineme.network import NETWORKS, load_specs
+from kineme.pose_classification.layouts import LAYOUTS, load_layout
+from kineme.pose_classification.spec import FORMATS, SPECS, TrainSpec
+from kineme.spec.fields import blocks, settings_by_key
+from kineme.spec.load import load_spec
+from kineme.spec.schema import template
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+OPERATORS = {"&&", "||", ";", "|", "&"}
+
+
+def found_in_pages(*languages: str) -> list:
+    """(page, text) of every fenced block in one of `languages`, as test parameters."""
+    return [
+        pytest.param(text, id=f"{page.relative_to(ROOT)}:{number}")
+        for page in PAGES
+        for number, (language, text) in enumerate(FENCE.findall(page.read_text()))
+        if language in languages
+    ]
+
+
+def prose_of(page: Path) -> str:
+    return FENCE.sub("", page.read_text())
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """The words of every kineme command in a shell block."""
+    commands: list[list[str]] = []
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;<>")
+        lexer.whitespace_split = True
+        commands.append([])
+        for word in lexer:
+            if word in OPERATORS:
+                commands.append([])
+            else:
+                commands[-1].append(word)
+    return [words for words in map(_without_redirect, commands) if words[:1] in _NAMES]
+
+
+_NAMES = [["kineme"], *([name] for name in NETWORKS)]
+
+
+def _without_redirect(words: list[str]) -> list[str]:
+    words = words[words[:1] == ["do"] :]
+    return words[: words.index(">")] if ">" in words else words
+
+
+def check(words: list[str]) -> tuple[str, ...]:
+    """Read a command as the command line does, up to the spec; returns its notes."""
+    words = words[words[0] == "kineme" :]
+    if words[0] not in NETWORKS:
+        assert words[0] in ("demo", "spec"), words
+        if words[0] == "spec" and "--docs" not in words:
+            assert words[1] in NETWORKS
+            assert words[2] in ACTIONS
+        return ()
+    network, action, *rest = words
+    request = cli._parse(rest)
+    if action == "default_specs" or request.wants_help:
+        assert action in (*ACTIONS, "default_specs")
+        return ()
+    model = load_specs(network)[action]
+    # A spec file stands for one that says what has to be said.
+    source = yaml.safe_load(template(model)) if request.spec_path else None
+    return load_spec(model, source, request.overrides)[1]
+
+
+@pytest.mark.parametrize("text", found_in_pages("bash", "sh", "shell", "console", ""))
+def test_commands_are_understood_and_every_setting_has_an_effect(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in commands_in(text):
+        assert check(words) == (), shlex.join(words)
+
+
+def test_the_reading_of_commands_sees_what_is_there():
+    text = (
+        "kineme demo && kineme pose_classification train \\\n a.b='[1, 2]' # why\n  ls > kineme\n"
+    )
+    assert commands_in(text) == [
+        ["kineme", "demo"],
+        ["kineme", "pose_classification", "train", "a.b=[1, 2]"],
+    ]
+    everything = [p.values[0] for p in found_in_pages("bash", "")]
+    assert sum(len(commands_in(text)) for text in everything) > 20
+    with pytest.raises(SpecError, match=r"train\.epochs"):
+        check(["kineme", "pose_classification", "train", "-e", "spec.yaml", "train.epochs=3"])
+
+
+@pytest.mark.parametrize("text", found_in_pages("yaml"))
+def test_yaml_blocks_are_layouts_or_specs(text, tmp_path):
+    if "joints:" in text:
+        (tmp_path / "layout.yaml").write_text(text)
+        assert load_layout(tmp_path / "layout.yaml").num_joints > 1
+    else:
+        (tmp_path / "spec.yaml").write_text(text)
+        assert load_spec(TrainSpec, tmp_path / "spec.yaml")[1] == ()
+
+
+@pytest.mark.parametrize("text", found_in_pages("json"))
+def test_json_blocks_are_json(text):
+    json.loads(text)
+
+
+@pytest.mark.parametrize("text", found_in_pages("python"))
+def test_python_blocks_compile_and_import_what_exists(text):
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kineme"):
+            for alias in node.names:
+                is_module = source_of(f"{node.module}.{alias.name}").is_file()
+                assert is_module or alias.name in defined_in(node.module), alias.name
+
+
+def source_of(module: str) -> Path:
+    """The file of a module, found without importing it (torch takes seconds)."""
+    path = ROOT.joinpath("src", *module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def defined_in(module: str) -> set[str]:
+    """The names at the top of a module."""
+    names: set[str] = set()
+    for node in ast.parse(source_of(module).read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        names |= {target.id for target in targets if isinstance(target, ast.Name)}
+        names.add(getattr(node, "name", ""))
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        other = (page.parent / path).resolve() if path else page
+        assert other.exists(), target
+        assert not anchor or anchor in anchors_of(other), target
+
+
+@cache
+def anchors_of(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", prose_of(page), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+BLOCKS = "|".join(blocks(TrainSpec))
+FILES = re.compile(r"\.(npy|json|jsonl|csv|pkl|yaml|html|onnx|pth|py|md|txt|png)$")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_settings_named_in_the_text_exist(page):
+    known = settings_by_key(TrainSpec)
+    for span in re.findall(r"`([^`\n]+)`", prose_of(page)):
+        for word in span.split():
+            key, equals, value = word.partition("=")
+            if not re.fullmatch(rf"({BLOCKS})(\.\w+)+", key) or FILES.search(key):
+                continue
+            is_block = any(name.startswith(f"{key}.") for name in known)
+            assert key in known or (is_block and not equals), word
+            if value and key != "model.layout":
+                load_spec(TrainSpec, yaml.safe_load(template(TrainSpec)), [word])
+
+
+def test_every_layout_format_and_action_is_described():
+    text = (ROOT / "docs" / "formats.md").read_text()
+    named = set(re.findall(r"`([^`\n]+)`", text))
+    assert set(LAYOUTS) <= named
+    assert set(FORMATS) <= named
+    assert all(f"| {action} |" in text or f"{action} leaves" in text for action in SPECS)
+
+
+def test_joint_counts_of_layouts_are_those_of_the_table():
+    text = (ROOT / "docs" / "formats.md").read_text()
+    rows = re.findall(r"^\| (`[^|]+`) \| ([\d, ]+) \|", text, flags=re.M)
+    told = {
+        name.strip("` "): int(count)
+        for names, counts in rows
+        for name, count in zip(names.split(","), counts.split(","), strict=True)
+    }
+    assert told == {name: layout.num_joints for name, layout in LAYOUTS.items()}
