@@ -219,6 +219,23 @@ def test_two_processes_train_validate_and_resume_exactly(tmp_path):
     assert same(a, b)
 
 
+def test_one_process_continues_what_two_began(tmp_path):
+    """The same samples in the same order; sums differ in their last bits only."""
+    fork, still = {"fork": True}, {"model__batch_norm": False, "model__dropout": 0.0}
+    assert finish(start(tmp_path / "whole", faults=fork, **TWO, **still)) == 0
+    stopped = tmp_path / "stopped"
+    process = start(stopped, faults=fork, dataset__seconds=0.05, **TWO, **still)
+    wait_until(lambda: newest(stopped))
+    os.kill(process.pid, signal.SIGTERM)
+    assert finish(process, 30) == 143
+    alone = {"dataset__batch_size": 8, "train__num_epochs": 3, **still}
+    assert finish(start(stopped, train__resume=True, **alone)) == 0
+    rows = [read_metrics(f / "train/metrics.csv") for f in (stopped, tmp_path / "whole")]
+    for ours, theirs in zip(*rows, strict=True):
+        assert float(ours["train_loss"]) == pytest.approx(float(theirs["train_loss"]), rel=1e-5)
+        assert float(ours["val_loss"]) == pytest.approx(float(theirs["val_loss"]), rel=1e-5)
+
+
 def test_an_error_in_one_process_ends_all_with_its_own_message(tmp_path):
     process = start(tmp_path, dataset__raising_rank=1, **TWO)
     assert finish(process, 60) == 3

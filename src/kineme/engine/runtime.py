@@ -175,6 +175,7 @@ def join_processes(devices: Devices, precision: str) -> Fabric:
     if "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0))
         torch.set_num_threads(max(1, cores // len(devices.ids)))
+    warnings.filterwarnings("ignore", "Grad strides do not match")  # channels-last weights
     fabric = build_fabric(devices, precision)
     fabric.launch()
     return fabric

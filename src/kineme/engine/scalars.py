@@ -9,30 +9,37 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kineme.engine.results import TENSORBOARD_FOLDER, Run, log_errors_tolerated
+from kineme.engine.results import TENSORBOARD_FOLDER, Run, note
 
 Values = Mapping[str, float]
 
 
 class Scalars:
-    """Writes values by step to every logger that is there."""
+    """Writes values by step to every logger that is there; one that fails is let go."""
 
-    def __init__(self, tensorboard: Any = None, wandb: Any = None) -> None:
-        self._tensorboard, self._wandb = tensorboard, wandb
+    def __init__(self, events: "_EventFile | None" = None, wandb: Any = None) -> None:
+        self._events, self._wandb = events, wandb
 
     def log(self, values: Values, step: int) -> None:
         """`values` at optimiser step `step`."""
-        if self._tensorboard is not None:
-            with log_errors_tolerated("TensorBoard"):
-                for name, value in values.items():
-                    self._tensorboard.add_scalar(name, value, step)
+        if self._events is not None:
+            try:
+                self._events.write(values, step)
+            except OSError as error:
+                note(f"TensorBoard events cannot be written any more: {error}")
+                self._events = None
         if self._wandb is not None:
-            with log_errors_tolerated("wandb"):
+            try:
                 self._wandb.log(dict(values), step=step)
+            except OSError as error:
+                note(f"wandb cannot be reached any more: {error}")
+                self._wandb = None
 
 
 @contextlib.contextmanager
@@ -41,26 +48,58 @@ def open_scalars(spec: Any, run: Run, *, first_step: int) -> Iterator[Scalars]:
     if not run.is_writer:
         yield Scalars()
         return
-    tensorboard = _open_tensorboard(run.folder, first_step) if spec.train.tensorboard else None
+    events = _open_events(run.folder, first_step) if spec.train.tensorboard else None
     wandb = _open_wandb(spec.wandb, run)
     try:
-        yield Scalars(tensorboard, wandb)
+        yield Scalars(events, wandb)
     finally:
-        with log_errors_tolerated("TensorBoard"):
-            if tensorboard is not None:
-                tensorboard.close()
+        if events is not None:
+            events.close()
         if wandb is not None:
             wandb.finish()
 
 
-def _open_tensorboard(folder: Path, first_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+class _EventFile:
+    """A TensorBoard event file, written at once: SummaryWriter's thread would die unseen."""
 
-    with log_errors_tolerated("TensorBoard"):
-        return SummaryWriter(
-            str(folder / TENSORBOARD_FOLDER), purge_step=first_step if first_step else None
-        )
-    return None
+    def __init__(self, folder: Path, *, first_step: int) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = event_pb2, summary_pb2
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._file = open(folder / name, "ab", buffering=0)  # noqa: SIM115 - until close
+        self._records = RecordWriter(self._file)
+        self._add(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if first_step:  # curves beyond it are of a run that did not get to save them
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._add(
+                event_pb2.Event(wall_time=time.time(), step=first_step + 1, session_log=start)
+            )
+
+    def write(self, values: Values, step: int) -> None:
+        scalars = [
+            self._summary.Summary.Value(tag=name, simple_value=value)
+            for name, value in values.items()
+        ]
+        summary = self._summary.Summary(value=scalars)
+        self._add(self._event.Event(wall_time=time.time(), step=step, summary=summary))
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def _add(self, event: Any) -> None:
+        self._records.write(event.SerializeToString())
+
+
+def _open_events(folder: Path, first_step: int) -> _EventFile | None:
+    try:
+        return _EventFile(folder / TENSORBOARD_FOLDER, first_step=first_step)
+    except OSError as error:
+        note(f"TensorBoard events cannot be written: {error}")
+        return None
 
 
 def _open_wandb(settings: Any, run: Run) -> Any:
