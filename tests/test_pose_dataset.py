@@ -60,7 +60,7 @@ def test_test_data_falls_back_to_val_names(tmp_path):
 
 def test_an_empty_folder_names_what_it_should_hold(tmp_path):
     with pytest.raises(
-        DataError, match="expected one of train_data.npy, data.npy for dataset.train"
+        DataError, match=r"expected one of train_data\.npy, data\.npy for dataset\.train"
     ):
         resolve_paths(spec_of(tmp_path).dataset.train_dataset, TRAIN)
 
@@ -239,3 +239,16 @@ def test_labels_json_written_by_hand_is_read(tmp_path):
     dataset = NETWORK.build_dataset(spec, TRAIN)
     assert dataset.labels.tolist() == [1, 0]
     assert dataset.ids == ("a", "b")
+
+
+def test_classes_of_the_data_and_of_the_spec_must_agree_in_number(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(4), [0, 1, 2, 1], classes=("a", "b", "c"))
+    with pytest.raises(SpecError, match=r"dataset\.num_classes: expected 3"):
+        NETWORK.complete(spec_of(folder, "dataset.num_classes=5"), TRAIN)
+
+
+def test_inference_does_not_mind_labels_of_other_classes(tmp_path):
+    folder = folder_of(tmp_path, skeletons(3), [0, 9, 1], prefix="test")
+    words = [f"inference.test_dataset.data_path={folder}", "results_dir=r"]
+    spec, _ = load_spec(SPECS["inference"], None, [*words, "inference.checkpoint=c.pth"])
+    assert load_sequences(spec, PREDICT).labels.tolist() == [0, -1, 1]

@@ -29,10 +29,11 @@ def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
     """Keys that have no effect beside the others, and why."""
     for name in ("evaluate", "inference"):
         yield f"{name}.trt_engine", "this network runs checkpoints and ONNX files"
-    if spec.dataset.sampling == "none":
+    is_free = spec.action == "train"  # later, the checkpoint decides how data is sampled
+    if is_free and spec.dataset.sampling == "none":
         for key in ("dataset.num_frames", "evaluate.num_clips", "inference.num_clips"):
             yield key, "dataset.sampling is none"
-    else:
+    elif is_free:
         for key in ("dataset.window_size", "dataset.random_choose"):
             yield key, f"dataset.sampling is {spec.dataset.sampling}"
     optim = spec.train.optim

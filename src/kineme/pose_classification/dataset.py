@@ -46,6 +46,9 @@ class SkeletonDataset:
         self.sequences, self.view = sequences, view
         self.ids = sequences.ids * view.repeats
         self.notes = sequences.notes
+        if view.num_clips > 1 and view.settings.sampling == "none":
+            note = "num_clips has no effect: the model was trained with dataset.sampling none."
+            self.notes = (*sequences.notes, note)
         self.labels: NDArray[np.int64] = np.tile(sequences.labels, view.repeats)
 
     def __len__(self) -> int:

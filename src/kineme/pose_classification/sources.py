@@ -90,54 +90,67 @@ def load_sequences(spec: Any, split: str) -> Sequences:
     if problems:
         raise DataError.of(problems)
     labels = _labels(spec, split, data_path, label_path, count=store.shape[0])
-    label_where = str(label_path or data_path)
     found = scan.scan_skeletons(store)
-    policy = spec.dataset.nan_policy
-    problems = scan.scan_problems(str(data_path), found, nan_policy=policy)
-    problems += label_problems(
-        label_where,
-        labels,
-        num_samples=store.shape[0],
-        num_classes=spec.dataset.num_classes,
-        is_labelled=split != PREDICT,
-        is_training=split == TRAIN,
-    )
+    where = str(label_path or data_path)
+    problems = _content_problems(spec, split, found, labels, paths=(str(data_path), where))
     if problems:
         raise DataError.of(problems)
-    layout = layout_of(spec.model)
-    notes = [*getattr(store, "notes", ()), *found.notes]
-    notes += scan.scan_warnings(
-        str(data_path),
-        found,
-        nan_policy=policy,
-        joint_names=layout.joints,
-        centre=layout.centre_index,
-    )
-    if split != PREDICT:
-        notes += label_warnings(label_where, labels, class_names(spec))
     rows = np.arange(store.shape[0])
-    if policy == "drop":
+    if spec.dataset.nan_policy == "drop":
         rows = np.setdiff1d(rows, found.nonfinite_samples)
-    resident = _resident(store, found.nonfinite_count > 0)
-    lengths = np.maximum(found.lengths, 1)
-    people, note = _people(store, spec.dataset.num_persons)
-    if note:
-        notes.append(f"{data_path}: {note}")
-    if spec.dataset.sampling == "uniform":
-        note = sampling.short_warning(str(data_path), lengths, spec.dataset.num_frames)
-        notes += [note] if note and split == TRAIN else []
+    people, people_note = _people(store, spec.dataset.num_persons)
     sequences = Sequences(
         ids=tuple(labels.ids[row] for row in rows),
         labels=labels.labels[rows],
-        lengths=lengths[rows],
+        lengths=np.maximum(found.lengths, 1)[rows],
         store=store,
         rows=rows,
-        resident=resident,
+        resident=_resident(store, found.nonfinite_count > 0),
         people=None if people is None else people[rows],
         has_nan=found.nonfinite_count > 0,
-        notes=tuple(notes),
     )
+    notes = _notes(spec, split, sequences, found, where=str(data_path))
+    notes += [f"{data_path}: {people_note}"] if people_note else []
+    if split != PREDICT:
+        notes += label_warnings(where, labels, class_names(spec))
+    sequences = replace(sequences, notes=tuple(notes))
     return _with_leak_note(spec, sequences) if split == VAL else sequences
+
+
+def _content_problems(
+    spec: Any, split: str, found: scan.Scan, labels: Labels, *, paths: tuple[str, str]
+) -> list[Problem]:
+    """What is wrong inside the data and label files at `paths`."""
+    return [
+        *scan.scan_problems(paths[0], found, nan_policy=spec.dataset.nan_policy),
+        *label_problems(
+            paths[1],
+            labels,
+            num_samples=found.shape[0],
+            num_classes=spec.dataset.num_classes,
+            is_labelled=split != PREDICT,
+            is_training=split == TRAIN,
+        ),
+    ]
+
+
+def _notes(
+    spec: Any, split: str, sequences: Sequences, found: scan.Scan, *, where: str
+) -> list[str]:
+    """What the user should hear about the data."""
+    layout, settings = layout_of(spec.model), spec.dataset
+    notes = [*getattr(sequences.store, "notes", ()), *found.notes]
+    notes += scan.scan_warnings(
+        where,
+        found,
+        nan_policy=settings.nan_policy,
+        joint_names=layout.joints,
+        centre=layout.centre_index,
+    )
+    if settings.sampling == "uniform" and split == TRAIN:
+        note = sampling.short_warning(where, sequences.lengths, settings.num_frames)
+        notes += [note] if note else []
+    return notes
 
 
 def resolve_paths(section: Any, split: str) -> tuple[Path, Path | None]:
@@ -179,15 +192,22 @@ def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
     values: dict[str, Any] = {}
     if labels.class_names and spec.dataset.label_map is None:
         values["dataset.label_map"] = {name: i for i, name in enumerate(labels.class_names)}
-        if "num_classes" not in spec.dataset.model_fields_set:
-            values["dataset.num_classes"] = len(labels.class_names)
+        values["dataset.num_classes"] = len(labels.class_names)
+        asked = spec.dataset.num_classes
+        if "num_classes" in spec.dataset.model_fields_set and asked != len(labels.class_names):
+            raise SpecError(
+                "dataset.num_classes",
+                f"{len(labels.class_names)}, the classes of {label_path or data_path}",
+                repr(asked),
+                "Remove it, or set dataset.label_map.",
+            )
     is_free = spec.model.layout is None and "graph_layout" not in spec.model.model_fields_set
     if labels.layout and is_free and labels.layout != spec.model.graph_layout:
         values["model.graph_layout"] = labels.layout
     if not values:
         return spec, ()
     listed = ", ".join(f"{key}={value!r}" for key, value in values.items())
-    return with_values(spec, values), (f"{label_path}: took {listed}",)
+    return with_values(spec, values), (f"{label_path or data_path}: took {listed}",)
 
 
 def class_names(spec: Any) -> tuple[str, ...]:
@@ -237,7 +257,11 @@ def _labels(
 ) -> Labels:
     """The labels of `split`; without a file, those of the store, or `count` unknown ones."""
     if label_path is not None:
-        return read_labels(label_path, label_map=spec.dataset.label_map)
+        labels = read_labels(label_path, label_map=spec.dataset.label_map)
+        if split == PREDICT:  # labels do not matter there, and may be of other classes
+            known = np.where(labels.labels < spec.dataset.num_classes, labels.labels, -1)
+            labels = replace(labels, labels=known)
+        return labels
     if shards.is_store(data_path):
         return shards.open_shards(data_path).labels
     if split == PREDICT:

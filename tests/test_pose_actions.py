@@ -1,0 +1,254 @@
+"""Pose classification from files to files: what each action leaves, and what it refuses."""
+
+import csv
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import yaml
+
+from kineme.actions import evaluate, export, inference, train
+from kineme.cli import main
+from kineme.data.labels import Labels, write_labels
+from kineme.errors import CheckpointError, QualityError, SpecError
+from kineme.network import load_network
+from kineme.pose_classification.spec import SPECS
+from kineme.spec.load import load_spec
+
+NETWORK = load_network("pose_classification")
+CLASSES = ("still", "wave, 'hello'", "jump")
+LAYOUT = {
+    "name": "stick",
+    "joints": ["pelvis", "neck", "left_hand", "right_hand"],
+    "bones": [["pelvis", "neck"], ["neck", "left_hand"], ["neck", "right_hand"]],
+    "centre": "pelvis",
+}
+NUM_FRAMES = 8
+
+
+def waves(num, seed):
+    """(num, 3, T, 4, 1): class 0 stands still, 1 moves a hand, 2 moves everything."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(num) % len(CLASSES)
+    rest = np.array([[0.1, 0, 2], [0.1, 0.5, 2], [0.4, 0.3, 2], [-0.3, 0.3, 2]], np.float32)
+    data = np.tile(rest.T[None, :, None, :, None], (num, 1, NUM_FRAMES, 1, 1))
+    swing = np.sin(np.arange(NUM_FRAMES))[None, :]
+    phase = generator.random((num, 1)) * 0.2
+    data[labels == 1, 1, :, 2, 0] += (swing + phase[labels == 1]).astype(np.float32)
+    data[labels == 2, 1, :, :, 0] += (swing + phase[labels == 2])[..., None].astype(np.float32)
+    data += generator.normal(scale=0.01, size=data.shape).astype(np.float32)
+    return data.astype(np.float32), labels.astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with data and a training run of two epochs; everything else starts here."""
+    folder = tmp_path_factory.mktemp("pose")
+    for prefix, num, seed in (("train", 12, 0), ("val", 7, 1)):
+        data, labels = waves(num, seed)
+        np.save(folder / f"{prefix}_data.npy", data)
+        ids = tuple(f"{prefix}{i}" for i in range(num))
+        write_labels(folder / f"{prefix}_label.json", Labels(ids, labels, CLASSES))
+    (folder / "stick.yaml").write_text(yaml.safe_dump(LAYOUT))
+    words = [
+        f"results_dir={folder}", f"model.layout={folder / 'stick.yaml'}", "train.num_epochs=2",
+        "dataset.batch_size=4", "dataset.num_workers=0", "train.tensorboard=false",
+        "dataset.normalize=center", "train.optim.lr=0.01",
+        f"dataset.train_dataset.data_path={folder}", f"dataset.val_dataset.data_path={folder}",
+    ]  # fmt: skip
+    spec, _ = load_spec(SPECS["train"], None, words)
+    facts = train.run(NETWORK, spec)
+    assert facts["train_loss"] > 0
+    (folder / "stick.yaml").unlink()  # what follows needs nothing but the checkpoint
+    return folder
+
+
+def spec_of(action, folder, tmp_path, *words):
+    section = {"evaluate": "test_dataset.data_path", "inference": "test_dataset.data_path"}
+    base = [f"results_dir={tmp_path}", f"{action}.checkpoint={folder / 'train' / 'best.pth'}"]
+    if action in section:
+        base.append(f"{action}.{section[action]}={folder}")
+    return load_spec(SPECS[action], None, [*base, "dataset.num_workers=0", *words])[0]
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_figure_of_an_evaluation_comes_from_its_predictions(trained, tmp_path):
+    facts = evaluate.run(NETWORK, spec_of("evaluate", trained, tmp_path))
+    folder = tmp_path / "evaluate"
+    predictions = rows_of(folder / "predictions.csv")
+    assert [row["id"] for row in predictions] == [f"val{i}" for i in range(7)]
+    assert [row["truth"] for row in predictions] == [CLASSES[i % 3] for i in range(7)]
+    right = [row["label"] == row["truth"] for row in predictions]
+    assert facts["accuracy"] == pytest.approx(100 * sum(right) / 7, abs=1e-4)
+    measured = json.loads((folder / "metrics.json").read_text())
+    confusion = np.array(measured["confusion"])
+    assert confusion.sum(axis=1).tolist() == [3, 2, 2]
+    for row in predictions:
+        assert 1 / 3 <= float(row["probability"]) <= 1
+        shares = [float(row[name]) for name in ("probability", "probability_2", "probability_3")]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+    table = [
+        line.split(",")[-3:]
+        for line in (folder / "confusion_matrix.csv").read_text().splitlines()[1:]
+    ]
+    assert [[int(x) for x in line] for line in table] == confusion.tolist()
+    per_class = {row["label"]: row["accuracy"] for row in rows_of(folder / "per_class.csv")}
+    assert float(per_class["still"]) == pytest.approx(100 * confusion[0, 0] / 3, abs=1e-4)
+    assert "wave, &#39;hello&#39;" in (folder / "report.html").read_text()
+    assert (folder / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+    last = json.loads((folder / "status.json").read_text().splitlines()[-1])
+    assert last["status"] == "SUCCESS"
+    assert last["kpi"]["accuracy"] == facts["accuracy"]
+
+
+def test_evaluation_does_not_depend_on_batch_size_or_number_of_processes(trained, tmp_path):
+    def probabilities(name, *words):
+        evaluate.run(NETWORK, spec_of("evaluate", trained, tmp_path / name, *words))
+        return [
+            float(row["probability"])
+            for row in rows_of(tmp_path / name / "evaluate" / "predictions.csv")
+        ]
+
+    one = probabilities("one", "evaluate.batch_size=1")
+    all_at_once = probabilities("all", "evaluate.batch_size=7")
+    two = probabilities("two", "evaluate.batch_size=2", "device=cpu", "evaluate.num_gpus=2")
+    np.testing.assert_allclose(one, all_at_once, atol=2e-6)
+    np.testing.assert_allclose(one, two, atol=2e-6)
+
+
+def test_occlusion_curves_hide_what_they_say(trained, tmp_path):
+    evaluate.run(NETWORK, spec_of("evaluate", trained, tmp_path, "evaluate.occlusion=true"))
+    curves = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())["occlusion"]
+    assert [share for share, _ in curves["random joints"]] == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert set(curves) == {
+        "random joints",
+        "a block of frames",
+        "left arm",
+        "right arm",
+        "hands",
+        "trunk",
+    }
+    assert all(0 <= accuracy <= 1 for points in curves.values() for _, accuracy in points)
+
+
+def test_inference_writes_upstreams_form_and_the_full_one(trained, tmp_path):
+    target = tmp_path / "new" / "labels.txt"
+    spec = spec_of(
+        "inference", trained, tmp_path, f"inference.output_file={target}", "inference.top_k=2"
+    )
+    facts = inference.run(NETWORK, spec)
+    assert facts["samples"] == 7
+    labels = target.read_text().splitlines()
+    rows = rows_of(tmp_path / "inference" / "predictions.csv")
+    assert labels == [row["label"] for row in rows]
+    lines = (tmp_path / "inference" / "predictions.jsonl").read_text().splitlines()
+    first = json.loads(lines[0])
+    assert first["label"] == labels[0]
+    assert len(first["top"]) == 2
+    assert first["top"][0]["probability"] >= first["top"][1]["probability"]
+
+
+def test_the_checkpoint_alone_restores_model_classes_layout_and_normalisation(trained, tmp_path):
+    evaluate.run(NETWORK, spec_of("evaluate", trained, tmp_path))
+    used = yaml.safe_load((tmp_path / "evaluate" / "experiment.yaml").read_text())
+    assert used["dataset"]["normalize"] == "center"
+    assert used["dataset"]["label_map"] == {name: i for i, name in enumerate(CLASSES)}
+    assert json.loads(used["model"]["layout"])["joints"] == LAYOUT["joints"]
+
+
+def test_t24_a_spec_that_contradicts_the_checkpoint_shows_both_values(trained, tmp_path):
+    words = ["dataset.normalize=none", "model.graph_strategy=uniform"]
+    with pytest.raises(CheckpointError) as caught:
+        evaluate.run(NETWORK, spec_of("evaluate", trained, tmp_path, *words))
+    assert caught.value.exit_code == 4
+    assert len(caught.value.problems) == 2
+    assert "dataset.normalize: expected 'center' as in best.pth, got 'none'" in str(caught.value)
+    assert not (tmp_path / "evaluate").exists()
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    return export.run(NETWORK, spec_of("export", trained, folder))
+
+
+def test_onnx_gives_the_models_answers_for_any_batch_frames_and_persons(trained, exported):
+    session = onnxruntime.InferenceSession(exported["onnx_file"])
+    assert [i.name for i in session.get_inputs()] == ["input"]
+    assert session.get_inputs()[0].shape == ["batch", 3, "frames", 4, "persons"]
+    assert [o.name for o in session.get_outputs()] == ["fc_pred"]
+    assert exported["parity"]["equal_predictions"] == exported["parity"]["samples"]
+    spec = spec_of("evaluate", trained, trained)
+    from kineme.engine import checkpoint as checkpoints
+
+    loaded = checkpoints.load_checkpoint(trained / "train" / "best.pth")
+    model = NETWORK.build_model(checkpoints.restore_spec(spec, loaded, NETWORK.identity)).eval()
+    checkpoints.load_weights(model, loaded)
+    for shape in ((1, 3, 5, 4, 1), (5, 3, 31, 4, 3)):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            ours = model(skeleton=x).numpy()
+        np.testing.assert_allclose(session.run(None, {"input": x.numpy()})[0], ours, atol=1e-5)
+
+
+def test_onnx_describes_itself(exported):
+    metadata = {p.key: json.loads(p.value) for p in onnx.load(exported["onnx_file"]).metadata_props}
+    assert metadata["labels"] == list(CLASSES)
+    assert metadata["normalize"] == "center"
+    assert metadata["layout"]["joints"] == LAYOUT["joints"]
+
+
+def test_export_refuses_to_replace_a_file(trained, tmp_path):
+    target = tmp_path / "model.onnx"
+    target.write_bytes(b"mine")
+    with pytest.raises(SpecError, match="which exists"):
+        export.run(NETWORK, spec_of("export", trained, tmp_path, f"export.onnx_file={target}"))
+    assert target.read_bytes() == b"mine"
+
+
+def test_x02_a_model_that_answers_differently_is_not_published(trained, tmp_path, monkeypatch):
+    save = export.save_onnx
+
+    def with_a_wrong_weight(model, form, path):
+        with torch.no_grad():
+            next(p for name, p in model.named_parameters() if name == "fcn.bias").add_(0.5)
+        save(model, form, path)
+        with torch.no_grad():
+            next(p for name, p in model.named_parameters() if name == "fcn.bias").sub_(0.5)
+
+    monkeypatch.setattr(export, "save_onnx", with_a_wrong_weight)
+    with pytest.raises(QualityError, match="No file was written") as caught:
+        export.run(NETWORK, spec_of("export", trained, tmp_path))
+    assert caught.value.exit_code == 7
+    assert sorted(p.name for p in (tmp_path / "export").iterdir()) == [
+        "experiment.yaml", "log.txt", "status.json",
+    ]  # fmt: skip
+
+
+def test_fine_tuning_to_other_classes_keeps_all_but_the_head(trained, tmp_path, capsys):
+    data, _ = waves(8, 2)
+    np.save(tmp_path / "train_data.npy", data)
+    labels = Labels(tuple("abcdefgh"), np.array([0, 1] * 4), ("left", "right"))
+    write_labels(tmp_path / "train_label.json", labels)
+    (tmp_path / "stick.yaml").write_text(yaml.safe_dump(LAYOUT))
+    code = main(
+        [
+            "pose_classification", "train", f"results_dir={tmp_path}", "train.num_epochs=1",
+            f"model.layout={tmp_path / 'stick.yaml'}", "dataset.batch_size=4",
+            "dataset.num_workers=0", "train.tensorboard=false",
+            f"dataset.train_dataset.data_path={tmp_path}",
+            f"model.pretrained_model_path={trained / 'train' / 'best.pth'}",
+        ]
+    )  # fmt: skip
+    assert code == 0
+    said = capsys.readouterr().err
+    assert "new head, other number of classes: fcn.weight, fcn.bias" in said
+    state = torch.load(tmp_path / "train" / "pc_model_latest.pth", weights_only=True)["state_dict"]
+    assert state["model.fcn.weight"].shape[0] == 2
