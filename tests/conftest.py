@@ -1,0 +1,6 @@
+"""Tests are many and small: one thread each, and none that spins while it waits."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded, here and in children
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
