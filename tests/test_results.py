@@ -1,7 +1,9 @@
 """What a run leaves and says, and who may write it."""
 
+import contextlib
 import errno
 import json
+import multiprocessing
 import os
 import socket
 import time
@@ -232,3 +234,34 @@ def test_a_thread_may_hold_its_lease_twice(tmp_path):
             pass
         assert path.exists()
     assert not path.exists()
+
+
+def compete(path, mark, answers):
+    """Take the lease whenever it is free; tell if another had it at the same time."""
+    until = time.monotonic() + 0.7
+    num_taken = 0
+    while time.monotonic() < until:
+        with contextlib.suppress(SpecError), lease.held(path):
+            try:
+                mark.mkdir()
+            except FileExistsError:
+                answers.put("two at once")
+                return
+            mark.rmdir()
+            num_taken += 1
+        time.sleep(0.0005)
+    answers.put(num_taken)
+
+
+def test_of_many_that_want_a_folder_only_one_has_it(tmp_path):
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    arguments = (tmp_path / "lease", tmp_path / "mark", answers)
+    processes = [context.Process(target=compete, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    told = [answers.get(timeout=30) for _ in processes]
+    for process in processes:
+        process.join()
+    assert "two at once" not in told
+    assert sum(told) > 20

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -234,6 +235,25 @@ def test_one_process_continues_what_two_began(tmp_path):
     for ours, theirs in zip(*rows, strict=True):
         assert float(ours["train_loss"]) == pytest.approx(float(theirs["train_loss"]), rel=1e-5)
         assert float(ours["val_loss"]) == pytest.approx(float(theirs["val_loss"]), rel=1e-5)
+
+
+def test_two_nodes_share_one_run(tmp_path):
+    """Two machines, one process each, the same folder; the seed is drawn and shared."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    nodes = []
+    for node in ("0", "1"):
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": node}
+        faults = {"fork": True, "environment": environment}
+        settings = {"train__num_nodes": 2, "train__num_epochs": 2, "train__seed": -1}
+        nodes.append(start(tmp_path, faults=faults, **settings))
+    assert [finish(node) for node in nodes] == [0, 0]
+    steps = [row["step"] for row in read_metrics(tmp_path / "train/metrics.csv")]
+    assert steps == ["3", "6"]  # 26 samples in steps of 2 x 4
+    lines = (tmp_path / "train/status.json").read_text().splitlines()
+    assert sum("STARTED" in line for line in lines) == 2  # the run, its loop: one node's
+    assert last_status(tmp_path)["status"] == "SUCCESS"
 
 
 def test_an_error_in_one_process_ends_all_with_its_own_message(tmp_path):

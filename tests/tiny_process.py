@@ -83,7 +83,8 @@ def _train(folder: str, changes: dict[str, Any], faults: dict[str, Any]) -> None
 def plant(faults: dict[str, Any]) -> None:
     """kill_in: (os function, n-th call, "before" or "after") at which the process is killed.
     file_size: the largest file that may be written.
-    fork: start the processes of a run in milliseconds."""
+    fork: start the processes of a run in milliseconds. environment: variables to set."""
+    os.environ.update(faults.get("environment", {}))
     if "fork" in faults:
         from kineme.engine import ranks
 

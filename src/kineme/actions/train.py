@@ -14,7 +14,7 @@ import math
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from kineme.engine.training import Progress, Training
 from kineme.engine.weights import fit_weights
 from kineme.errors import QualityError
 from kineme.network import TRAIN, VAL, Batch, Network
+from kineme.spec.load import with_values
 
 METRIC = "val_acc"
 
@@ -89,6 +90,8 @@ class _Job:
 
 def train_here(fabric: Fabric, network: Network, start: Start, a_run: Run) -> dict[str, Any]:
     """The share of one process."""
+    seed = fabric.broadcast(start.spec.train.seed)  # a seed that was drawn, on each node
+    start = replace(start, spec=with_values(start.spec, {"train.seed": seed}))
     with a_run.joined(is_writer=fabric.is_global_zero):
         job = _prepare(fabric, network, start, a_run)
         first_step = job.training.progress.global_step

@@ -23,6 +23,7 @@ from kineme.files import write_errors_named
 
 EXPIRY_SECONDS = 300.0
 SIGN_OF_LIFE_SECONDS = 60.0
+MAX_BYTES = 4096
 
 _OURS: dict[Path, int] = {}  # lease files that threads of this process hold
 
@@ -49,29 +50,39 @@ def held(path: Path) -> Iterator[None]:
     finally:
         del _OURS[key]
         done.set()
-        if _read(path) == me:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if _parsed(path.read_bytes()) == me:
+                path.unlink()
 
 
 def _take(path: Path, me: dict[str, Any]) -> None:
     """Judge and write under a lock of the file, so that of two only one gets it."""
-    while True:
-        with open(path, "a+", encoding="utf-8") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX)
-            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                continue  # its holder has just removed it: what we opened is nobody's
-            other = _read(path)
-            age_seconds = time.time() - path.stat().st_mtime
-            if other is not None and _is_held(other, age_seconds):
-                raise SpecError(
-                    str(path.parent),
-                    "a results folder that no run is using",
-                    f"one in use by pid {other['pid']} on {other['host']} since {other['since']}",
-                    "Wait for it, or set another results_dir.",
-                )
-            file.truncate(0)
-            file.write(json.dumps(me))
-            return
+    taken = False
+    while not taken:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX)
+            # its holder may just have removed it: then what we opened is nobody's
+            with contextlib.suppress(FileNotFoundError):
+                taken = os.path.samestat(os.fstat(descriptor), path.stat())
+            if taken:
+                _refuse_if_held(path, descriptor)
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, json.dumps(me).encode())
+        finally:
+            os.close(descriptor)
+
+
+def _refuse_if_held(path: Path, descriptor: int) -> None:
+    # all through the descriptor: closing another one of the same file drops the lock
+    other = _parsed(os.pread(descriptor, MAX_BYTES, 0))
+    if other is not None and _is_held(other, time.time() - os.fstat(descriptor).st_mtime):
+        raise SpecError(
+            str(path.parent),
+            "a results folder that no run is using",
+            f"one in use by pid {other['pid']} on {other['host']} since {other['since']}",
+            "Wait for it, or set another results_dir.",
+        )
 
 
 def _holder() -> dict[str, Any]:
@@ -84,10 +95,11 @@ def _holder() -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _parsed(data: bytes) -> dict[str, Any] | None:
+    """The holder that a lease file names; None if it names none."""
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        holder = json.loads(data)
+    except ValueError:
         return None
     keys = {"pid", "started", "boot", "host", "since"}
     return holder if isinstance(holder, dict) and keys <= holder.keys() else None

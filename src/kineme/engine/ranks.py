@@ -30,6 +30,7 @@ from kineme.engine.runtime import (
     impatient_signals,
     join_processes,
     memory_errors_named,
+    node_rank,
     patient_signals,
 )
 from kineme.errors import KinemeError, ResourceError
@@ -96,7 +97,7 @@ def _start(
     environment = {
         "MASTER_ADDR": os.environ.get("MASTER_ADDR", "127.0.0.1"),
         "MASTER_PORT": os.environ.get("MASTER_PORT") or str(_free_port()),
-        "NODE_RANK": os.environ.get("NODE_RANK") or os.environ.get("RANK", "0"),
+        "NODE_RANK": node_rank(),
     }
     for local_rank in range(len(devices.ids)):
         inbox, outbox = context.Pipe(duplex=False)

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from kineme.engine import lease
-from kineme.engine.runtime import Interrupted
+from kineme.engine.runtime import Interrupted, leads_the_run
 from kineme.errors import KinemeError, ResourceError, SpecError, printable
 from kineme.files import append_line, sweep_temporaries, write_text
 from kineme.network import Network
@@ -157,6 +157,9 @@ def claim(spec: Any, action: str) -> Iterator[Path]:
     Raises SpecError when another run uses it, ResourceError when it cannot be written.
     """
     folder = run_folder(spec, action)
+    if not leads_the_run():
+        yield folder
+        return
     with lease.held(folder / LEASE_FILE):
         sweep_temporaries(folder)
         yield folder
@@ -165,6 +168,9 @@ def claim(spec: Any, action: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def open_run(network: Network, action: str, spec: Any) -> Iterator[Run]:
     """Claim the action's folder, record the spec, and say at the end how it went."""
+    if not leads_the_run():
+        yield Run(run_folder(spec, action), network.name, action, is_writer=False)
+        return
     _NOTED.clear()
     with claim(spec, action) as folder, _logging_to(folder):
         run = Run(folder, network.name, action)

@@ -120,6 +120,18 @@ def _num_nodes(num_nodes: int) -> int:
     return num_nodes
 
 
+def leads_the_run() -> bool:
+    """Whether results are this process's to write: not on a second node or torchrun rank."""
+    if "LOCAL_RANK" in os.environ:
+        return os.environ.get("RANK", "0") == "0"
+    return "MASTER_ADDR" not in os.environ or node_rank() == "0"
+
+
+def node_rank() -> str:
+    """This machine's number among the nodes of a run, as TAO and Lightning say it."""
+    return os.environ.get("NODE_RANK") or os.environ.get("RANK") or "0"
+
+
 def build_fabric(devices: Devices, precision: str) -> Fabric:
     """Fabric for this process; several processes find each other by the environment."""
     is_alone = devices.world_size == 1

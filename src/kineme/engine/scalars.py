@@ -69,7 +69,8 @@ class _EventFile:
         self._event, self._summary = event_pb2, summary_pb2
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self._file = open(folder / name, "ab", buffering=0)  # noqa: SIM115 - until close
+        descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = os.fdopen(descriptor, "ab", buffering=0)  # a log: it grows, record by record
         self._records = RecordWriter(self._file)
         self._add(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
         if first_step:  # curves beyond it are of a run that did not get to save them
