@@ -148,11 +148,11 @@ def test_the_worst_confusion_comes_first_and_says_which_way_it_goes():
 
 def test_learning_by_heart_stopping_early_and_overshooting_are_told_from_the_curves():
     scores = confused([(0, 1, 50), (1, 2, 50)])  # 75 %
-    by_heart = [{"epoch": e, "train_acc": a} for e, a in ((1, 0.7), (2, 0.99))]
+    by_heart = [{"epoch": e, "train_acc": a} for e, a in ((0, 0.7), (1, 0.99))]
     assert "Training samples are learned by heart" in titles(scores, history=by_heart)
-    early = [{"epoch": e, "train_acc": a} for e, a in ((1, 0.7), (2, 0.8))]
+    early = [{"epoch": e, "train_acc": a} for e, a in ((0, 0.7), (1, 0.8))]
     assert "Training stopped too early" in titles(scores, history=early)
-    over = [{"epoch": e, "train_acc": 0.8, "val_acc": a} for e, a in ((1, 0.85), (2, 0.75))]
+    over = [{"epoch": e, "train_acc": 0.8, "val_acc": a} for e, a in ((0, 0.85), (1, 0.75))]
     [finding] = [f for f in find_next_steps(scores, history=over) if "last epoch" in f.title]
     assert finding.seen == "Validation accuracy was 85.0 % after epoch 1 of 2 and is 75.0 % " \
         "at the end."  # fmt: skip
@@ -185,11 +185,23 @@ def test_confidence_that_promises_too_much_or_too_little_is_told():
     assert titles(unsure) == ["Probabilities promise too little"]
 
 
-def test_hidden_joints_and_warnings_are_told():
-    curves = {"arm": [(0, 0.9), (0.5, 0.4)], "leg": [(0, 0.9), (0.5, 0.85)]}
+def test_the_part_and_the_gap_whose_loss_costs_most_are_told_and_warnings_too():
+    curves = {
+        "random joints": [(0, 1.0), (0.5, 0.5)], "frames": [(0, 1.0), (0.5, 0.9)],
+        "left arm": [(0.2, 0.6)], "legs": [(0.4, 0.5)], "hands": [(0.2, 0.99)],
+    }  # fmt: skip
     found = find_next_steps(confused([]), occlusion=curves, warnings={"short sequences": 3})
-    assert [f.title for f in found] == ["Hidden joints break it (arm)", "3 × short sequences"]
-    assert "from 90.0 % to 60.0 %" in found[0].seen
+    assert [f.title for f in found] == [
+        "Hiding legs breaks it",
+        "Hiding random joints breaks it",
+        "3 × short sequences",
+    ]
+    assert found[1].seen == "With 30 % missing, accuracy is 70.0 % in place of 100.0 %."
+
+
+def test_hidden_parts_that_cost_little_are_not_told():
+    curves = {"random joints": [(0, 1.0), (0.5, 0.9)], "left arm": [(0.2, 0.9)]}
+    assert titles(confused([]), occlusion=curves) == []
 
 
 # charts -----------------------------------------------------------------------------------
@@ -197,9 +209,9 @@ def test_hidden_joints_and_warnings_are_told():
 
 def test_history_is_read_as_numbers_and_gaps_are_left_out(tmp_path):
     path = tmp_path / "metrics.csv"
-    path.write_text("epoch,train_loss,val_loss,note\n1,0.5,,warm\n2,0.25,nan,\n3,0.2,0.4,\n")
+    path.write_text("epoch,train_loss,val_loss,note\n0,0.5,,warm\n1,0.25,nan,\n2,0.2,0.4,\n")
     history = plots.read_history(path)
-    assert history[0] == {"epoch": 1, "train_loss": 0.5}
+    assert history[0] == {"epoch": 0, "train_loss": 0.5}
     assert plots.curves_of(history, "loss") == {
         "train_loss": [(1, 0.5), (2, 0.25), (3, 0.2)],
         "val_loss": [(3, 0.4)],
@@ -302,7 +314,7 @@ def full_report(names=NASTY, **more):
         skeletons=figures(40), bones=BONES, joint_names=JOINTS, centre=0,
         history=[{"epoch": e, "train_loss": 1 / e, "train_acc": 0.5} for e in (1, 2, 3)],
         facts={"<u>spec</u>": "</dd><script>x</script>"},
-        occlusion={"<arm>": [(0, 0.9), (0.5, 0.4)]},
+        occlusion={"<arm>": [(0.3, 0.9), (0.5, 0.4)], "<leg>": [(0.2, 0.1)]},
         warnings={"<u>short</u>": 2},
         **more,
     )  # fmt: skip

@@ -213,12 +213,12 @@ class _Reps(NamedTuple):
 
 def _motion(exercise: Exercise, draw: "_Draws", seconds: Array) -> Motion:
     """The exercise over time: standing idle first, or joined in the middle of a repetition."""
-    start = draw("start", -2.0, 0.3 * seconds[-1])
+    start = draw("start", -2.0, 0.25 * seconds[-1])
     since = np.maximum(seconds - start, 0)
-    cycle = since * draw("tempo", 0.35, 0.75)
+    cycle = since * draw("tempo", 0.4, 0.75)
     number = np.floor(cycle).astype(int)
     rise = ((1 - np.cos(2 * np.pi * cycle)) / 2) ** draw("sharpness", 0.7, 1.4)
-    vigour = draw("amplitude", 0.7, 1.0) + np.take_along_axis(
+    vigour = draw("amplitude", 0.8, 1.0) + np.take_along_axis(
         draw("repetition", -0.08, 0.08, size=32), number % 32, axis=1
     )
     is_taking_turns = draw("turns", 0, 1) < 0.6

@@ -48,7 +48,7 @@ def find_next_steps(
         *_about_confusions(scores),
         *_about_classes(scores),
         *_about_trust(scores),
-        *_about_occlusion(occlusion or {}),
+        *_about_occlusion(scores, occlusion or {}),
         *(
             Finding(f"{count:,} × {text}", "Counted while the data was read.",
                     "Mend the data, or know that these samples are weaker than they look.", 0.02)
@@ -172,21 +172,23 @@ def _about_trust(scores: Scores) -> Iterator[Finding]:
         yield Finding("Probabilities promise too little", seen, fix, 0.015)
 
 
-def _about_occlusion(curves: Mapping[str, Curve]) -> Iterator[Finding]:
+def _about_occlusion(scores: Scores, curves: Mapping[str, Curve]) -> Iterator[Finding]:
+    """The part of the body, and the kind of gap, whose loss costs most."""
+    fix = (
+        "Train with dataset.augmentation.joint_dropout_prob, limb_dropout_prob, time_dropout_prob."
+    )
+    drops: dict[bool, list[tuple[float, str, float, float]]] = {True: [], False: []}
     for name, curve in curves.items():
-        points = sorted(curve)
-        if len(points) < 2:
-            continue
-        shares = np.array(points, dtype=float).T
-        before, after = np.interp([0, OCCLUDED_SHARE], shares[0], shares[1])
-        if before - after > OCCLUSION_DROP:
-            yield Finding(
-                f"Hidden joints break it ({name})",
-                f"Accuracy falls from {_percent(before)} to {_percent(after)} when "
-                f"{_percent(OCCLUDED_SHARE)} are hidden.",
-                "Train with dataset.augmentation.joint_dropout_prob and limb_dropout_prob.",
-                (before - after) / 3,
-            )
+        shares = np.array(sorted(curve), dtype=float).T
+        hidden = OCCLUDED_SHARE if len(curve) > 1 else float(shares[0, 0])
+        after = float(np.interp(hidden, shares[0], shares[1]))
+        drops[len(curve) > 1].append((scores.accuracy - after, name, hidden, after))
+    for worst in (max(found) for found in drops.values() if found):
+        drop, name, hidden, after = worst
+        if drop > OCCLUSION_DROP:
+            seen = f"With {100 * hidden:.0f} % missing, accuracy is {_percent(after)}"
+            seen += f" in place of {_percent(scores.accuracy)}."
+            yield Finding(f"Hiding {name} breaks it", seen, fix, drop / 4)
 
 
 def _series(history: Sequence[Mapping[str, float]], name: str) -> list[float]:

@@ -40,8 +40,8 @@ class ReportInput:
     a function of the sample's position; drawn with `bones` (pairs of joints), `joint_names`
     (left_ and right_ give colours) and `centre` (the joint that may be zero without missing).
     history: rows of the training's metrics.csv. facts: what was run, name to value.
-    occlusion: curve name to points (share of joints hidden, accuracy), both in [0, 1].
-    warnings: text to count.
+    occlusion: what was hidden, to points (share hidden, accuracy), both in [0, 1]; a single
+    point is one part of the body. warnings: text to count.
     """
 
     title: str
@@ -90,15 +90,17 @@ def render_report(report: ReportInput, scores: Scores, *, confusion_png: bytes) 
             _in_percent(plots.curves_of(report.history, "acc"), which=1), x="epoch", y="accuracy"
         ),
     }
-    occlusion = plots.draw_curves(
-        _in_percent(report.occlusion or {}, which=slice(0, 2)), x="% of joints hidden", y="accuracy"
-    )
+    hidden = {
+        name: curve if len(curve) == 1 else [(0.0, scores.accuracy), *curve]
+        for name, curve in (report.occlusion or {}).items()
+    }
+    lines = {name: curve for name, curve in hidden.items() if len(curve) > 1}
     return environment.get_template("report.html").render(
         report=report,
         scores=scores,
         chance=1 / max(len(report.class_names), 1),
         steps=find_next_steps(
-            scores, history=report.history, occlusion=report.occlusion, warnings=report.warnings
+            scores, history=report.history, occlusion=hidden, warnings=report.warnings
         ),
         classes=sorted(scores.classes, key=lambda score: (score.num_samples == 0, score.f1)),
         confusion=scores.confusion.tolist() if is_table else None,
@@ -106,7 +108,15 @@ def render_report(report: ReportInput, scores: Scores, *, confusion_png: bytes) 
         drawn=[{**sample, "strip": Markup(sample["strip"])} for sample in drawn],  # noqa: S704
         has_mistakes=has_mistakes,
         curves={name: Markup(svg) for name, svg in curves.items() if svg},  # noqa: S704
-        occlusion=Markup(occlusion),  # noqa: S704
+        occlusion=Markup(  # noqa: S704
+            plots.draw_curves(
+                _in_percent(lines, which=slice(0, 2)), x="% missing", y="accuracy in %"
+            )
+        ),
+        missing=sorted(
+            ((name, *curve[0]) for name, curve in hidden.items() if len(curve) == 1),
+            key=lambda row: row[2],
+        ),
         bands=_confidence_bands(report),
     )
 

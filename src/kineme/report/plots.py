@@ -27,7 +27,7 @@ _NUM_COLOURS = 4  # classes c0 to c3 of the page
 
 
 def read_history(path: str | Path) -> list[dict[str, float]]:
-    """Rows of a metrics.csv, finite numbers only; no file is no rows."""
+    """Rows of a metrics.csv (epochs from 0), finite numbers only; no file is no rows."""
     if not Path(path).is_file():
         return []
     with open(path, newline="", encoding="utf-8") as file:
@@ -38,10 +38,10 @@ def read_history(path: str | Path) -> list[dict[str, float]]:
 
 
 def curves_of(history: Sequence[Mapping[str, float]], ending: str) -> dict[str, Curve]:
-    """Series (epoch, value) of every column of `history` whose name ends with `ending`."""
+    """Series (epoch from 1, value) of every column whose name ends with `ending`."""
     names = dict.fromkeys(key for row in history for key in row if key.endswith(ending))
     return {
-        name: [(row.get("epoch", i), row[name]) for i, row in enumerate(history) if name in row]
+        name: [(row.get("epoch", i) + 1, row[name]) for i, row in enumerate(history) if name in row]
         for name in names
     }
 
