@@ -143,7 +143,7 @@ def test_exact_resume_at_every_step_long(tmp_path, monkeypatch, num_workers, pre
     check_exact_resume(tmp_path, monkeypatch, range(1, 19), **changes)
 
 
-def test_a_stop_during_validation_saves_and_resumes_exactly(tmp_path, monkeypatch):
+def test_a_stop_during_validation_saves_and_resumes_exactly(tmp_path, monkeypatch, capfd):
     train_tiny(tmp_path / "whole")
     with monkeypatch.context() as patch:
         real = train.predict
@@ -156,7 +156,9 @@ def test_a_stop_during_validation_saves_and_resumes_exactly(tmp_path, monkeypatc
         with pytest.raises(Interrupted):
             train_tiny(tmp_path / "stopped")
     assert rows_without_seconds(tmp_path / "stopped") == []
+    capfd.readouterr()
     train_tiny(tmp_path / "stopped", train__resume=True)
+    assert "gradients are zero" not in capfd.readouterr().err
     whole, resumed = (content_of(tmp_path / x / "train" / LAST) for x in ("whole", "stopped"))
     assert same(whole, resumed)
 

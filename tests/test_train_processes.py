@@ -119,6 +119,7 @@ def test_kill_between_the_steps_of_saving_recovers(tmp_path, whole, kill_in):
     assert finish(start(tmp_path, train__resume=True, **settings)) == 0
     assert not [p for p in (tmp_path / "train").iterdir() if ".tmp-" in p.name]
     assert same(content_of(tmp_path / "train" / LAST), whole)
+    assert len(read_metrics(tmp_path / "train/metrics.csv")) == 3
     checkpoints.load_checkpoint(tmp_path / "train/best.pth")
     assert os.readlink(tmp_path / "train/ty_model_latest.pth") == LAST
 

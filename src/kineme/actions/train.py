@@ -26,6 +26,7 @@ from kineme import __version__
 from kineme.data.randomness import derived_seed
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import health, journal, metrics, optim, results, runtime
+from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.feeding import Feed, steps_per_epoch, training_requests
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
@@ -36,7 +37,7 @@ from kineme.engine.start import Start, find_start
 from kineme.engine.training import Progress, Training
 from kineme.engine.weights import fit_weights
 from kineme.errors import QualityError
-from kineme.network import TRAIN, VAL, Batch, Network
+from kineme.network import TRAIN, VAL, Batch, Dataset, Network
 from kineme.spec.load import with_values
 
 METRIC = "val_acc"
@@ -72,8 +73,6 @@ class _Job:
     network: Network
     spec: Any
     run: Run
-    stop: StopRequest
-    scalars: Scalars
     training: Training
     model: nn.Module  # training.module, wrapped for precision and several processes
     optimizer: Any  # training.optimizer, wrapped likewise
@@ -81,7 +80,9 @@ class _Job:
     feed: Feed
     val_feed: Feed | None
     steps_per_epoch: int
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any]
+    stop: StopRequest = field(default_factory=StopRequest)
+    scalars: Scalars = field(default_factory=Scalars)
 
     @property
     def samples_per_step(self) -> int:
@@ -107,61 +108,62 @@ def train_here(fabric: Fabric, network: Network, start: Start, a_run: Run) -> di
 
 def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job:
     """Data, model and state, restored where there is something to continue."""
-    spec = start.spec
-    settings, batch_size = spec.train, spec.dataset.batch_size
-    runtime.fix_seeds(
-        settings.seed,
-        deterministic=settings.cudnn.deterministic,
-        benchmark=settings.cudnn.benchmark,
+    spec, settings = start.spec, start.spec.train
+    cudnn = settings.cudnn
+    runtime.fix_seeds(settings.seed, deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
+    data, val_data = _load_data(network, spec, a_run)
+    steps = steps_per_epoch(len(data), spec.dataset.batch_size, fabric.world_size)
+    module = network.build_model(spec)
+    if spec.model.pretrained_model_path and start.checkpoint is None:
+        _load_pretrained(network, spec, module, a_run)
+    optimizer = optim.build_optimizer(module.parameters(), settings.optim)
+    model, wrapped = fabric.setup(module, optimizer)  # moves the module to its device
+    names, num_workers = network.class_names(spec), spec.dataset.num_workers
+    job = _Job(
+        fabric=fabric,
+        network=network,
+        spec=spec,
+        run=a_run,
+        training=Training(
+            module,
+            optimizer,
+            optim.Schedule(settings.optim, steps_per_epoch=steps, num_epochs=settings.num_epochs),
+            optim.AveragedWeights(module, settings.ema_decay) if settings.ema_decay > 0 else None,
+            Progress(samples_per_step=spec.dataset.batch_size * fabric.world_size),
+        ),
+        model=model,
+        optimizer=wrapped,
+        loss=optim.build_loss(settings, data.labels, num_classes=len(names), device=fabric.device),
+        feed=Feed(data, num_workers=num_workers),
+        val_feed=Feed(val_data, num_workers=num_workers) if val_data else None,
+        steps_per_epoch=steps,
+        facts=_facts(network, spec, names),
     )
+    if rest := len(data) - steps * job.samples_per_step:
+        a_run.note(f"{rest} of {len(data)} samples are left out of each epoch, others each time.")
+    if start.checkpoint:
+        _continue(job, checkpoints.load_checkpoint(start.checkpoint))
+    return job
+
+
+def _load_data(network: Network, spec: Any, a_run: Run) -> tuple[Dataset, Dataset | None]:
+    """Training and, if there is any, validation data."""
     data = network.build_dataset(spec, TRAIN)
     val_data = network.build_dataset(spec, VAL) if _has_validation(spec) else None
-    steps = steps_per_epoch(len(data), batch_size, fabric.world_size)
     for text in (*data.notes, *(val_data.notes if val_data else ())):
         a_run.note(text)
-    if rest := len(data) - steps * batch_size * fabric.world_size:
-        a_run.note(f"{rest} of {len(data)} samples are left out of each epoch, others each time.")
     if val_data is None:
         a_run.note("No validation data: no best.pth, and lr_monitor val_loss has no effect.")
-    module = network.build_model(spec)
-    optimizer = optim.build_optimizer(module.parameters(), settings.optim)
-    checkpoint = checkpoints.load_checkpoint(start.checkpoint) if start.checkpoint else None
-    if spec.model.pretrained_model_path and checkpoint is None:
-        source = checkpoints.load_checkpoint(spec.model.pretrained_model_path)
-        adapted = network.adapt_weights(source.weights, spec)
-        where = str(source.path)
-        report = fit_weights(module, adapted, where=where, head=network.head, is_partial=True)
-        a_run.say(f"{where}: {report}")
-    model, wrapped = fabric.setup(module, optimizer)
-    training = Training(
-        module,
-        optimizer,
-        optim.Schedule(settings.optim, steps_per_epoch=steps, num_epochs=settings.num_epochs),
-        optim.AveragedWeights(module, settings.ema_decay) if settings.ema_decay > 0 else None,
-        Progress(samples_per_step=batch_size * fabric.world_size),
-    )
-    names = network.class_names(spec)
-    workers = spec.dataset.num_workers
-    job = _Job(
-        fabric,
-        network,
-        spec,
-        a_run,
-        StopRequest(),
-        Scalars(),
-        training,
-        model,
-        wrapped,
-        optim.build_loss(settings, data.labels, num_classes=len(names), device=fabric.device),
-        Feed(data, num_workers=workers),
-        Feed(val_data, num_workers=workers) if val_data else None,
-        steps,
-        _facts(network, spec, names),
-    )
-    if checkpoint:
-        training.restore(fabric, checkpoint)
-        _find_place(job, checkpoint.path)
-    return job
+    return data, val_data
+
+
+def _load_pretrained(network: Network, spec: Any, module: nn.Module, a_run: Run) -> None:
+    """Start from the weights of another run, of TAO, or of others; the head may differ."""
+    source = checkpoints.load_checkpoint(spec.model.pretrained_model_path)
+    adapted = network.adapt_weights(source.weights, spec)
+    where = str(source.path)
+    report = fit_weights(module, adapted, where=where, head=network.head, is_partial=True)
+    a_run.say(f"{where}: {report}")
 
 
 def _has_validation(spec: Any) -> bool:
@@ -181,16 +183,15 @@ def _facts(network: Network, spec: Any, class_names: tuple[str, ...]) -> dict[st
     }
 
 
-def _find_place(job: _Job, path: Path) -> None:
-    """The step to go on with; another number of samples per step moves it."""
-    progress = job.training.progress
-    seen = progress.step * progress.samples_per_step
-    step, rest = divmod(seen, job.samples_per_step)
+def _continue(job: _Job, checkpoint: Checkpoint) -> None:
+    """Restore the state and find the step; another number of samples per step moves it."""
+    job.training.restore(job.fabric, checkpoint)
+    progress, name = job.training.progress, checkpoint.path.name
+    step, rest = divmod(progress.step * progress.samples_per_step, job.samples_per_step)
     if rest:
-        job.run.note(f"{path.name}: {rest} samples of the epoch are seen again (new batch size).")
+        job.run.note(f"{name}: {rest} samples of the epoch are seen again (new batch size).")
     progress.step, progress.samples_per_step = min(step, job.steps_per_epoch), job.samples_per_step
-    where = f"epoch {progress.epoch + 1}, step {progress.step}"
-    job.run.say(f"Continuing {path.name} at {where}.")
+    job.run.say(f"Continuing {name} at epoch {progress.epoch + 1}, step {progress.step}.")
 
 
 # The loop
@@ -318,13 +319,14 @@ def _end_epoch(job: _Job, seconds: float) -> None:
     is_due = settings.checkpoint_interval_unit == "epoch" and (
         (epoch + 1) % settings.checkpoint_interval == 0
     )
-    best = _save_best(job) if is_best else None  # first: who finds the checkpoint finds it too
-    if is_due or _is_finished(job):
-        _save(job, best)
     pace = journal.Pace(epoch, settings.num_epochs, job.steps_per_epoch, seconds)
     journal.report_epoch(
         job.run, job.scalars, figures, pace=pace, step=progress.global_step, lr=rate
     )
+    # the checkpoint comes last: who continues it has all that belongs to its epoch
+    best = _save_best(job) if is_best else None
+    if is_due or _is_finished(job):
+        _save(job, best)
 
 
 def validate(job: _Job) -> dict[str, float]:

@@ -39,6 +39,6 @@ def epoch_warnings(
 
 
 def gradient_norm(module: nn.Module) -> float:
-    """Norm of all gradients together; 0 without any."""
+    """Norm of all gradients together; NaN without any."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else math.nan
