@@ -24,7 +24,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "modern": {
         "dataset.sampling": "uniform",
         "dataset.num_frames": 64,
-        "dataset.normalize": "center",
+        "dataset.normalize": "center_minmax",
+        "dataset.augmentation.view_rotation_degrees": 60.0,
         "train.optim.lr_scheduler": "cosine",
         "train.optim.weight_decay": 5e-4,
         "evaluate.num_clips": 10,
@@ -131,7 +132,7 @@ class Dataset(Section):
     normalize: str = setting(
         "none",
         "center: the centre joint of the first frame is the origin; center_minmax: then each axis "
-        "to [-1, 1]; center_align: rotated, shoulders (or hips) along x and spine upright",
+        "to [-1, 1]; center_align: turned about the vertical until the shoulders lie along x",
         choices=("none", "center", "center_minmax", "center_align"),
         ours=True,
     )
