@@ -93,7 +93,11 @@ def train_here(fabric: Fabric, network: Network, start: Start, a_run: Run) -> di
     """The share of one process."""
     seed = fabric.broadcast(start.spec.train.seed)  # a seed that was drawn, on each node
     start = replace(start, spec=with_values(start.spec, {"train.seed": seed}))
-    with a_run.joined(is_writer=fabric.is_global_zero):
+    cudnn = start.spec.train.cudnn
+    with (
+        a_run.joined(is_writer=fabric.is_global_zero),
+        runtime.repeatable(seed, deterministic=cudnn.deterministic, benchmark=cudnn.benchmark),
+    ):
         job = _prepare(fabric, network, start, a_run)
         first_step = job.training.progress.global_step
         with (
@@ -109,8 +113,6 @@ def train_here(fabric: Fabric, network: Network, start: Start, a_run: Run) -> di
 def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job:
     """Data, model and state, restored where there is something to continue."""
     spec, settings = start.spec, start.spec.train
-    cudnn = settings.cudnn
-    runtime.fix_seeds(settings.seed, deterministic=cudnn.deterministic, benchmark=cudnn.benchmark)
     data, val_data = _load_data(network, spec, a_run)
     steps = steps_per_epoch(len(data), spec.dataset.batch_size, fabric.world_size)
     module = network.build_model(spec)

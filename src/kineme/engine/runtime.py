@@ -193,14 +193,25 @@ def join_processes(devices: Devices, precision: str) -> Fabric:
     return fabric
 
 
-def fix_seeds(seed: int, *, deterministic: bool, benchmark: bool) -> None:
-    """Seed torch for weights that are about to be drawn, and choose kernels."""
+@contextlib.contextmanager
+def repeatable(seed: int, *, deterministic: bool, benchmark: bool) -> Iterator[None]:
+    """Seed torch for weights that are about to be drawn; choose kernels for the block."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+    )
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = benchmark
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = before[2]
 
 
 @contextlib.contextmanager
