@@ -94,10 +94,12 @@ def classify(
     section = getattr(spec, a_run.action)
     batch_size = section.batch_size if section.batch_size > 0 else spec.dataset.batch_size
     feed = Feed(dataset, num_workers=spec.dataset.num_workers)
-    with track(a_run, title or a_run.action, total=len(dataset)) as advance_to:
-        return predict(
-            fabric, model.to(fabric.device), feed, batch_size=batch_size, poll=advance_to
-        )
+    model = model.to(fabric.device)
+    try:
+        with track(a_run, title or a_run.action, total=len(dataset)) as advance_to:
+            return predict(fabric, model, feed, batch_size=batch_size, poll=advance_to)
+    finally:
+        feed.close()
 
 
 def write_predictions(

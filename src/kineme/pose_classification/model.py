@@ -135,6 +135,10 @@ class _Block(nn.Module):
 
 def _over_time(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
     """`conv`, whose kernel is (frames, 1), on x (N, C, V, T)."""
+    if not torch.compiler.is_exporting() and 1 < conv.stride[0] >= x.shape[3]:
+        # oneDNN's bfloat16 kernel reads foreign memory where a stride leaves one column
+        rows = x.transpose(2, 3).contiguous(memory_format=torch.channels_last)
+        return conv(rows).transpose(2, 3)
     weight = conv.weight.transpose(2, 3)
     stride, padding = conv.stride[::-1], conv.padding[::-1]
     return F.conv2d(x, weight, conv.bias, stride, padding)
