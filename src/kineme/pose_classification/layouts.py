@@ -69,7 +69,8 @@ def load_layout(path: str | Path) -> Layout:
     """
     is_text = str(path).startswith("{")
     try:
-        content = yaml.safe_load(path if is_text else Path(path).read_text(encoding="utf-8"))
+        text = str(path) if is_text else Path(path).read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         where = "model.layout" if is_text else str(path)
