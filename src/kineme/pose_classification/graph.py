@@ -118,7 +118,8 @@ def adjacency(layout: Layout, strategy: str) -> NDArray[np.float32]:
         raise SpecError("model.graph_strategy", f"one of {choices}", repr(strategy))
     normalised = near / near.sum(axis=0)
     parts: NDArray[np.float32] = np.stack(partitions[strategy]).astype(np.float32)
-    return parts * normalised.astype(np.float32)
+    parts *= normalised.astype(np.float32)
+    return parts
 
 
 def walk(num_joints: int, edges: Iterable[tuple[int, int]], start: int) -> dict[int, int]:

@@ -4,19 +4,23 @@ Yan, Xiong, Lin: Spatial Temporal Graph Convolutional Networks for Skeleton-Base
 Recognition, AAAI 2018. Promises: parameter names, shapes and results are the published
 ones, so that public and TAO weights load as they are; any number of frames and persons.
 Legend: N samples, C channels, T frames, V joints, M persons, K partitions. Inside,
-activations are (N M, C, V, T) stored channels last, that is as (N M, V, T, C).
+activations are (N M, C, V, T) stored channels last; stgcn_ops.py says why.
 Leaves out: losses, normalisation of the data and loading of weights.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.func import functional_call
 
 from kineme.pose_classification.graph import Layout, adjacency
-from kineme.pose_classification.stgcn_ops import graph_conv
+from kineme.pose_classification.stgcn_ops import conv_over_time, drop, graph_conv
+
+_GROUP_BYTES = 1 << 21  # of one activation: about the nearest cache of a CPU core
 
 
 class _Shape(NamedTuple):
@@ -56,26 +60,71 @@ class STGCN(nn.Module):
         graph = torch.from_numpy(adjacency(layout, strategy))
         self.register_buffer("A", graph)
         self.data_bn = nn.BatchNorm1d(in_channels * layout.num_joints)
+        shapes = _shapes(in_channels)
         self.st_gcn_networks = nn.ModuleList(
             _Block(shape, partitions=len(graph), dropout=dropout if index else 0.0)
-            for index, shape in enumerate(_shapes(in_channels))
+            for index, shape in enumerate(shapes)
         )
         self.edge_importance = nn.ParameterList(
-            torch.ones_like(graph) for _ in self.st_gcn_networks if edge_importance_weighting
+            torch.ones_like(graph) for _ in shapes if edge_importance_weighting
         )
-        self.fcn = nn.Conv2d(self.st_gcn_networks[-1].channels_out, num_classes, 1)
+        self.fcn = nn.Conv2d(shapes[-1].channels_out, num_classes, 1)
+        self._folded: tuple[Any, list[_FoldedBlock]] | None = None
 
     def forward(self, skeleton: torch.Tensor) -> torch.Tensor:
         """(N, C, T, V, M) -> logits (N, classes)."""
         n, c, t, v, m = skeleton.shape
         x = skeleton.permute(0, 4, 3, 1, 2).reshape(n * m, v * c, t)
-        x = self.data_bn(x)
-        x = x.view(n * m, v, c, t).permute(0, 1, 3, 2).contiguous().permute(0, 3, 1, 2)
-        for index, block in enumerate(self.st_gcn_networks):
-            graph = self.A * self.edge_importance[index] if self.edge_importance else self.A
-            x = block(x, graph)  # (N M, C, V, T)
-        x = x.mean(dim=(2, 3)).view(n, m, -1).mean(dim=1)
-        return F.linear(x, self.fcn.weight.flatten(1), self.fcn.bias)
+        x = self.data_bn(x).view(n * m, v, c, t).permute(0, 1, 3, 2)  # (N M, V, T, C)
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        x = x.contiguous().permute(0, 3, 1, 2)
+        is_plain = self.training or torch.is_grad_enabled() or x.device.type != "cpu"
+        x = self._features(x) if is_plain or torch.compiler.is_exporting() else self._folding(x)
+        return self._logits(x.view(n, m, -1).mean(dim=1))
+
+    def _features(self, x: torch.Tensor) -> torch.Tensor:
+        """(N M, C, V, T) -> (N M, channels), by the blocks as they are."""
+        for block, graph in zip(self.st_gcn_networks, self._graphs(), strict=True):
+            x = block(x, graph)
+        return _pooled(x)
+
+    def _folding(self, x: torch.Tensor) -> torch.Tensor:
+        """As `_features` in eval mode, without gradients: a few windows through all blocks,
+        so that they stay in the cache, and every BN folded into the convolution before it.
+        """
+        bytes_per_window = 64 * x.shape[2] * x.shape[3] * x.element_size()
+        features = []
+        for group in torch.split(x, max(1, _GROUP_BYTES // bytes_per_window)):
+            for block in self._folded_blocks(x.dtype):
+                group = block(group)
+            features.append(_pooled(group))
+        return torch.cat(features)
+
+    def _folded_blocks(self, dtype: torch.dtype) -> "list[_FoldedBlock]":
+        """The blocks with BN folded in; folded again when any parameter was written to."""
+        tensors = chain(self.parameters(), self.buffers())
+        state = (dtype, *((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors))
+        if self._folded is None or self._folded[0] != state:
+            blocks = zip(self.st_gcn_networks, self._graphs(), strict=True)
+            self._folded = state, [_fold(block, graph, dtype) for block, graph in blocks]
+        return self._folded[1]
+
+    def train(self, mode: bool = True) -> "STGCN":
+        self._folded = None
+        return super().train(mode)
+
+    def _graphs(self) -> list[torch.Tensor]:
+        if not self.edge_importance:
+            return [self.A] * len(self.st_gcn_networks)
+        return [self.A * importance for importance in self.edge_importance]
+
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.fcn.weight.flatten(1)
+        if not torch.is_autocast_enabled(x.device.type):
+            return F.linear(x, weight, self.fcn.bias)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would make ties here
+            return F.linear(x.to(weight.dtype), weight, self.fcn.bias)
 
 
 MODELS: Mapping[str, type[nn.Module]] = {"ST-GCN": STGCN}
@@ -86,7 +135,13 @@ class _GraphConvWeights(nn.Module):
 
     def __init__(self, shape: _Shape, *, partitions: int) -> None:
         super().__init__()
+        self.partitions = partitions
         self.conv = nn.Conv2d(shape.channels_in, shape.channels_out * partitions, 1)
+
+    def maps(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The linear maps (K, channels_out, channels_in) and their biases (K, channels_out)."""
+        bias = cast(torch.Tensor, self.conv.bias).view(self.partitions, -1)
+        return self.conv.weight.view(*bias.shape, -1), bias
 
 
 class _Block(nn.Module):
@@ -94,51 +149,101 @@ class _Block(nn.Module):
 
     def __init__(self, shape: _Shape, *, partitions: int, dropout: float) -> None:
         super().__init__()
-        self.partitions, self.channels_out = partitions, shape.channels_out
+        channels = shape.channels_out
         self.gcn = _GraphConvWeights(shape, partitions=partitions)
         self.tcn = nn.Sequential(
-            nn.BatchNorm2d(shape.channels_out),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(shape.channels_out, shape.channels_out, (9, 1), (shape.stride, 1), (4, 0)),
-            nn.BatchNorm2d(shape.channels_out),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, (9, 1), (shape.stride, 1), (4, 0)),
+            nn.BatchNorm2d(channels),
             nn.Dropout(dropout),
         )
-        self.residual: nn.Module | None = None
-        if shape.residual == "identity":
-            self.residual = nn.Identity()
-        elif shape.residual == "conv":
+        self.residual_kind = shape.residual
+        if shape.residual == "conv":
             self.residual = nn.Sequential(
-                nn.Conv2d(shape.channels_in, shape.channels_out, 1, (shape.stride, 1)),
-                nn.BatchNorm2d(shape.channels_out),
+                nn.Conv2d(shape.channels_in, channels, 1, (shape.stride, 1)),
+                nn.BatchNorm2d(channels),
             )
 
     def forward(self, x: torch.Tensor, graph: torch.Tensor) -> torch.Tensor:
         """x: (N, C, V, T), graph: (K, V, V) -> (N, channels_out, V, T / stride)."""
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-        conv = self.gcn.conv
-        y = graph_conv(
-            x.permute(0, 2, 3, 1),
-            conv.weight.view(self.partitions, self.channels_out, -1),
-            conv.bias.view(self.partitions, self.channels_out),
-            graph,
-        ).permute(0, 3, 1, 2)
-        norm, relu, temporal, norm_after, dropout = self.tcn
-        y = relu(norm(y))
-        y = dropout(norm_after(_over_time(y, temporal)))
-        if isinstance(self.residual, nn.Identity):
-            y = y.add_(x) if self.training else y + x
+        weight, bias = self.gcn.maps()
+        norm, _, temporal, norm_after, dropout = cast(Any, self.tcn)
+        y = graph_conv(x, weight, torch.einsum("ko,kvw->wo", bias, graph), graph)
+        y = _relu(norm(y))
+        y = conv_over_time(y, temporal.weight, temporal.bias, temporal.stride[0])
+        y = _norm_and_drop(y, norm_after, dropout)
+        if self.residual_kind == "identity":
+            y = y + x
+        elif self.residual_kind == "conv":
+            conv, norm = cast(Any, self.residual)
+            y = y + norm(conv_over_time(x, conv.weight, conv.bias, conv.stride[0]))
+        activated: torch.Tensor = _relu(y)
+        return activated
+
+
+def _norm_and_drop(x: torch.Tensor, norm: nn.Module, dropout: nn.Dropout) -> torch.Tensor:
+    if not dropout.training or dropout.p in (0.0, 1.0) or x.device.type != "cpu":
+        return dropout(norm(x))
+    scale = 1 / (1 - dropout.p)  # of what is kept; BN applies it on its way
+    scaled = {name: parameter * scale for name, parameter in norm.named_parameters()}
+    return drop(functional_call(norm, scaled, x), dropout.p)
+
+
+class _FoldedBlock(NamedTuple):
+    """A block in eval mode with each BN folded into the convolution before it."""
+
+    graph: torch.Tensor
+    weight: torch.Tensor
+    shift: torch.Tensor
+    temporal: tuple[torch.Tensor, torch.Tensor, int]  # weight, bias, stride
+    residual_kind: str
+    residual: tuple[torch.Tensor, torch.Tensor, int] | None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        y = _relu(graph_conv(x, self.weight, self.shift, self.graph))
+        y = conv_over_time(y, *self.temporal)
+        if self.residual_kind == "identity":
+            y = y + x
         elif self.residual is not None:
-            y = y + self.residual[1](_over_time(x, self.residual[0]))
-        return relu(y)
+            y = y + conv_over_time(x, *self.residual)
+        return _relu(y)
 
 
-def _over_time(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
-    """`conv`, whose kernel is (frames, 1), on x (N, C, V, T)."""
-    if not torch.compiler.is_exporting() and 1 < conv.stride[0] >= x.shape[3]:
-        # oneDNN's bfloat16 kernel reads foreign memory where a stride leaves one column
-        rows = x.transpose(2, 3).contiguous(memory_format=torch.channels_last)
-        return conv(rows).transpose(2, 3)
-    weight = conv.weight.transpose(2, 3)
-    stride, padding = conv.stride[::-1], conv.padding[::-1]
-    return F.conv2d(x, weight, conv.bias, stride, padding)
+def _fold(block: Any, graph: torch.Tensor, dtype: torch.dtype) -> _FoldedBlock:
+    norm, _, temporal, norm_after, _ = block.tcn
+    gain, offset = _affine(norm)
+    weight, bias = block.gcn.maps()
+    return _FoldedBlock(
+        graph,
+        (weight * gain[:, None]).to(dtype),
+        (torch.einsum("ko,kvw->wo", bias * gain, graph) + offset).to(dtype),
+        _fold_conv(temporal, norm_after, dtype),
+        block.residual_kind,
+        _fold_conv(block.residual[0], block.residual[1], dtype)
+        if block.residual_kind == "conv"
+        else None,
+    )
+
+
+def _fold_conv(conv: Any, norm: Any, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, int]:
+    gain, offset = _affine(norm)
+    weight = (conv.weight * gain[:, None, None, None]).to(dtype)
+    last = weight.contiguous(memory_format=torch.channels_last)
+    return last, (conv.bias * gain + offset).to(dtype), conv.stride[0]
+
+
+def _affine(norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """BN in eval mode as x * gain + offset."""
+    gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return gain, norm.bias - norm.running_mean * gain
+
+
+def _relu(x: torch.Tensor) -> torch.Tensor:
+    # In place saves memory traffic in float32; bfloat16 kernels are slower in place.
+    return F.relu(x, inplace=x.dtype == torch.float32)
+
+
+def _pooled(x: torch.Tensor) -> torch.Tensor:
+    """(N, C, V, T) -> (N, C), in float32 at least."""
+    return x.mean(dim=(2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
