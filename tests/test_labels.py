@@ -8,7 +8,14 @@ import pickle
 import numpy as np
 import pytest
 
-from kineme.data.labels import Labels, label_problems, label_warnings, read_labels, write_labels
+from kineme.data.labels import (
+    Labels,
+    label_problems,
+    label_warnings,
+    read_labels,
+    renumbered,
+    write_labels,
+)
 from kineme.errors import DataError, ResourceError
 
 
@@ -278,3 +285,21 @@ def test_t12_a_failing_disk_leaves_the_old_labels(tmp_path, monkeypatch, code):
     assert caught.value.exit_code == 5
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["labels.json"]
+
+
+def test_names_mean_what_the_label_map_says_whatever_the_file_numbers(tmp_path):
+    path = tmp_path / "label.json"
+    samples = [{"id": "x", "label": "b"}, {"id": "y", "label": "a"}]
+    path.write_text(json.dumps({"classes": ["a", "b"], "samples": samples}))
+    read = read_labels(path, label_map={"b": 0, "a": 1})
+    assert read.labels.tolist() == [0, 1]
+    samples.append({"id": "z", "label": "z"})
+    path.write_text(json.dumps({"classes": ["a", "b", "z"], "samples": samples}))
+    with pytest.raises(DataError, match="got 'z'"):
+        read_labels(path, label_map={"a": 0, "b": 1, "c": 2})
+
+
+def test_a_stores_labels_are_renumbered_by_name():
+    stored = Labels(("x", "y"), np.array([0, 2]), ("a", "b", "z"))
+    numbered = renumbered(stored, {"z": 0, "a": 1, "b": 2}, where="store")
+    assert numbered.labels.tolist() == [1, 0]

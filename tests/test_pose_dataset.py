@@ -252,3 +252,30 @@ def test_inference_does_not_mind_labels_of_other_classes(tmp_path):
     words = [f"inference.test_dataset.data_path={folder}", "results_dir=r"]
     spec, _ = load_spec(SPECS["inference"], None, [*words, "inference.checkpoint=c.pth"])
     assert load_sequences(spec, PREDICT).labels.tolist() == [0, -1, 1]
+
+
+def test_weights_of_another_skeleton_with_as_many_joints_are_refused():
+    from kineme.errors import CheckpointError
+
+    words = ["results_dir=r", "dataset.train_dataset.data_path=d"]
+    coco, _ = load_spec(SPECS["train"], None, [*words, "model.graph_layout=coco"])
+    human, _ = load_spec(SPECS["train"], None, [*words, "model.graph_layout=human3.6m"])
+    weights = NETWORK.build_model(coco).state_dict()
+    assert NETWORK.adapt_weights(weights, coco) is weights
+    with pytest.raises(CheckpointError, match=r"weights for 'human3\.6m'"):
+        NETWORK.adapt_weights(weights, human)
+
+
+def test_test_data_is_never_paired_with_validation_labels(tmp_path):
+    folder = folder_of(tmp_path, skeletons(), [0, 1, 2, 3, 4, 5], prefix="val")
+    np.save(folder / "test_data.npy", skeletons(seed=1))
+    with pytest.raises(DataError, match=r"one of test_label\.json"):
+        load_sequences(spec_of(folder, action="evaluate"), TEST)
+
+
+def test_a_policy_that_drops_everything_is_an_error(tmp_path):
+    data = skeletons()
+    data[:, 0, 0, 0, 0] = np.nan
+    folder = folder_of(tmp_path, data, [0, 1, 2, 3, 4, 5])
+    with pytest.raises(DataError, match="0 samples left"):
+        load_sequences(spec_of(folder, "dataset.nan_policy=drop"), TRAIN)

@@ -181,3 +181,17 @@ def test_dropped_parts_follow_their_draws():
     # length ceil(0.5 * 8 / 2) = 2, start floor(0.5 * (8 - 2 + 1)) = 3
     assert time[0].flatten().tolist() == [False] * 3 + [True] * 2 + [False] * 3
     assert not time[1].any()
+
+
+def test_a_person_who_enters_late_is_centred_where_they_enter():
+    x = rows([[[(0, 0, 0)] * 3, [(1, 2, 3), (2, 2, 3), (0, 2, 3)]]])
+    expected = rows([[[(0, 0, 0)] * 3, [(0, 0, 0), (1, 0, 0), (-1, 0, 0)]]])
+    torch.testing.assert_close(centred(x), expected)
+
+
+def test_in_data_centred_on_the_pelvis_zero_is_its_place():
+    x = rows([[[(0, 0, 0), (1, 1, 0), (-1, 1, 0)], [(0, 0, 0)] * 3]])
+    present = transforms.with_centre(transforms.present_joints(x), PLUS)
+    assert present.flatten().tolist() == [True, True, True, False, False, False]
+    origin = transforms.origins(x, present, PLUS)
+    assert origin.tolist() == [[0, 0, 0]]

@@ -30,23 +30,21 @@ NETWORK = "pose_classification"
 USAGE = "usage: kineme demo [--out DIR] [--seed N]"
 NUM_TRAIN, NUM_VAL, NUM_TEST, NUM_FRAMES = 480, 60, 120, 64
 SPEC: Mapping[str, Any] = {  # small enough for two cores and a minute
-    "recipe": "modern",
     "model.graph_layout": "nvidia",
     "model.dropout": 0.0,
+    "dataset.sampling": "uniform",
     "dataset.num_frames": 16,
-    "dataset.normalize": "center",
-    "dataset.augmentation.view_rotation_degrees": 0.0,
     "dataset.batch_size": 12,
     "dataset.num_workers": 0,
     "train.num_epochs": 6,
     "train.optim.optimizer_type": "Adam",
     "train.optim.lr": 1.5e-3,
+    "train.optim.weight_decay": 5e-4,
+    "train.optim.lr_scheduler": "cosine",
     "train.optim.warmup_epochs": 1,
     "train.checkpoint_interval": 6,
     "train.tensorboard": False,
-    "evaluate.num_clips": 1,
     "evaluate.occlusion": True,
-    "inference.num_clips": 1,
 }
 
 

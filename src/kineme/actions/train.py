@@ -251,6 +251,10 @@ def _step(job: _Job, batch: Batch) -> float:
         fabric.clip_gradients(
             job.model, job.optimizer, max_norm=job.spec.train.grad_clip, error_if_nonfinite=False
         )
+    is_scaled = job.spec.train.precision == "16-mixed"  # its scaler skips bad steps itself
+    if not is_scaled and not math.isfinite(health.gradient_norm(training.module)):
+        progress.global_step += 1  # the step that failed, as users count
+        raise _not_finite(job, batch, float(loss.detach()), rate)
     job.optimizer.step()
     if training.averaged:
         training.averaged.update(training.module)
@@ -426,8 +430,8 @@ def _not_finite(job: _Job, batch: Batch, loss: float, rate: float) -> QualityErr
     norm = health.gradient_norm(job.training.module)
     return QualityError(
         f"epoch {progress.epoch + 1}, step {progress.global_step}",
-        "a finite loss",
-        f"{loss} (lr {rate:g}, gradient norm {norm:.3g}, samples {names}, ...)",
+        "a finite loss and gradient",
+        f"loss {loss} (lr {rate:g}, gradient norm {norm:.3g}, samples {names}, ...)",
         "The last good checkpoint is kept. Lower train.optim.lr or set train.grad_clip.",
     )
 

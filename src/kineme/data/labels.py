@@ -18,7 +18,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,26 @@ def read_labels(
             where, "as many names as labels", f"{len(raw.ids)} names, {len(raw.labels)} labels"
         )
     ids = tuple(_as_id(where, index, name) for index, name in enumerate(raw.ids))
-    if raw.class_names is not None and label_map is not None:
+    has_numbers = any(type(label) is int for label in raw.labels)
+    if raw.class_names is not None and label_map is not None and has_numbers:
         _check_same_order(where, raw.class_names, label_map)
-    numbers = {name: i for i, name in enumerate(raw.class_names or ())} | dict(label_map or {})
+    own = {name: i for i, name in enumerate(raw.class_names or ())}
+    numbers = own if label_map is None else label_map  # names mean what the spec says
     labels = _as_numbers(where, raw.labels, numbers, num_classes)
     return Labels(ids, labels, raw.class_names, raw.layout)
+
+
+def renumbered(labels: Labels, label_map: Mapping[str, int], *, where: str) -> Labels:
+    """The same samples with their classes numbered as in `label_map`, by name.
+
+    Raises DataError when a sample's class has no number. Without class names nothing changes.
+    """
+    names = labels.class_names
+    if names is None:
+        return labels
+    known = [names[n] if 0 <= n < len(names) else n for n in labels.labels.tolist()]
+    numbers = _as_numbers(where, known, label_map, len(label_map))
+    return replace(labels, labels=numbers)
 
 
 def write_labels(path: str | os.PathLike[str], labels: Labels) -> None:

@@ -121,18 +121,30 @@ class Training:
                 where, "a run without averaged weights", "a run with them",
                 "Set train.ema_decay to what it was.",
             )  # fmt: skip
+        asked = [_settings(group) for group in self.optimizer.param_groups]
         try:
             self.optimizer.load_state_dict(checkpoint.content["optimizer_states"][0])
-        except (ValueError, KeyError, IndexError) as error:
+            if [set(group) for group in asked] != [
+                set(_settings(group)) for group in self.optimizer.param_groups
+            ]:
+                raise ValueError("its settings have other names")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 where, "the state of this optimizer", f"another ({error})",
                 "Set train.optim.optimizer_type to what it was.",
             ) from error  # fmt: skip
+        for group, settings in zip(self.optimizer.param_groups, asked, strict=True):
+            group.update(settings)  # momentum, weight decay, ...: as the spec says now
         self.schedule.load_state_dict(training["schedule"])
         fabric.strategy.precision.load_state_dict(training["precision"])
         known = {f.name for f in fields(Progress)}
         told = {name: value for name, value in training["progress"].items() if name in known}
         self.progress = Progress(**told)
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    """What a parameter group says beside its parameters."""
+    return {key: value for key, value in group.items() if key != "params"}
 
 
 def _prefixed(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -36,6 +36,8 @@ def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
     elif is_free:
         for key in ("dataset.window_size", "dataset.random_choose"):
             yield key, f"dataset.sampling is {spec.dataset.sampling}"
+    if is_free and spec.dataset.normalize == "center_minmax":
+        yield "dataset.augmentation.scale", "dataset.normalize is center_minmax"
     optim = spec.train.optim
     for key, scheduler in SCHEDULER_OF.items():
         if optim.lr_scheduler not in scheduler:

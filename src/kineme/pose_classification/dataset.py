@@ -28,7 +28,7 @@ class View:
 
     settings: the spec's `dataset` section. is_random: training draws; otherwise every
     choice is the middle one. num_clips: windows a sample is seen through (test only).
-    repeats: times an epoch visits each sequence.
+    repeats: times an epoch visits each sequence. is_centred: as in `Sequences`.
     """
 
     settings: Any
@@ -37,6 +37,7 @@ class View:
     is_random: bool
     num_clips: int = 1
     repeats: int = 1
+    is_centred: bool = False
 
 
 class SkeletonDataset:
@@ -105,6 +106,8 @@ def prepare(x: torch.Tensor, view: View, indices: NDArray[np.int64], epoch: int)
     """Centre, align, augment (training only), scale: the order every action shares."""
     normalize, layout = view.settings.normalize, view.layout
     present = transforms.present_joints(x)
+    if view.is_centred and present is not None:
+        present = transforms.with_centre(present, layout)
     draw = _Draws(view.seed, epoch, indices, x.device) if view.is_random else None
     turn = None
     if normalize == "center_align":

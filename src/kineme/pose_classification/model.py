@@ -178,13 +178,13 @@ class _Block(nn.Module):
         elif self.residual_kind == "conv":
             conv, norm = cast(Any, self.residual)
             y = y + norm(conv_over_time(x, conv.weight, conv.bias, conv.stride[0]))
-        activated: torch.Tensor = _relu(y)
-        return activated
+        return _relu(y)
 
 
 def _norm_and_drop(x: torch.Tensor, norm: nn.Module, dropout: nn.Dropout) -> torch.Tensor:
     if not dropout.training or dropout.p in (0.0, 1.0) or x.device.type != "cpu":
-        return dropout(norm(x))
+        plain: torch.Tensor = dropout(norm(x))
+        return plain
     scale = 1 / (1 - dropout.p)  # of what is kept; BN applies it on its way
     scaled = {name: parameter * scale for name, parameter in norm.named_parameters()}
     return drop(functional_call(norm, scaled, x), dropout.p)

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kineme.errors import CheckpointError
 from kineme.network import PREDICT, TEST, TRAIN, Drawing, ExportForm, Network
 from kineme.pose_classification import convert
 from kineme.pose_classification.dataset import SkeletonDataset, View
-from kineme.pose_classification.layouts import layout_facts, layout_of
+from kineme.pose_classification.layouts import adjacency, layout_facts, layout_of
 from kineme.pose_classification.model import MODELS
 from kineme.pose_classification.occlusion import occluded
 from kineme.pose_classification.sources import class_names, complete, load_sequences
@@ -24,6 +25,7 @@ def build_dataset(spec: Any, split: str) -> SkeletonDataset:
     layout = layout_of(spec.model)
     num_clips = {TEST: spec.evaluate.num_clips, PREDICT: spec.inference.num_clips}
     is_random = split == TRAIN
+    sequences = load_sequences(spec, split)
     view = View(
         settings=spec.dataset,
         layout=layout,
@@ -31,8 +33,9 @@ def build_dataset(spec: Any, split: str) -> SkeletonDataset:
         is_random=is_random,
         num_clips=num_clips.get(split, 1),
         repeats=spec.dataset.repeats if is_random else 1,
+        is_centred=sequences.is_centred,
     )
-    return SkeletonDataset(load_sequences(spec, split), view)
+    return SkeletonDataset(sequences, view)
 
 
 def build_model(spec: Any) -> torch.nn.Module:
@@ -48,8 +51,20 @@ def build_model(spec: Any) -> torch.nn.Module:
 
 
 def adapt_weights(weights: Mapping[str, Any], spec: Any) -> Mapping[str, Any]:
-    """Foreign weights by our names: TAO's and public ST-GCN weights carry them already."""
-    del spec
+    """Foreign weights by our names: TAO's and public ST-GCN weights carry them already.
+
+    Raises CheckpointError when the file's graph (`A`) is that of another skeleton with as
+    many joints.
+    """
+    graph, layout = weights.get("A"), layout_of(spec.model)
+    expected = torch.from_numpy(adjacency(layout, spec.model.graph_strategy))
+    if graph is not None and graph.shape == expected.shape and not torch.allclose(graph, expected):
+        raise CheckpointError(
+            "model.graph_layout",
+            f"weights for {layout.name!r}, strategy {spec.model.graph_strategy!r}",
+            "a file whose graph `A` has other edges",
+            "Set the layout and strategy that the weights were trained with.",
+        )
     return weights
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data import arrays, sampling, scan, shards
-from kineme.data.labels import Labels, label_problems, label_warnings, read_labels
+from kineme.data.labels import Labels, label_problems, label_warnings, read_labels, renumbered
 from kineme.errors import DataError, Problem, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 from kineme.pose_classification.layouts import Layout, layout_of, layouts_with
@@ -39,6 +39,8 @@ class Sequences:
 
     lengths: (N,) frames up to the last one that is not empty, at least 1.
     people: (N, P) which persons are kept, by falling motion energy; None keeps all.
+    is_centred: the layout's centre joint never moves, as in data that was centred on it:
+    there, zero is its place and not a sign that it is missing.
     """
 
     ids: tuple[str, ...]
@@ -49,6 +51,7 @@ class Sequences:
     resident: NDArray[np.float32] | None = None
     people: NDArray[np.int64] | None = None
     has_nan: bool = False
+    is_centred: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -108,7 +111,15 @@ def load_sequences(spec: Any, split: str) -> Sequences:
         resident=_resident(store, found.nonfinite_count > 0),
         people=None if people is None else people[rows],
         has_nan=found.nonfinite_count > 0,
+        is_centred=layout_of(spec.model).centre_index in found.constant_joints,
     )
+    if not len(rows):
+        raise DataError(
+            str(data_path),
+            "samples without NaN",
+            "0 samples left by dataset.nan_policy: drop",
+            "Mend the data, or set dataset.nan_policy: zero.",
+        )
     notes = _notes(spec, split, sequences, found, where=str(data_path))
     notes += [f"{data_path}: {people_note}"] if people_note else []
     if split != PREDICT:
@@ -167,7 +178,7 @@ def resolve_paths(section: Any, split: str) -> tuple[Path, Path | None]:
             raise _absent(folder, names, split)
         data, label = found, label or folder
     if label is not None and label.is_dir():
-        names, folder = _names(split, "label", LABEL_ENDINGS), label
+        names, folder = _label_names(data, split), label
         label = _find(folder, names)
         if label is None and split != PREDICT:
             raise _absent(folder, names, split)
@@ -242,7 +253,7 @@ def _people(
         return None, None
     energy = np.concatenate(
         [
-            motion_energy(store.read(np.arange(start, min(start + 64, total))))
+            motion_energy(np.nan_to_num(store.read(np.arange(start, min(start + 64, total)))))
             for start in range(0, total, 64)
         ]
     )
@@ -263,7 +274,10 @@ def _labels(
             labels = replace(labels, labels=known)
         return labels
     if shards.is_store(data_path):
-        return shards.open_shards(data_path).labels
+        labels = shards.open_shards(data_path).labels
+        if spec.dataset.label_map is None or split == PREDICT:
+            return labels
+        return renumbered(labels, spec.dataset.label_map, where=str(data_path))
     if split == PREDICT:
         return Labels(tuple(map(str, range(count))), np.full(count, -1, np.int64))
     raise SpecError(
@@ -327,6 +341,14 @@ def _section(spec: Any, split: str) -> Any:
 def _names(split: str, kind: str, endings: Sequence[str]) -> list[str]:
     stems = [*(f"{prefix}_{kind}" for prefix in PREFIXES[split]), kind]
     return [stem + ending for stem in stems for ending in endings]
+
+
+def _label_names(data: Path, split: str) -> list[str]:
+    """Names of label files that belong to `data`: train_label.* to train_data.npy."""
+    if not data.stem.endswith("data"):
+        return _names(split, "label", LABEL_ENDINGS)
+    stem = data.stem.removesuffix("data") + "label"
+    return [stem + ending for ending in LABEL_ENDINGS]
 
 
 def _find(folder: Path, names: Sequence[str]) -> Path | None:

@@ -42,36 +42,54 @@ def without(present: Tensor | None, hidden: Tensor, shape: torch.Size) -> Tensor
     return left if present is None else present & left
 
 
-def origins(x: Tensor, present: Tensor | None, layout: Layout) -> Tensor:
-    """(R, D): the first person's centre joint in the first frame.
+def with_centre(present: Tensor, layout: Layout) -> Tensor:
+    """`present` with the centre joint wherever its person has any other joint."""
+    present = present.clone()
+    present[..., layout.centre_index, :] |= present.any(dim=3)
+    return present
 
-    Where it is missing there, the mean of the joints that frame has; where the frame is
-    empty, zero.
+
+def origins(x: Tensor, present: Tensor | None, layout: Layout) -> Tensor:
+    """(R, D): the first person's centre joint in the first frame that has the person.
+
+    Where it is missing there, the mean of the joints that frame has; where there is
+    nobody at all, zero.
     """
-    first = x[:, : num_axes(x, layout), 0, :, 0]  # (R, D, V)
-    at_centre = first[..., layout.centre_index]
+    axes = x[:, : num_axes(x, layout), :, :, 0]  # (R, D, T, V)
     if present is None:
-        return at_centre
-    seen = present[:, :, 0, :, 0]  # (R, 1, V)
-    mean = first.sum(-1) / seen.sum(-1).clamp(min=1)
-    return torch.where(seen[..., layout.centre_index], at_centre, mean)
+        return axes[:, :, 0, layout.centre_index]
+    first, seen = _first_frame(axes, present, list(range(x.shape[3])))
+    mean = first.sum(-1) / seen.sum(-1, keepdim=True).clamp(min=1)
+    return torch.where(seen[:, layout.centre_index, None], first[..., layout.centre_index], mean)
+
+
+def _first_frame(axes: Tensor, present: Tensor, joints: list[int]) -> tuple[Tensor, Tensor]:
+    """(R, D, V): the first frame with any of the first person's `joints`; (R, V): who is there."""
+    there = present[:, 0, :, joints, 0].any(dim=2)  # (R, T)
+    frame = there.to(torch.uint8).argmax(dim=1)  # the first maximum
+    rows = torch.arange(len(axes), device=axes.device)
+    return axes.transpose(1, 2)[rows, frame], present[rows, 0, frame, :, 0]
 
 
 def facing_turns(x: Tensor, present: Tensor | None, layout: Layout) -> Tensor | None:
     """(R, 3, 3) rotations about the vertical (y) axis that make the first person face the camera.
 
-    In the first frame the line from right to left shoulder (hips where the layout has no
-    shoulders) comes to lie in the x-y plane, as Shahroudy et al. 2016 do for NTU RGB+D.
+    In the first frame that has both, the line from right to left shoulder (hips where the
+    layout has no shoulders) comes to lie in the x-y plane, as Shahroudy et al. 2016 do for
+    NTU RGB+D.
     Rows that miss one of the two joints are not turned; flat data never is (None).
     """
     pair = facing_pair(layout)
     if num_axes(x, layout) < 3 or pair is None:
         return None
-    across = x[:, :3, 0, pair[0], 0] - x[:, :3, 0, pair[1], 0]  # (R, 3)
-    yaw = torch.atan2(across[:, 2], across[:, 0])
-    if present is not None:
-        yaw = yaw * present[:, 0, 0, list(pair), 0].all(dim=1)
-    return about_y(yaw)
+    if present is None:
+        across = x[:, :3, 0, pair[0], 0] - x[:, :3, 0, pair[1], 0]  # (R, 3)
+        return about_y(torch.atan2(across[:, 2], across[:, 0]))
+    has_both = present[:, 0, :, list(pair), 0].all(dim=2)  # (R, T)
+    frame = has_both.to(torch.uint8).argmax(dim=1)
+    seen = x[torch.arange(len(x), device=x.device), :3, frame, :, 0]  # (R, 3, V)
+    across = seen[..., pair[0]] - seen[..., pair[1]]
+    return about_y(torch.atan2(across[:, 2], across[:, 0]) * has_both.any(dim=1))
 
 
 def facing_pair(layout: Layout) -> tuple[int, int] | None:
