@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kineme.engine import optim
+from kineme.errors import SpecError
 
 
 def settings(**changes):
@@ -119,3 +120,8 @@ def test_the_loss_smooths_labels():
     logits = torch.log(torch.tensor([[0.75, 0.25]]))
     expected = -(0.9 * math.log(0.75) + 0.1 * math.log(0.25))
     assert loss(logits, torch.tensor([0])).item() == pytest.approx(expected)
+
+
+def test_class_weights_of_another_length_are_refused():
+    with pytest.raises(SpecError, match="3 weights, one for each class"):
+        optim.class_weights([1.0, 2.0], np.array([0, 1, 2]), 3)

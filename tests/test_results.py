@@ -163,7 +163,7 @@ def test_what_killed_runs_left_half_written_is_swept(tmp_path):
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "train").write_text("a file, not a folder")
     run = open_run(TINY, "train", tiny_spec(tmp_path))
-    with pytest.raises(ResourceError, match="a folder that can be written, got File exists"), run:
+    with pytest.raises(ResourceError, match="a path that can be written, got File exists"), run:
         pass
 
 

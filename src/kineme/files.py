@@ -20,6 +20,7 @@ from kineme.errors import ResourceError
 
 _TEMPORARY = re.compile(r"^\..+\.tmp-(\d+)-[0-9a-f]{8}$")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_IN_THE_WAY = (NotADirectoryError, FileExistsError, IsADirectoryError)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
@@ -93,10 +94,13 @@ def write_errors_named(target: Path) -> Iterator[None]:
                 f"{free:,} bytes free",
                 "Free space or set another results_dir; what was there is intact.",
             ) from error
-        if error.errno in _NOT_WRITABLE or isinstance(error, (NotADirectoryError, FileExistsError)):
+        if error.errno in _NOT_WRITABLE or isinstance(error, _IN_THE_WAY):
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise ResourceError(
-                str(target), "a folder that can be written", reason, "Set another results_dir."
+                str(target),
+                "a path that can be written",
+                reason,
+                "Set another path or results_dir.",
             ) from error
         raise
 

@@ -163,6 +163,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if not path.is_file():
         received = "a folder" if path.is_dir() else "no such file"
         raise CheckpointError(str(path), "a checkpoint", received, "Check the path.")
+    if not os.access(path, os.R_OK):
+        raise CheckpointError(str(path), "a checkpoint", "a file that may not be read")
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     _check_archive(path)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from kineme.errors import SpecError
+
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 PLATEAU_THRESHOLD = 1e-4  # a smaller relative fall is no improvement (torch's default)
@@ -138,8 +140,18 @@ def build_loss(
 def class_weights(
     asked: str | list[float], labels: NDArray[np.int64], num_classes: int
 ) -> list[float] | None:
-    """`balanced` weights a class by 1 / its share of the labels; absent classes get 0."""
+    """`balanced` weights a class by 1 / its share of the labels; absent classes get 0.
+
+    Raises SpecError for a list of another length.
+    """
     if isinstance(asked, list):
+        if len(asked) != num_classes:
+            raise SpecError(
+                "train.class_weights",
+                f"{num_classes} weights, one for each class",
+                f"{len(asked)}",
+                "Give them in the order of the class numbers, or set balanced.",
+            )
         return asked
     if asked == "none":
         return None

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kineme.engine.feeding import Feed, evaluation_requests
+from kineme.errors import QualityError
 from kineme.network import Batch
 
 
@@ -33,6 +34,7 @@ def predict(
 
     model: on the fabric's device, not wrapped for training (the processes have different
     numbers of batches, and a wrapped model would wait). It is left in evaluation mode.
+    Raises QualityError when a sample gets no finite score.
     poll: called by all processes equally often, with the samples of this process seen so
     far; it may raise to stop.
     """
@@ -53,7 +55,16 @@ def predict(
                 num_seen += len(batch.indices)
             if poll is not None:
                 poll(num_seen)
-    return _gather(fabric, answers, num_samples)
+    scores = _gather(fabric, answers, num_samples)
+    lost = np.flatnonzero(~np.isfinite(scores).any(axis=1))
+    if len(lost):
+        raise QualityError(
+            "model",
+            "finite scores for every sample",
+            f"none for {len(lost)} of {num_samples}, the first {feed.dataset.ids[lost[0]]!r}",
+            "Its weights or this sample hold NaN or huge numbers.",
+        )
+    return scores
 
 
 def _answer(fabric: Fabric, model: nn.Module, feed: Feed, batch: Batch, epoch: int) -> torch.Tensor:

@@ -224,7 +224,12 @@ def dropped_joints(draws: Tensor, probability: float) -> Tensor:
 
 
 def dropped_limb(draws: Tensor, probability: float, layout: Layout) -> Tensor:
-    """(R, 1, 1, V, 1) bool: with `probability` one limb of the layout is hidden; draws (R, 2)."""
+    """(R, 1, 1, V, 1) bool: with `probability` one limb of the layout is hidden; draws (R, 2).
+
+    A layout whose joints have none of the usual names has no limbs: nothing is hidden.
+    """
+    if not layout.limbs:
+        return torch.zeros(len(draws), 1, 1, layout.num_joints, 1, dtype=torch.bool)
     limbs = torch.zeros(len(layout.limbs), layout.num_joints, dtype=torch.bool)
     for row, joints in enumerate(layout.limbs.values()):
         limbs[row, list(joints)] = True
