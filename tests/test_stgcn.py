@@ -1,143 +1,285 @@
-"""ST-GCN: the published names and counts, and the answers of the slow obvious version."""
+"""ST-GCN: the published names and sizes, and the same numbers as the slow, plain one."""
 
-import sys
-from pathlib import Path
+import copy
 
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
 
-from kineme.pose_classification.graph import STRATEGIES
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.model import MODELS, STGCN
+from kineme.pose_classification.stgcn_ops import drop
+from parity.stgcn_reference import ReferenceSTGCN
 
-sys.path.insert(0, str(Path(__file__).parent / "parity"))
-from stgcn_reference import ReferenceSTGCN
-
-PARAMETERS = {  # contract 3.5: C=3, 6 classes, spatial
-    "nvidia": 3_100_938,
-    "openpose": 3_075_882,
-    "human3.6m": 3_074_826,
-    "coco": 3_074_826,
-    "ntu-rgb+d": 3_084_954,
-    "ntu_edge": 3_083_478,
-}
+STRATEGIES = ["uniform", "distance", "spatial"]
 
 
-def pair(layout="coco", **options):
-    """Our model and the reference with the same weights, running statistics included."""
+def build_pair(**settings) -> tuple[STGCN, ReferenceSTGCN]:
+    """Ours and the reference with the same weights, none of them at its initial value."""
     torch.manual_seed(0)
-    ours = STGCN(6, 3, layout=LAYOUTS[layout], dropout=0.0, **options)
+    settings = {"layout": LAYOUTS["openpose"], "dropout": 0.0} | settings
+    reference = ReferenceSTGCN(5, 3, **settings)
     with torch.no_grad():
-        for name, tensor in ours.state_dict().items():
-            if "running_var" in name:
-                tensor.uniform_(0.5, 2)
-            elif "running_mean" in name or "edge_importance" in name:
-                tensor.add_(torch.randn_like(tensor) * 0.1)
-    reference = ReferenceSTGCN(6, 3, layout=LAYOUTS[layout], dropout=0.0, **options)
-    reference.load_state_dict(ours.state_dict())
-    return ours, reference
+        for parameter in reference.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+        for name, buffer in reference.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(0, 0.3)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 2)
+    model = STGCN(5, 3, **settings)
+    model.load_state_dict(reference.state_dict(), strict=True)
+    return model, reference
 
 
-@pytest.mark.parametrize("layout", sorted(PARAMETERS))
-def test_parameter_counts_are_the_published_ones(layout):
+def skeletons(num_samples=4, num_frames=13, num_joints=18, num_persons=1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(num_frames)
+    return torch.randn(num_samples, 3, num_frames, num_joints, num_persons, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("layout", "count"),
+    [
+        ("nvidia", 3_100_938),
+        ("openpose", 3_075_882),
+        ("human3.6m", 3_074_826),
+        ("coco", 3_074_826),
+        ("ntu-rgb+d", 3_084_954),
+        ("ntu_edge", 3_083_478),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(layout: str, count: int) -> None:
     model = STGCN(6, 3, layout=LAYOUTS[layout])
-    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[layout]
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
-def test_state_dict_names_and_shapes_are_upstreams():
-    state = {
-        k: tuple(v.shape) for k, v in STGCN(6, 3, layout=LAYOUTS["nvidia"]).state_dict().items()
-    }
-    expected = {"A": (3, 34, 34), "fcn.weight": (6, 256, 1, 1), "fcn.bias": (6,)}
-    norms = {"data_bn": 102}
-    channels = [64, 64, 64, 64, 128, 128, 128, 256, 256, 256]
-    for i, (before, after) in enumerate(zip([3, *channels], channels, strict=False)):
+def test_state_dict_has_the_published_names_and_shapes() -> None:
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    expected = {"A": (3, 34, 34)}
+    expected |= {f"data_bn.{name}": (102,) for name in norm}
+    channels = [(3, 64), (64, 64), (64, 64), (64, 64), (64, 128), (128, 128), (128, 128),
+                (128, 256), (256, 256), (256, 256)]  # fmt: skip
+    for i, (c, o) in enumerate(channels):
         block = f"st_gcn_networks.{i}"
-        expected[f"edge_importance.{i}"] = (3, 34, 34)
-        expected[f"{block}.gcn.conv.weight"] = (3 * after, before, 1, 1)
-        expected[f"{block}.gcn.conv.bias"] = (3 * after,)
-        expected[f"{block}.tcn.2.weight"] = (after, after, 9, 1)
-        expected[f"{block}.tcn.2.bias"] = (after,)
-        norms |= {f"{block}.tcn.0": after, f"{block}.tcn.3": after}
-        if i in (4, 7):
-            expected[f"{block}.residual.0.weight"] = (after, before, 1, 1)
-            expected[f"{block}.residual.0.bias"] = (after,)
-            norms[f"{block}.residual.1"] = after
-    for name, size in norms.items():
         expected |= {
-            f"{name}.{part}": (size,) for part in ("weight", "bias", "running_mean", "running_var")
+            f"{block}.gcn.conv.weight": (3 * o, c, 1, 1),
+            f"{block}.gcn.conv.bias": (3 * o,),
         }
-        expected[f"{name}.num_batches_tracked"] = ()
-    assert state == expected
+        expected |= {f"{block}.tcn.0.{name}": (o,) for name in norm}
+        expected |= {f"{block}.tcn.2.weight": (o, o, 9, 1), f"{block}.tcn.2.bias": (o,)}
+        expected |= {f"{block}.tcn.3.{name}": (o,) for name in norm}
+        if i in (4, 7):
+            expected |= {f"{block}.residual.0.weight": (o, c, 1, 1)}
+            expected |= {f"{block}.residual.0.bias": (o,)}
+            expected |= {f"{block}.residual.1.{name}": (o,) for name in norm}
+    expected |= {f"edge_importance.{i}": (3, 34, 34) for i in range(10)}
+    expected |= {"fcn.weight": (6, 256, 1, 1), "fcn.bias": (6,)}
+    expected |= {name: () for name in expected if name.endswith("num_batches_tracked")}
+    state = STGCN(6, 3, layout=LAYOUTS["nvidia"]).state_dict()
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == expected
+    assert list(state) == list(ReferenceSTGCN(6, 3, layout=LAYOUTS["nvidia"]).state_dict())
+
+
+def test_without_edge_weighting_no_such_weights_exist() -> None:
+    model = STGCN(6, 2, layout=LAYOUTS["coco"], edge_importance_weighting=False)
+    assert not [name for name in model.state_dict() if "edge_importance" in name]
+    assert MODELS["ST-GCN"] is STGCN
+
+
+@pytest.mark.parametrize(
+    ("strategy", "num_persons", "num_frames", "is_weighted"),
+    [
+        ("spatial", 1, 9, True),
+        ("uniform", 2, 13, True),
+        ("distance", 2, 13, True),
+        ("spatial", 2, 2, False),
+        ("spatial", 3, 1, True),
+    ],
+)
+def test_training_gives_the_values_and_gradients_of_the_reference(
+    strategy: str, num_persons: int, num_frames: int, is_weighted: bool
+) -> None:
+    model, reference = build_pair(strategy=strategy, edge_importance_weighting=is_weighted)
+    model.double(), reference.double()
+    x = skeletons(num_frames=num_frames, num_persons=num_persons).double()
+    labels = torch.tensor([0, 4, 2, 2])
+    for is_training in (True, False):  # in eval mode too: gradients then pass the plain blocks
+        losses = []
+        for module in (model, reference):
+            module.train(is_training).zero_grad()
+            losses.append(F.cross_entropy(module(skeleton=x), labels))
+            losses[-1].backward()
+        torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=1e-12)
+        for (name, ours), theirs in zip(
+            model.named_parameters(), reference.parameters(), strict=True
+        ):
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-12, msg=name)
+    for (name, ours), theirs in zip(model.named_buffers(), reference.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12, msg=name)
+
+
+def test_float32_training_follows_the_reference_for_twenty_steps() -> None:
+    losses = []
+    for module in build_pair():
+        optimizer = torch.optim.SGD(module.parameters(), 2e-4, momentum=0.9, nesterov=True)
+        for _ in range(20):
+            loss = F.cross_entropy(module.train()(skeleton=skeletons(8, 16)), torch.arange(8) % 5)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert max(abs(a - b) for a, b in zip(losses[:20], losses[20:], strict=True)) < 1e-4
+    assert losses[19] < 0.6 * losses[0]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("shape", [(2, 3, 9, 17, 1), (2, 3, 12, 17, 2), (1, 3, 1, 17, 1)])
-def test_eval_gives_the_references_answers(strategy, shape):
-    ours, reference = pair(strategy=strategy)
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    expected = reference.eval()(x)
-    torch.testing.assert_close(ours.eval()(skeleton=x), expected, rtol=1e-4, atol=1e-5)
-    with torch.no_grad():  # the path that folds normalisation into convolutions
-        torch.testing.assert_close(ours(skeleton=x), expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize(("num_persons", "num_frames"), [(1, 64), (2, 13), (1, 1), (2, 2)])
+def test_inference_gives_the_logits_of_the_reference(strategy, num_persons, num_frames) -> None:
+    model, reference = build_pair(strategy=strategy)
+    x = skeletons(9, num_frames, num_persons=num_persons)
+    with torch.no_grad():
+        ours, theirs = model.eval()(skeleton=x), reference.eval()(skeleton=x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
+
+
+def test_bfloat16_inference_names_the_same_classes() -> None:
+    model, reference = build_pair(layout=LAYOUTS["nvidia"])
+    x = skeletons(12, 30, num_joints=34)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        ours = model.eval()(skeleton=x)
+    with torch.no_grad():
+        theirs = reference.eval()(skeleton=x)
+    assert ours.dtype == torch.float32
+    assert (ours - theirs).abs().max() < 0.02 * theirs.abs().max()
+    clear = theirs.topk(2).values.diff().abs().flatten() > 0.02 * theirs.abs().max()
+    assert clear.sum() > 0
+    assert (ours.argmax(1) == theirs.argmax(1))[clear].all()
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 5, 7, 12])
+def test_bfloat16_gradients_are_right_however_short_the_window(num_frames: int) -> None:
+    model, _ = build_pair()
+    x = skeletons(16, num_frames)
+    labels = torch.arange(16) % 5
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        poison = [torch.full((size,), torch.nan) for size in (10**3, 10**4, 10**5, 10**6)]
+        del poison  # freed memory full of NaN, for a kernel that reads what it did not write
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            F.cross_entropy(model.train()(skeleton=x), labels).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert F.cosine_similarity(*gradients, dim=0) > 0.85  # the reference's: 0.92 and more
+
+
+def test_inference_notices_every_way_of_changing_weights() -> None:
+    model, reference = build_pair()
+    x = skeletons()
+
+    def differs() -> bool:
+        with torch.no_grad():
+            ours, theirs = model(skeleton=x), reference(skeleton=x)
+        return not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+    model.eval(), reference.eval()
+    assert not differs()
+    with torch.no_grad():
+        reference.st_gcn_networks[3].tcn[3].running_mean += 1
+    assert differs()
+    model.load_state_dict(reference.state_dict())
+    assert not differs()
+    with torch.no_grad():
+        for module in (model, reference):
+            module.edge_importance[2].mul_(1.5)
+    assert not differs()
+    for module in (model, reference):
+        module.st_gcn_networks[0].gcn.conv.weight.data.mul_(2)  # tells nobody
+        module.train().eval()
+    assert not differs()
+    model = copy.deepcopy(model)
+    assert not differs()
+
+
+def test_a_model_made_in_inference_mode_answers() -> None:
     with torch.inference_mode():
-        torch.testing.assert_close(ours(skeleton=x), expected, rtol=1e-4, atol=1e-5)
+        model = STGCN(4, 3, layout=LAYOUTS["coco"]).eval()
+        assert model(skeleton=skeletons(2, 8, 17)).shape == (2, 4)
 
 
-@pytest.mark.parametrize("weighting", [True, False])
-@pytest.mark.parametrize("layout", ["nvidia", "ntu-rgb+d"])
-def test_training_gives_the_references_gradients(layout, weighting):
-    # in float64: in float32 a sum in another order moves numbers across the kink of ReLU
-    ours, reference = (m.double() for m in pair(layout, edge_importance_weighting=weighting))
-    x = torch.randn(3, 3, 11, LAYOUTS[layout].num_joints, 2, dtype=torch.float64)
-    labels = torch.tensor([0, 3, 5])
-    for model in (ours, reference):
-        F.cross_entropy(model(x), labels).backward()
-    theirs = dict(reference.named_parameters())
-    for name, parameter in ours.named_parameters():
-        scale = theirs[name].grad.abs().max().clamp(min=1e-6)
-        assert (parameter.grad - theirs[name].grad).abs().max() / scale < 1e-8, name
-    for name, buffer in ours.named_buffers():
+def test_persons_are_averaged() -> None:
+    model = build_pair()[0].eval()
+    one = skeletons(2, 20)
+    with torch.no_grad():
         torch.testing.assert_close(
-            buffer, dict(reference.named_buffers())[name], rtol=1e-4, atol=1e-5
+            model(skeleton=one), model(skeleton=one.repeat(1, 1, 1, 1, 3)), rtol=1e-4, atol=1e-5
         )
 
 
-def test_weights_written_to_after_an_evaluation_are_used_in_the_next():
-    ours, _ = pair()
-    x = torch.randn(1, 3, 6, 17, 1)
+def test_nan_in_the_input_reaches_the_logits() -> None:
+    model = build_pair()[0]
+    x = skeletons()
+    x[0, 0, 3, 5, 0] = torch.nan
     with torch.no_grad():
-        before = ours.eval()(skeleton=x)
-        ours.st_gcn_networks[5].tcn[3].running_mean.add_(1)
-        ours.fcn.bias.add_(1)
-        after = ours(skeleton=x)
-        torch.testing.assert_close(after, pairless(ours)(x), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(before, after)
+        assert model.eval()(skeleton=x).isnan().any(dim=1).tolist() == [True, False, False, False]
+    assert model.train()(skeleton=x).isnan().all()
 
 
-def pairless(ours):
-    """A fresh reference with the weights that `ours` has now."""
-    reference = ReferenceSTGCN(6, 3, layout=LAYOUTS["coco"], dropout=0.0)
-    reference.load_state_dict(ours.state_dict())
-    return reference.eval()
-
-
-def test_dropout_drops_its_share_and_keeps_the_mean():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_zeroes_that_share_and_the_same_ones_in_backward(dtype, p: float) -> None:
     torch.manual_seed(0)
-    model = STGCN(6, 3, layout=LAYOUTS["coco"], dropout=0.5).train()
-    x = torch.randn(4, 3, 16, 17, 1)
-    torch.manual_seed(7)
-    first = model(skeleton=x)
-    torch.manual_seed(7)
-    torch.testing.assert_close(model(skeleton=x), first)
-    assert not torch.allclose(model(skeleton=x), first)
+    x = torch.ones(16, 8, 50, 40, dtype=dtype, requires_grad=True)
+    y = drop(x, p)
+    assert abs((y == 0).double().mean().item() - p) < 0.005  # 5 sigma of 256,000 draws
+    assert ((y == 0) | (y == 1)).all()
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    again = drop(x, p)
+    assert abs((again == y).double().mean().item() - (p * p + (1 - p) ** 2)) < 0.005
+    torch.manual_seed(0)
+    assert torch.equal(drop(x, p), y)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
-def test_every_model_takes_skeletons_by_name_and_gives_logits_of_finite_gradients(name):
-    model = MODELS[name](5, 3, layout=LAYOUTS["coco"])
-    logits = model(skeleton=torch.randn(2, 3, 8, 17, 1))
-    assert logits.shape == (2, 5)
-    logits.sum().backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+def test_dropout_keeps_the_mean_of_what_it_thins_and_does_nothing_in_eval_mode() -> None:
+    model, reference = build_pair(dropout=0.5)
+    x = skeletons(16, 24)
+    outputs = []
+    for module in (model, reference):
+        torch.manual_seed(1)
+        features = [module.train()(skeleton=x).detach() for _ in range(8)]
+        outputs.append(torch.stack(features).mean(dim=(0, 1)))
+    spread = torch.stack(features).std()
+    assert (outputs[0] - outputs[1]).abs().max() < 0.25 * spread
+    with torch.no_grad():
+        assert torch.equal(model.eval()(skeleton=x), model.eval()(skeleton=x))
+
+
+def test_the_same_seed_gives_the_same_training_step() -> None:
+    model = build_pair(dropout=0.5)[0].train()
+    x = skeletons()
+    losses = []
+    for seed in (7, 7, 8):
+        torch.manual_seed(seed)
+        losses.append(copy.deepcopy(model)(skeleton=x).sum().item())
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_onnx_keeps_batch_frames_and_persons_free(tmp_path) -> None:
+    model, reference = build_pair()
+    names = {0: "batch", 2: "frames", 4: "persons"}
+    program = torch.onnx.export(
+        model.eval(),
+        kwargs={"skeleton": skeletons(2, 16, num_persons=2)},
+        dynamic_shapes={"skeleton": {dim: torch.export.Dim(name) for dim, name in names.items()}},
+        dynamo=True,
+        verbose=False,
+    )
+    program.save(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for num_samples, num_frames, num_persons in ((1, 300, 1), (3, 5, 3), (2, 1, 2)):
+        x = skeletons(num_samples, num_frames, num_persons=num_persons)
+        with torch.no_grad():
+            expected = reference.eval()(skeleton=x)
+        received = torch.from_numpy(session.run(None, {"skeleton": x.numpy()})[0])
+        torch.testing.assert_close(received, expected, rtol=1e-4, atol=1e-5)
