@@ -283,3 +283,12 @@ def test_onnx_keeps_batch_frames_and_persons_free(tmp_path) -> None:
             expected = reference.eval()(skeleton=x)
         received = torch.from_numpy(session.run(None, {"skeleton": x.numpy()})[0])
         torch.testing.assert_close(received, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_takes_skeletons_by_name_and_has_finite_gradients(name: str) -> None:
+    model = MODELS[name](5, 3, layout=LAYOUTS["coco"])
+    logits = model(skeleton=skeletons(2, 8, 17))
+    assert logits.shape == (2, 5)
+    logits.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
