@@ -168,7 +168,8 @@ class Echo(torch.nn.Module):
 
 def test_probabilities_of_a_samples_rows_are_averaged():
     fabric, feed = Fabric(accelerator="cpu"), Feed(Clips())
-    scores = predict(fabric, Echo(), feed, batch_size=5)
+    answers = predict(fabric, Echo(), feed, batch_size=5)
+    scores = answers.scores
     batch = Clips().read(np.arange(5), 0)
     rows = batch.inputs["x"].softmax(dim=1).numpy()
     for i in range(5):
@@ -181,12 +182,12 @@ def test_answers_do_not_depend_on_the_batch_size(tmp_path):
     spec = tiny_spec(tmp_path)
     model = build_model(spec)
     feed = Feed(TinyData(spec, "val"))
-    whole = predict(fabric, model, feed, batch_size=100)
+    whole = predict(fabric, model, feed, batch_size=100).scores
     assert whole.shape == (11, 3)
     assert whole.dtype == np.float32
     seen = []
     for batch_size in (1, 3, 4):
-        parts = predict(fabric, model, feed, batch_size=batch_size, poll=seen.append)
+        parts = predict(fabric, model, feed, batch_size=batch_size, poll=seen.append).scores
         assert parts == pytest.approx(whole, abs=1e-6)
     assert seen[:11] == list(range(1, 12))
 
@@ -196,8 +197,8 @@ def body_that_predicts(fabric, folder):
     torch.manual_seed(0)
     feed = Feed(TinyData(spec, "val"))
     counts = []
-    scores = predict(fabric, build_model(spec), feed, batch_size=2, poll=counts.append)
-    return scores, counts, fabric.world_size
+    answers = predict(fabric, build_model(spec), feed, batch_size=2, poll=counts.append)
+    return answers.scores, counts, fabric.world_size
 
 
 def test_two_processes_answer_for_every_sample_once(tmp_path, monkeypatch):

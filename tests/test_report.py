@@ -1,15 +1,19 @@
 """The report says true things, escapes what users wrote, and asks nothing of the network."""
 
+import base64
 import html.parser
+import io
 import math
 import re
 import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from kineme.network import FrameDrawing, SkeletonDrawing
 from kineme.report import plots
-from kineme.report.filmstrip import draw_filmstrip
+from kineme.report.filmstrip import draw_filmstrip, draw_frames, drawer
 from kineme.report.findings import find_next_steps
 from kineme.report.html import ReportInput, write_report
 from kineme.report.scores import compute_scores, wilson_interval
@@ -301,6 +305,28 @@ def test_every_person_is_drawn():
     assert strip_paths(svg) == [{"m": 2, "r": 2, "l": 2}]
 
 
+def strips(count):
+    """Draws the made-up figures as a report does."""
+    skeletons = figures(count)
+    return drawer(SkeletonDrawing(lambda i: skeletons[i], BONES, JOINTS, 0))
+
+
+def test_frames_are_drawn_in_order_side_by_side():
+    frames = np.zeros((30, 48, 64, 3), np.uint8)
+    frames[:, :, :, 0] = np.arange(30)[:, None, None] * 8
+    markup = drawer(FrameDrawing(lambda i: frames[i:]))(0)
+    data = base64.b64decode(re.search(r"base64,([^\"]+)", markup)[1])
+    picture = np.asarray(Image.open(io.BytesIO(data)))
+    assert picture.shape == (96, 8 * 128, 3)
+    reds = [int(picture[48, 64 + 128 * k, 0]) for k in range(8)]
+    assert reds == pytest.approx([8 * f for f in (0, 4, 8, 12, 17, 21, 25, 29)], abs=8)
+    assert 'alt="8 of 30 frames"' in markup
+
+
+def test_a_strip_of_fewer_frames_shows_each_once():
+    assert 'alt="3 of 3 frames"' in draw_frames(np.zeros((3, 20, 20, 3), np.uint8))
+
+
 # the page ---------------------------------------------------------------------------------
 
 
@@ -311,7 +337,7 @@ def full_report(names=NASTY, **more):
         labels, answers, names,
         ids=[f"<b>{i}</b> & \x1b[31m" for i in range(40)],
         title="<i>title</i>",
-        skeletons=figures(40), bones=BONES, joint_names=JOINTS, centre=0,
+        draw=strips(40),
         history=[{"epoch": e, "train_loss": 1 / e, "train_acc": 0.5} for e in (1, 2, 3)],
         facts={"<u>spec</u>": "</dd><script>x</script>"},
         occlusion={"<arm>": [(0.3, 0.9), (0.5, 0.4)], "<leg>": [(0.2, 0.1)]},
@@ -364,8 +390,7 @@ def test_the_page_says_how_good_where_it_fails_and_what_to_do(tmp_path):
     names = ("squat", "lunge", "curl")
     labels = [0] * 20 + [1] * 20 + [2] * 20
     answers = [0] * 20 + [1] * 12 + [0] * 8 + [2] * 20
-    page, _ = page_of(tmp_path, report_of(labels, answers, names, skeletons=figures(60),
-                                          bones=BONES, joint_names=JOINTS, centre=0))  # fmt: skip
+    page, _ = page_of(tmp_path, report_of(labels, answers, names, draw=strips(60)))
     words = " ".join(" ".join(page.words).split())
     assert "86.7 %" in words
     assert "52 of 60 right" in words
@@ -381,21 +406,28 @@ def test_the_page_says_how_good_where_it_fails_and_what_to_do(tmp_path):
 def test_worst_samples_come_from_every_confused_pair_before_a_second_from_one(tmp_path):
     labels = [0] * 20 + [1] * 2
     answers = [1] * 15 + [0] * 5 + [2, 0]
-    page, _ = page_of(tmp_path, report_of(labels, answers, ("a", "b", "c"), skeletons=figures(22),
-                                          bones=BONES, centre=0))  # fmt: skip
+    page, _ = page_of(tmp_path, report_of(labels, answers, ("a", "b", "c"), draw=strips(22)))
     ids = [word for word in page.words if re.fullmatch(r"sample\d+", word)]
     assert ids[:3] == ["sample0", "sample20", "sample21"]
     assert len(ids) == 12
 
 
 def test_without_mistakes_the_closest_calls_are_drawn(tmp_path):
-    report = report_of([0, 1] * 10, [0, 1] * 10, ("a", "b"), skeletons=lambda i: figures(20)[i],
-                       bones=BONES, centre=0)  # fmt: skip
+    report = report_of([0, 1] * 10, [0, 1] * 10, ("a", "b"), draw=strips(20))
     report.probabilities[7] = (0.45, 0.55)
     page, _ = page_of(tmp_path, report)
     words = " ".join(page.words)
     assert "No mistakes: the closest calls" in words
     assert next(word for word in page.words if word.startswith("sample")) == "sample7"
+
+
+def test_parts_of_a_model_stand_beside_the_whole(tmp_path):
+    page, _ = page_of(
+        tmp_path, report_of([0, 1, 1, 1], [0, 1, 1, 0], ("a", "b"), parts={"rgb": 50.0, "of": None})
+    )
+    words = " ".join(" ".join(page.words).split())
+    assert "Parts of the model" in words
+    assert "rgb 50.0 of – together 75.0" in words
 
 
 def test_parts_without_data_are_left_out_and_files_have_their_names(tmp_path):
@@ -406,8 +438,7 @@ def test_parts_without_data_are_left_out_and_files_have_their_names(tmp_path):
 
 
 def test_a_report_without_any_label_is_written(tmp_path):
-    page, _ = page_of(tmp_path, report_of([-1, -1], [0, 1], ("a", "b"), skeletons=figures(2),
-                                          bones=BONES, centre=0))  # fmt: skip
+    page, _ = page_of(tmp_path, report_of([-1, -1], [0, 1], ("a", "b"), draw=strips(2)))
     assert "No sample has a label" in " ".join(page.words)
 
 

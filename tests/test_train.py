@@ -365,9 +365,8 @@ def test_validation_runs_at_its_interval_and_at_the_end(tmp_path):
     assert validated == [False, True, False, True, True]
 
 
-def test_without_validation_data_training_says_so(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(train, "_has_validation", lambda spec: False)
-    kpi = train_tiny(tmp_path)
+def test_without_validation_data_training_says_so(tmp_path, capfd):
+    kpi = train_tiny(tmp_path, dataset__val_dataset__data_path="")
     assert sorted(kpi) == ["train_acc", "train_loss"]
     assert "No validation data: no best.pth" in capfd.readouterr().err
     assert not (tmp_path / "train/best.pth").exists()

@@ -16,7 +16,7 @@ from torch import nn
 
 from kineme.data.randomness import uniform
 from kineme.errors import DataError
-from kineme.network import TRAIN, Batch, ExportForm, Network
+from kineme.network import TRAIN, Batch, Common, ExportForm, Network
 from kineme.pose_classification.spec import Optim
 from kineme.spec import sections
 from kineme.spec.fields import Section, block, setting
@@ -157,7 +157,18 @@ def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
     return spec, ()
 
 
-def adapt_weights(state: Mapping[str, Any], spec: Any) -> Mapping[str, Any]:
+def common(spec: Any) -> Common:
+    pretrained = spec.model.pretrained_model_path
+    return Common(
+        model_title="tiny",
+        num_workers=spec.dataset.num_workers,
+        grad_clip=spec.train.grad_clip,
+        has_validation=bool(spec.dataset.val_dataset.data_path),
+        pretrained={"": pretrained} if pretrained else {},
+    )
+
+
+def adapt_weights(state: Mapping[str, Any], spec: Any, part: str) -> Mapping[str, Any]:
     return state
 
 
@@ -172,12 +183,15 @@ def _absent(*_: Any) -> ExportForm:
 TINY = Network(
     name="tiny",
     prefix="ty",
+    common=common,
     class_names=class_names,
     complete=complete,
     build_dataset=TinyData,
     build_model=build_model,
     export_form=_absent,
     adapt_weights=adapt_weights,
+    score_text=str,
+    answer_text=_absent,  # type: ignore[arg-type]
     convert=_absent,  # type: ignore[arg-type]
     describe=describe,
     occluded=_absent,

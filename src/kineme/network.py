@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,20 +32,30 @@ class Batch:
     labels: (B,) int64, -1 where unknown.
     indices: (B,) int64, positions in the dataset.
     sample_of_row: (R,) int64 in [0, B), the sample each row belongs to.
+    failed: samples of `indices` that could not be read, position in the dataset -> reason;
+        they have no rows. Only where the spec says that such samples are passed over.
+    blank: samples that show nothing to classify, position in the dataset -> what to say in
+        place of a class ("no person").
+    mixed_labels: (B,) int64, of the sample that each was mixed with, `mixed_share` of it
+        (mixup, Zhang et al. 2018); None where nothing was mixed.
     """
 
     inputs: Mapping[str, torch.Tensor]
     labels: torch.Tensor
     indices: torch.Tensor
     sample_of_row: torch.Tensor
+    failed: Mapping[int, str] = field(default_factory=dict)
+    blank: Mapping[int, str] = field(default_factory=dict)
+    mixed_labels: torch.Tensor | None = None
+    mixed_share: float = 0.0
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return Batch(
-            {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()},
-            self.labels.to(device, non_blocking=True),
-            self.indices,
-            self.sample_of_row.to(device, non_blocking=True),
+        return replace(
+            self,
+            inputs={name: x.to(device, non_blocking=True) for name, x in self.inputs.items()},
+            labels=self.labels.to(device, non_blocking=True),
+            sample_of_row=self.sample_of_row.to(device, non_blocking=True),
         )
 
 
@@ -81,8 +91,10 @@ class ExportForm:
     inputs: upstream name and example tensor of each model input, in call order,
         keyed by the model's own word for it.
     dynamic: input word -> {dimension: name}; `batch` is always dimension 0.
-    outputs: names of the outputs. opset: ONNX operator set.
+    output: name of the output. opset: ONNX operator set.
     metadata: strings stored in the file (labels, normalisation, layout, ...).
+    lifelike: samples shaped like `examples` but for their number, made to look like real
+        ones; parity is checked on them beside random numbers.
     """
 
     names: Mapping[str, str]
@@ -91,16 +103,73 @@ class ExportForm:
     output: str
     opset: int
     metadata: Mapping[str, str]
+    lifelike: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """How a report draws a sample: its skeleton (C, T, V, M) by position, and its bones."""
+class SkeletonDrawing:
+    """How a report draws a sample: its skeleton (C, T, V, M) by position, and its bones.
 
-    skeletons: Callable[[int], NDArray[np.float32]]
+    joint_names: left_ and right_ give colours. centre: the joint that may be zero without
+    being missing, because the data was centred on it.
+    """
+
+    skeletons: Callable[[int], NDArray[np.floating]]
     bones: Sequence[tuple[int, int]]
-    joint_names: Sequence[str]
-    centre: int
+    joint_names: Sequence[str] = ()
+    centre: int | None = None
+
+
+@dataclass(frozen=True)
+class FrameDrawing:
+    """How a report draws a sample: a few of its frames (T, H, W, 3) uint8 RGB, by position."""
+
+    frames: Callable[[int], NDArray[np.uint8]]
+
+
+Drawing = SkeletonDrawing | FrameDrawing
+
+
+@dataclass(frozen=True)
+class Common:
+    """What the house asks of a spec where the networks keep TAO's own, differing names.
+
+    model_title: the model in words. num_workers: processes that read data. grad_clip:
+    largest norm of the gradient, 0 for none. has_validation: whether training validates.
+    pretrained: weights to start from, submodule ("" is the whole model) -> path.
+    parts: submodules that evaluation judges beside the whole, title -> submodule.
+    has_occlusion: whether evaluation also hides parts of the data.
+    """
+
+    model_title: str
+    num_workers: int
+    grad_clip: float
+    has_validation: bool
+    pretrained: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    has_occlusion: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model says of N samples: log probabilities over C classes, in float32.
+
+    scores: (N, C), mean over the rows of each sample; NaN where the sample failed.
+    rows: (R, C), the single rows (clips), by sample. sample_of_row: (R,) int64, rising.
+    failed: position -> why the sample could not be read.
+    blank: position -> what to say of it in place of a class; its scores mean nothing.
+    """
+
+    scores: NDArray[np.float32]
+    rows: NDArray[np.float32]
+    sample_of_row: NDArray[np.int64]
+    failed: Mapping[int, str] = field(default_factory=dict)
+    blank: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def answered(self) -> list[int]:
+        """Positions of the samples that did not fail, in order."""
+        return [i for i in range(len(self.scores)) if i not in self.failed]
 
 
 @dataclass(frozen=True)
@@ -109,11 +178,15 @@ class Network:
 
     complete: fills what the spec leaves open from what the data of `split` says of itself
     (class names, layout); an action calls it before it builds anything.
+    adapt_weights: foreign weights by our names, for the spec and a submodule ("": all).
     occluded: damaged copies of a test dataset as (curve, share hidden, dataset).
+    score_text: what evaluate prints, in upstream's form, from the facts of metrics.json.
+    answer_text: what inference prints or writes, in upstream's form.
     """
 
     name: str
     prefix: str  # of its checkpoints: <prefix>_model_latest.pth
+    common: Callable[[Any], Common]  # (spec)
     class_names: Callable[[Any], tuple[str, ...]]  # (spec) -> names by id
     complete: Callable[[Any, str], tuple[Any, tuple[str, ...]]]  # (spec, split) -> spec, notes
     build_dataset: Callable[[Any, str], Dataset]  # (spec, split)
@@ -121,11 +194,14 @@ class Network:
     export_form: Callable[[Any], ExportForm]  # (spec)
     occluded: Callable[[Any], Iterable[tuple[str, float, Dataset]]]
     drawing: Callable[[Any, Any], Drawing]  # (spec, dataset)
-    adapt_weights: Callable[[Mapping[str, Any], Any], Mapping[str, Any]]  # (foreign state, spec)
+    adapt_weights: Callable[[Mapping[str, Any], Any, str], Mapping[str, Any]]
+    score_text: Callable[[Mapping[str, Any]], str]
+    answer_text: Callable[[Dataset, Answers, Sequence[str]], str]  # (dataset, answers, names)
     convert: Callable[[Any, Path], Mapping[str, Any]]  # (spec, folder) -> kpi, files, warnings
     describe: Callable[[Any], Mapping[str, Any]]  # (spec) -> what a checkpoint says of itself
     identity: tuple[str, ...]  # dotted spec fields that a checkpoint fixes for later actions
     head: tuple[str, ...] = field(default=())  # state-dict names that change with the classes
+    mean_accuracy: str = "avg_accuracy"  # upstream's name of the mean over classes
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ N samples, C classes; scores are log probabilities (N, C).
 """
 
 import csv
+import inspect
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from torch import nn
 
 from kineme import __version__, files
 from kineme.engine import checkpoint as checkpoints
@@ -26,7 +29,9 @@ from kineme.engine.feeding import Feed
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
-from kineme.network import Dataset, Network, load_network
+from kineme.errors import PartialError
+from kineme.network import Answers, Dataset, Network, load_network
+from kineme.report.filmstrip import drawer
 from kineme.report.html import ReportInput
 from kineme.report.html import write_report as write_html
 from kineme.report.plots import read_history
@@ -82,50 +87,106 @@ def classify(
     a_run: Run,
     *,
     title: str = "",
-) -> NDArray[np.float32]:
-    """Scores of all samples, in every process."""
+    part: str = "",
+) -> Answers:
+    """What the model, or a part of it, says of all samples, in every process."""
     spec = subject.spec
     loaded = checkpoints.load_checkpoint(subject.checkpoint)
     model = network.build_model(spec)
-    weights = network.adapt_weights(loaded.weights, spec)
+    weights = network.adapt_weights(loaded.weights, spec, "")
     checkpoints.fit_weights(model, weights, where=str(loaded.path))
     for text in dataset.notes:
         a_run.note(text)
     section = getattr(spec, a_run.action)
     batch_size = section.batch_size if section.batch_size > 0 else spec.dataset.batch_size
-    feed = Feed(dataset, num_workers=spec.dataset.num_workers)
-    model = model.to(fabric.device)
+    feed = Feed(dataset, num_workers=network.common(spec).num_workers)
+    asked = _Part(model.get_submodule(part)) if part else model
     try:
         with track(a_run, title or a_run.action, total=len(dataset)) as advance_to:
-            return predict(fabric, model, feed, batch_size=batch_size, poll=advance_to)
+            return predict(
+                fabric, asked.to(fabric.device), feed, batch_size=batch_size, poll=advance_to
+            )
     finally:
         feed.close()
+
+
+class _Part(nn.Module):
+    """A submodule that takes its own of the whole model's inputs."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.names = tuple(inspect.signature(module.forward).parameters)
+
+    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.module(**{name: inputs[name] for name in self.names})
+        return logits
 
 
 def write_predictions(
     folder: Path,
     dataset: Dataset,
-    scores: NDArray[np.float32],
+    answers: Answers,
     *,
     class_names: Sequence[str],
     top_k: int,
 ) -> None:
-    """predictions.csv and .jsonl: id, label, probability, top k, and the truth if known."""
-    probabilities = np.exp(scores.astype(np.float64))
+    """predictions.csv and .jsonl: id, label, probability, top k, and the truth if known.
+
+    status is `ok`, or what was said of a sample in place of a class. Samples that failed
+    are in failed.jsonl instead, with the reason.
+    """
+    probabilities = np.exp(answers.scores.astype(np.float64))
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
     rows, lines = [], []
-    for i, best in enumerate(order):
+    for i in answers.answered:
         truth = class_names[dataset.labels[i]] if dataset.labels[i] >= 0 else None
-        top = [(class_names[c], round(float(probabilities[i, c]), 6)) for c in best]
-        rows.append([dataset.ids[i], *top[0], truth or "", *(x for pair in top[1:] for x in pair)])
-        line = {"id": dataset.ids[i], "label": top[0][0], "probability": top[0][1], "truth": truth}
+        top = [(class_names[c], round(float(probabilities[i, c]), 6)) for c in order[i]]
+        top = [] if i in answers.blank else top
+        label, probability = top[0] if top else (None, None)
+        status = answers.blank.get(i, "ok")
+        first = [dataset.ids[i], _cell(label), _cell(probability), _cell(truth)]
+        others = [x for pair in top[1:] for x in pair] or [""] * (2 * order.shape[1] - 2)
+        rows.append([*first, *others, status])
+        line = {"id": dataset.ids[i], "label": label, "probability": probability, "truth": truth}
         top_list = [{"label": name, "probability": share} for name, share in top]
-        lines.append(json.dumps({**line, "top": top_list}, ensure_ascii=False))
+        lines.append(json.dumps({**line, "status": status, "top": top_list}, ensure_ascii=False))
     places = range(2, order.shape[1] + 1)
     header = ["id", "label", "probability", "truth"]
     header += [f"{name}_{place}" for place in places for name in ("label", "probability")]
+    header.append("status")
     write_csv(folder / results.PREDICTIONS_FILE, header, rows)
     files.write_text(folder / results.PREDICTION_LINES_FILE, "".join(f"{x}\n" for x in lines))
+    if answers.failed:
+        failed = [
+            {"id": dataset.ids[i], "reason": why} for i, why in sorted(answers.failed.items())
+        ]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in failed)
+        files.write_text(folder / results.FAILED_FILE, text)
+
+
+def refuse_failures(a_run: Run, dataset: Dataset, answers: Answers) -> None:
+    """Raise PartialError when samples failed; everything else has been written by then."""
+    if answers.failed:
+        first = min(answers.failed)
+        raise PartialError(
+            str(a_run.folder / results.FAILED_FILE),
+            f"all {len(dataset)} samples to be read",
+            f"{len(answers.failed)} that failed, the first {dataset.ids[first]!r}: "
+            f"{answers.failed[first]}",
+            "The others are done.",
+        )
+
+
+def judged_scores(answers: Answers) -> NDArray[np.float32]:
+    """(N, C) log probabilities; minus infinity for every class where none was answered."""
+    scores = answers.scores.copy()
+    scores[list(answers.blank)] = -np.inf
+    return scores
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None else value
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -141,17 +202,19 @@ def write_report(
     a_run: Run,
     subject: Subject,
     dataset: Dataset,
-    scores: NDArray[np.float32],
+    answers: Answers,
     curves: Mapping[str, list[tuple[float, float]]],
+    parts: Mapping[str, float | None],
 ) -> Path:
-    """report.html and the confusion matrix as a picture."""
+    """report.html and the confusion matrix as a picture. parts: accuracy (percent) by title."""
     network, spec = subject.network(), subject.spec
     history = subject.checkpoint.resolve().parent / results.METRICS_FILE
-    drawing = network.drawing(spec, dataset)
+    answered = answers.answered
+    draw = drawer(network.drawing(spec, dataset))
     facts = {
         "checkpoint": subject.checkpoint,
-        "samples": len(dataset),
-        "model": spec.model.model_type,
+        "samples": len(answered),
+        "model": network.common(spec).model_title,
         "kineme": __version__,
     }
     return write_html(
@@ -159,16 +222,14 @@ def write_report(
         ReportInput(
             title=f"{network.name.replace('_', ' ').capitalize()}: evaluation",
             class_names=network.class_names(spec),
-            labels=dataset.labels,
-            probabilities=np.exp(scores),
-            ids=dataset.ids,
-            skeletons=drawing.skeletons,
-            bones=drawing.bones,
-            joint_names=drawing.joint_names,
-            centre=drawing.centre,
+            labels=dataset.labels[answered],
+            probabilities=np.exp(judged_scores(answers)[answered]),
+            ids=[dataset.ids[i] for i in answered],
+            draw=lambda row: draw(answered[row]),
             history=read_history(history),
             facts=facts,
             occlusion=curves or None,
+            parts=parts,
             warnings=dict.fromkeys((*subject.notes, *dataset.notes), 1),
         ),
     )

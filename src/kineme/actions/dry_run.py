@@ -18,6 +18,7 @@ from torch import nn
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import runtime
 from kineme.engine.feeding import steps_per_epoch
+from kineme.engine.results import refuse_taken
 from kineme.engine.start import find_start
 from kineme.engine.weights import fit_weights
 from kineme.errors import DataError, QualityError, ResourceError
@@ -55,7 +56,7 @@ def _train(
     if free_bytes < needed_bytes:
         received = f"{free_bytes:,} bytes free"
         raise ResourceError(str(folder), f"{needed_bytes:,} bytes for a checkpoint", received)
-    for split in (TRAIN, VAL) if spec.dataset.val_dataset.data_path else (TRAIN,):
+    for split in (TRAIN, VAL) if network.common(spec).has_validation else (TRAIN,):
         dataset = network.build_dataset(spec, split)
         yield f"{split} data: {len(dataset)} samples"
         if split == TRAIN:
@@ -65,6 +66,9 @@ def _train(
 
 
 def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
+    if split == PREDICT:
+        asked = spec.inference
+        refuse_taken("inference.output_file", asked.output_file, overwrite=asked.overwrite)
     checkpoint = checkpoints.load_checkpoint(getattr(spec, spec.action).checkpoint)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
     spec, _ = network.complete(spec, split)
@@ -76,6 +80,7 @@ def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
 
 
 def _export(network: Network, spec: Any) -> Iterator[str]:
+    refuse_taken("export.onnx_file", spec.export.onnx_file, overwrite=spec.export.overwrite)
     checkpoint = checkpoints.load_checkpoint(spec.export.checkpoint)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
     model = _model_with(network, spec, checkpoint)
@@ -85,7 +90,7 @@ def _export(network: Network, spec: Any) -> Iterator[str]:
 
 def _model_with(network: Network, spec: Any, checkpoint: checkpoints.Checkpoint) -> nn.Module:
     model = network.build_model(spec)
-    weights = network.adapt_weights(checkpoint.weights, spec)
+    weights = network.adapt_weights(checkpoint.weights, spec, "")
     fit_weights(model, weights, where=str(checkpoint.path))
     return model
 

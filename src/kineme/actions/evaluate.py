@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from kineme import files
 from kineme.actions import answers
 from kineme.engine import metrics, results
 from kineme.engine.results import Run
-from kineme.network import TEST, Dataset, Network
+from kineme.network import TEST, Answers, Dataset, Network
 
 
 def run(network: Network, spec: Any) -> Mapping[str, Any]:
@@ -32,24 +30,43 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
     with a_run.joined(is_writer=fabric.is_global_zero):
         network, spec = subject.network(), subject.spec
         dataset = network.build_dataset(spec, TEST)
-        scores = answers.classify(fabric, network, subject, dataset, a_run)
+        found = answers.classify(fabric, network, subject, dataset, a_run)
+        parts = _judge_parts(fabric, network, subject, dataset, a_run)
         curves = _stress(fabric, network, subject, dataset, a_run)
         if not fabric.is_global_zero:
             return {}
-        names = network.class_names(spec)
-        facts = measure(scores, dataset.labels, class_names=names)
+        names, known = network.class_names(spec), _labelled(found, dataset)
+        facts = measure(
+            answers.judged_scores(found)[known],
+            dataset.labels[known],
+            class_names=names,
+            mean_accuracy=network.mean_accuracy,
+        )
         facts |= {"checkpoint": str(spec.evaluate.checkpoint), "occlusion": curves or None}
-        _save(a_run, dataset, scores, facts, class_names=names)
-        answers.write_report(a_run, subject, dataset, scores, curves)
-        print_scores(facts)
-    return {"kpi": {name: facts[name] for name in ("accuracy", "avg_accuracy")}}
+        facts |= {"parts": parts or None, "failed": len(found.failed)}
+        _save(a_run, dataset, found, facts, class_names=names)
+        answers.write_report(a_run, subject, dataset, found, curves, parts)
+        print(network.score_text(facts))
+        answers.refuse_failures(a_run, dataset, found)
+    return {"kpi": {name: facts[name] for name in ("accuracy", network.mean_accuracy)}}
 
 
 def measure(
-    scores: NDArray[np.float32], labels: NDArray[np.int64], *, class_names: tuple[str, ...]
+    scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    class_names: tuple[str, ...],
+    mean_accuracy: str = "avg_accuracy",
 ) -> dict[str, Any]:
-    """Figures of log probabilities (N, C): shares in percent, as upstream's; n/a is None."""
-    predicted = scores.argmax(axis=1)
+    """Figures of log probabilities (N, C): shares in percent, as upstream's; n/a is None.
+
+    A row of minus infinity is a sample for which no class was answered: that is wrong, it
+    stands in a last column of the confusion matrix, and it has no part in the loss.
+    mean_accuracy: the name that the mean over classes goes by.
+    """
+    predicted = metrics.predictions(scores)
+    is_answered = predicted < len(class_names)
+    loss = metrics.cross_entropy(scores[is_answered], labels[is_answered])
     confusion = metrics.confusion_matrix(labels, predicted, len(class_names))
     per_class = zip(
         class_names,
@@ -62,9 +79,10 @@ def measure(
     return {
         "samples": len(labels),
         "accuracy": _percent(metrics.accuracy(confusion)),
-        "avg_accuracy": _percent(metrics.mean_class_accuracy(confusion)),
+        mean_accuracy: _percent(metrics.mean_class_accuracy(confusion)),
         "top5_accuracy": _percent(metrics.top_k_accuracy(scores, labels, 5)),
-        "loss": metrics.cross_entropy(scores, labels),
+        "loss": loss if np.isfinite(loss) else None,
+        "unanswered": int((~is_answered).sum()),
         "classes": [
             {
                 "label": name,
@@ -79,14 +97,31 @@ def measure(
     }
 
 
-def print_scores(facts: Mapping[str, Any]) -> None:
-    """The table that upstream prints, on stdout."""
-    table = Table("Name", "Score")
-    for row in facts["classes"]:
-        table.add_row(f"Class accuracy: {row['label']}", _shown(row["accuracy"]))
-    table.add_row("Total accuracy", _shown(facts["accuracy"]))
-    table.add_row("Average class accuracy", _shown(facts["avg_accuracy"]))
-    Console(markup=False).print(table)
+def _judge_parts(
+    fabric: Fabric, network: Network, subject: answers.Subject, dataset: Dataset, a_run: Run
+) -> dict[str, float | None]:
+    """Accuracy in percent of each part of the model that can answer alone."""
+    found = {}
+    for title, part in network.common(subject.spec).parts.items():
+        alone = answers.classify(
+            fabric, network, subject, dataset, a_run, title=f"{title} alone", part=part
+        )
+        found[title] = _percent(_share_right(alone, dataset))
+    return found
+
+
+def _labelled(found: Answers, dataset: Dataset) -> list[int]:
+    """Positions of the samples that count: their label is known, and they could be read."""
+    return [i for i in found.answered if dataset.labels[i] >= 0]
+
+
+def _share_right(found: Answers, dataset: Dataset) -> float:
+    """Share of right answers; NaN where no label is known."""
+    known = _labelled(found, dataset)
+    if not known:
+        return float("nan")
+    predicted = metrics.predictions(answers.judged_scores(found)[known])
+    return float((predicted == dataset.labels[known]).mean())
 
 
 def _stress(
@@ -97,20 +132,19 @@ def _stress(
     a_run: Run,
 ) -> dict[str, list[tuple[float, float]]]:
     """Accuracy (share in [0, 1]) on damaged copies of the test data, where asked for."""
-    if not subject.spec.evaluate.occlusion:
+    if not network.common(subject.spec).has_occlusion or not (dataset.labels >= 0).any():
         return {}
     curves: dict[str, list[tuple[float, float]]] = {}
     for curve, share, damaged in network.occluded(dataset):
-        scores = answers.classify(fabric, network, subject, damaged, a_run, title=curve)
-        correct = float((scores.argmax(axis=1) == dataset.labels).mean())
-        curves.setdefault(curve, []).append((share, correct))
+        found = answers.classify(fabric, network, subject, damaged, a_run, title=curve)
+        curves.setdefault(curve, []).append((share, _share_right(found, damaged)))
     return curves
 
 
 def _save(
     a_run: Run,
     dataset: Dataset,
-    scores: NDArray[np.float32],
+    found: Answers,
     facts: Mapping[str, Any],
     *,
     class_names: tuple[str, ...],
@@ -118,11 +152,12 @@ def _save(
     folder = a_run.folder
     files.write_json(folder / results.EVALUATION_FILE, facts)
     rows = [[name, *counts] for name, counts in zip(class_names, facts["confusion"], strict=True)]
-    answers.write_csv(folder / results.CONFUSION_FILE, ["true \\ predicted", *class_names], rows)
+    columns = [*class_names, metrics.NO_ANSWER][: len(facts["confusion"][0])]
+    answers.write_csv(folder / results.CONFUSION_FILE, ["true \\ predicted", *columns], rows)
     header = ["label", "samples", "accuracy", "precision", "f1"]
     table = [[_cell(row[name]) for name in header] for row in facts["classes"]]
     answers.write_csv(folder / results.PER_CLASS_FILE, header, table)
-    answers.write_predictions(folder, dataset, scores, class_names=class_names, top_k=5)
+    answers.write_predictions(folder, dataset, found, class_names=class_names, top_k=5)
 
 
 def _percent(share: float) -> float | None:
@@ -131,7 +166,3 @@ def _percent(share: float) -> float | None:
 
 def _cell(value: Any) -> Any:
     return "n/a" if value is None else value
-
-
-def _shown(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.4f}"

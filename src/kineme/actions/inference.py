@@ -18,7 +18,12 @@ from kineme.network import PREDICT, Network
 
 
 def run(network: Network, spec: Any) -> Mapping[str, Any]:
-    """Classify `spec.inference.test_dataset`; returns the number of samples and the paths."""
+    """Classify `spec.inference.test_dataset`; returns the number of samples and the path.
+
+    Raises SpecError when the output file that the spec names exists.
+    """
+    asked = spec.inference
+    results.refuse_taken("inference.output_file", asked.output_file, overwrite=asked.overwrite)
     return answers.ask(network, spec, action="inference", split=PREDICT, body=_body)
 
 
@@ -26,16 +31,17 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
     with a_run.joined(is_writer=fabric.is_global_zero):
         network, spec = subject.network(), subject.spec
         dataset = network.build_dataset(spec, PREDICT)
-        scores = answers.classify(fabric, network, subject, dataset, a_run)
+        found = answers.classify(fabric, network, subject, dataset, a_run)
         if not fabric.is_global_zero:
             return {}
         names = network.class_names(spec)
         answers.write_predictions(
-            a_run.folder, dataset, scores, class_names=names, top_k=spec.inference.top_k
+            a_run.folder, dataset, found, class_names=names, top_k=spec.inference.top_k
         )
         target = Path(spec.inference.output_file or a_run.folder / results.LABELS_FILE)
-        lines = [names[best] for best in scores.argmax(axis=1)]
-        files.write_text(target, "".join(f"{line}\n" for line in lines))
-        a_run.say(f"{len(lines)} predictions in {a_run.folder} and {target}")
-    kpi = {"samples": len(lines)}
+        files.write_text(target, network.answer_text(dataset, found, names))
+        num_answered = len(found.answered)
+        a_run.say(f"{num_answered} predictions in {a_run.folder} and {target}")
+        answers.refuse_failures(a_run, dataset, found)
+    kpi = {"samples": num_answered}
     return {"kpi": kpi, **kpi, "output_file": str(target)}

@@ -80,6 +80,7 @@ class _Job:
     feed: Feed
     val_feed: Feed | None
     steps_per_epoch: int
+    grad_clip: float
     facts: Mapping[str, Any]
     stop: StopRequest = field(default_factory=StopRequest)
     scalars: Scalars = field(default_factory=Scalars)
@@ -112,15 +113,16 @@ def train_here(fabric: Fabric, network: Network, start: Start, a_run: Run) -> di
 
 def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job:
     """Data, model and state, restored where there is something to continue."""
-    spec, settings = start.spec, start.spec.train
+    spec, settings, common = start.spec, start.spec.train, network.common(start.spec)
     data, val_data = _load_data(network, spec, a_run)
     steps = steps_per_epoch(len(data), spec.dataset.batch_size, fabric.world_size)
     module = network.build_model(spec)
-    if spec.model.pretrained_model_path and start.checkpoint is None:
-        _load_pretrained(network, spec, module, a_run)
+    if start.checkpoint is None:
+        for part, path in common.pretrained.items():
+            _load_pretrained(network, spec, module, a_run, part=part, path=path)
     optimizer = optim.build_optimizer(module.parameters(), settings.optim)
     model, wrapped = fabric.setup(module, optimizer)  # moves the module to its device
-    names, num_workers = network.class_names(spec), spec.dataset.num_workers
+    names = network.class_names(spec)
     job = _Job(
         fabric=fabric,
         network=network,
@@ -136,9 +138,10 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
         model=model,
         optimizer=wrapped,
         loss=optim.build_loss(settings, data.labels, num_classes=len(names), device=fabric.device),
-        feed=Feed(data, num_workers=num_workers),
-        val_feed=Feed(val_data, num_workers=num_workers) if val_data else None,
+        feed=Feed(data, num_workers=common.num_workers),
+        val_feed=Feed(val_data, num_workers=common.num_workers) if val_data else None,
         steps_per_epoch=steps,
+        grad_clip=common.grad_clip,
         facts=_facts(network, spec, names),
     )
     if rest := len(data) - steps * job.samples_per_step:
@@ -151,7 +154,8 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
 def _load_data(network: Network, spec: Any, a_run: Run) -> tuple[Dataset, Dataset | None]:
     """Training and, if there is any, validation data."""
     data = network.build_dataset(spec, TRAIN)
-    val_data = network.build_dataset(spec, VAL) if _has_validation(spec) else None
+    has_validation = network.common(spec).has_validation
+    val_data = network.build_dataset(spec, VAL) if has_validation else None
     for text in (*data.notes, *(val_data.notes if val_data else ())):
         a_run.note(text)
     if val_data is None:
@@ -159,18 +163,20 @@ def _load_data(network: Network, spec: Any, a_run: Run) -> tuple[Dataset, Datase
     return data, val_data
 
 
-def _load_pretrained(network: Network, spec: Any, module: nn.Module, a_run: Run) -> None:
-    """Start from the weights of another run, of TAO, or of others; the head may differ."""
-    source = checkpoints.load_checkpoint(spec.model.pretrained_model_path)
-    adapted = network.adapt_weights(source.weights, spec)
-    where = str(source.path)
-    report = fit_weights(module, adapted, where=where, head=network.head, is_partial=True)
-    a_run.say(f"{where}: {report}")
-
-
-def _has_validation(spec: Any) -> bool:
-    section = getattr(spec.dataset, "val_dataset", None)
-    return bool(section is not None and section.data_path)
+def _load_pretrained(
+    network: Network, spec: Any, module: nn.Module, a_run: Run, *, part: str, path: str
+) -> None:
+    """Start a part from the weights of another run, of TAO, or of others; its head may differ."""
+    source = checkpoints.load_checkpoint(path)
+    prefix = f"{part}." if part else ""
+    report = fit_weights(
+        module.get_submodule(part),
+        network.adapt_weights(source.weights, spec, part),
+        where=str(source.path),
+        head=[name.removeprefix(prefix) for name in network.head],
+        is_partial=True,
+    )
+    a_run.say(f"{f'{part} from ' if part else ''}{source.path}: {report}")
 
 
 def _facts(network: Network, spec: Any, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -244,12 +250,12 @@ def _step(job: _Job, batch: Batch) -> float:
     batch = job.feed.dataset.transform(batch.to(fabric.device), epoch)
     targets = batch.labels[batch.sample_of_row]  # (R,)
     logits = job.model(**batch.inputs).float()  # (R, C)
-    loss = job.loss(logits, targets)
+    loss = _loss(job, logits, batch)
     job.optimizer.zero_grad()
     fabric.backward(loss)
-    if job.spec.train.grad_clip > 0:
+    if job.grad_clip > 0:
         fabric.clip_gradients(
-            job.model, job.optimizer, max_norm=job.spec.train.grad_clip, error_if_nonfinite=False
+            job.model, job.optimizer, max_norm=job.grad_clip, error_if_nonfinite=False
         )
     is_scaled = job.spec.train.precision == "16-mixed"  # its scaler skips bad steps itself
     if not is_scaled and not math.isfinite(health.gradient_norm(training.module)):
@@ -274,6 +280,15 @@ def _step(job: _Job, batch: Batch) -> float:
     if settings.checkpoint_interval_unit == "step" and is_due:
         _save(job)
     return mean_loss
+
+
+def _loss(job: _Job, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """The loss of a batch's rows, of both labels where samples were mixed."""
+    loss = job.loss(logits, batch.labels[batch.sample_of_row])
+    if batch.mixed_labels is None:
+        return loss
+    other = job.loss(logits, batch.mixed_labels[batch.sample_of_row])
+    return torch.lerp(loss, other, batch.mixed_share)
 
 
 def _share(
@@ -351,7 +366,7 @@ def validate(job: _Job) -> dict[str, float]:
             if number:
                 _stop(job, number)
 
-        scores = predict(
+        answers = predict(
             job.fabric,
             training.result,
             feed,
@@ -359,7 +374,8 @@ def validate(job: _Job) -> dict[str, float]:
             epoch=training.progress.epoch,
             poll=poll,
         )
-    labels = feed.dataset.labels
+    answered = answers.answered
+    scores, labels = answers.scores[answered], feed.dataset.labels[answered]
     confusion = metrics.confusion_matrix(labels, scores.argmax(axis=1), scores.shape[1])
     return {"val_loss": metrics.cross_entropy(scores, labels), METRIC: metrics.accuracy(confusion)}
 

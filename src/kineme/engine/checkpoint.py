@@ -32,7 +32,7 @@ from kineme.engine import results
 from kineme.engine.weights import WeightsReport
 from kineme.engine.weights import fit_weights as fit_weights
 from kineme.errors import CheckpointError, Problem, ResourceError, SpecError
-from kineme.files import atomic_write, write_errors_named, write_json
+from kineme.files import write_errors_named, write_json, write_whole
 from kineme.spec.load import user_set, value_at, with_values
 
 FORMAT = 1
@@ -65,8 +65,7 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     torch.save(content, buffer)
     needed = buffer.getbuffer().nbytes
     try:
-        with atomic_write(path) as file:
-            file.write(buffer.getbuffer())
+        write_whole(path, lambda file: file.write(buffer.getbuffer()))
     except ResourceError as error:
         problem = error.problems[0]
         raise ResourceError(
@@ -78,8 +77,7 @@ def save_weights(path: Path, weights: Mapping[str, torch.Tensor], facts: Mapping
     """Write weights as safetensors that describe themselves, and the description as JSON."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     data = safetensors.torch.save(tensors, {"kineme": json.dumps(facts)})
-    with atomic_write(path) as file:
-        file.write(data)
+    write_whole(path, lambda file: file.write(data))
     write_json(path.with_suffix(".json"), facts)
 
 

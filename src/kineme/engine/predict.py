@@ -9,6 +9,7 @@ N samples, R rows of a batch (several per sample where clips are averaged), C cl
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import nn
 
 from kineme.engine.feeding import Feed, evaluation_requests
 from kineme.errors import QualityError
-from kineme.network import Batch
+from kineme.network import Answers, Batch
 
 
 def predict(
@@ -29,12 +30,12 @@ def predict(
     batch_size: int,
     epoch: int = 0,
     poll: Callable[[int], None] | None = None,
-) -> NDArray[np.float32]:
-    """log of the class probabilities, (N, C) float32; those of a sample's rows are averaged.
+) -> Answers:
+    """What `model` says of every sample; the probabilities of a sample's rows are averaged.
 
     model: on the fabric's device, not wrapped for training (the processes have different
     numbers of batches, and a wrapped model would wait). It is left in evaluation mode.
-    Raises QualityError when a sample gets no finite score.
+    Raises QualityError when a sample that was read gets no finite score.
     poll: called by all processes equally often, with the samples of this process seen so
     far; it may raise to stop.
     """
@@ -44,58 +45,102 @@ def predict(
         num_samples, batch_size, epoch=epoch, rank=rank, world_size=world_size
     )
     num_rounds = -(-num_samples // (batch_size * world_size))
-    answers: list[tuple[torch.Tensor, torch.Tensor]] = []
+    found = _Found()
     num_seen = 0
     model.eval()
     with torch.inference_mode(), contextlib.closing(feed.read(requests)) as batches:
         for _ in range(num_rounds):
             batch = next(batches, None)
             if batch is not None:
-                answers.append((batch.indices, _answer(fabric, model, feed, batch, epoch)))
+                found.add(batch, _rows(fabric, model, feed, batch, epoch))
                 num_seen += len(batch.indices)
             if poll is not None:
                 poll(num_seen)
-    scores = _gather(fabric, answers, num_samples)
-    lost = np.flatnonzero(~np.isfinite(scores).any(axis=1))
+    answers = _joined(_gathered(fabric, found), num_samples)
+    _check(answers, feed)
+    return answers
+
+
+@dataclass
+class _Found:
+    """What one process has seen: rows of log probabilities, whose they are, and the rest."""
+
+    rows: list[NDArray[np.float32]] = field(default_factory=list)
+    sample_of_row: list[NDArray[np.int64]] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+    blank: dict[int, str] = field(default_factory=dict)
+
+    def add(self, batch: Batch, rows: NDArray[np.float32]) -> None:
+        self.failed |= batch.failed
+        self.blank |= batch.blank
+        if len(rows):
+            self.rows.append(rows)
+            self.sample_of_row.append(batch.indices[batch.sample_of_row.cpu()].numpy())
+
+
+def _rows(
+    fabric: Fabric, model: nn.Module, feed: Feed, batch: Batch, epoch: int
+) -> NDArray[np.float32]:
+    """(R, C) log probabilities of a batch; (0, 0) where nothing of it could be read."""
+    if not len(batch.sample_of_row):
+        return np.zeros((0, 0), np.float32)
+    batch = feed.dataset.transform(batch.to(fabric.device), epoch)
+    with fabric.autocast():
+        logits: torch.Tensor = model(**batch.inputs)
+    rows: NDArray[np.float32] = logits.float().log_softmax(dim=1).cpu().numpy()
+    return rows
+
+
+def _gathered(fabric: Fabric, found: _Found) -> _Found:
+    """What all processes have seen."""
+    if fabric.world_size == 1:
+        return found
+    parts: list[_Found] = [found] * fabric.world_size
+    torch.distributed.all_gather_object(parts, found)
+    whole = _Found()
+    for part in parts:
+        whole.rows += part.rows
+        whole.sample_of_row += part.sample_of_row
+        whole.failed |= part.failed
+        whole.blank |= part.blank
+    return whole
+
+
+def _joined(found: _Found, num_samples: int) -> Answers:
+    """All rows in the dataset's order, and the log of their mean probability by sample."""
+    if not found.rows:
+        return Answers(
+            np.full((num_samples, 0), np.nan, np.float32),
+            np.zeros((0, 0), np.float32),
+            np.zeros(0, np.int64),
+            found.failed,
+            found.blank,
+        )
+    rows, sample_of_row = np.concatenate(found.rows), np.concatenate(found.sample_of_row)
+    order = np.argsort(sample_of_row, kind="stable")
+    rows, sample_of_row = rows[order], sample_of_row[order]
+    counts = np.bincount(sample_of_row, minlength=num_samples)
+    if len(rows) == num_samples and bool((counts == 1).all()):
+        return Answers(rows, rows, sample_of_row, found.failed, found.blank)
+    scores = np.full((num_samples, rows.shape[1]), np.nan, np.float32)
+    is_answered = counts > 0
+    starts = (np.cumsum(counts) - counts)[is_answered]
+    highest = np.maximum.reduceat(rows, starts)
+    of_row = np.repeat(np.arange(len(starts)), counts[is_answered])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.add.reduceat(np.exp(rows - highest[of_row]), starts)
+        scores[is_answered] = highest + np.log(shares / counts[is_answered, None])
+    return Answers(scores, rows, sample_of_row, found.failed, found.blank)
+
+
+def _check(answers: Answers, feed: Feed) -> None:
+    is_lost = np.asarray(~np.isfinite(answers.scores).any(axis=1))
+    is_lost[list(answers.failed)] = False
+    lost = np.flatnonzero(is_lost)
     if len(lost):
         raise QualityError(
             "model",
             "finite scores for every sample",
-            f"none for {len(lost)} of {num_samples}, the first {feed.dataset.ids[lost[0]]!r}",
+            f"none for {len(lost)} of {len(is_lost)}, the first {feed.dataset.ids[lost[0]]!r}",
             "Its weights or this sample hold NaN or huge numbers.",
         )
-    return scores
-
-
-def _answer(fabric: Fabric, model: nn.Module, feed: Feed, batch: Batch, epoch: int) -> torch.Tensor:
-    """(B, C) log of the mean probability over the rows of each sample."""
-    batch = feed.dataset.transform(batch.to(fabric.device), epoch)
-    with fabric.autocast():
-        logits: torch.Tensor = model(**batch.inputs)
-    rows = logits.float().log_softmax(dim=1)  # (R, C)
-    num_samples = len(batch.indices)
-    if len(rows) == num_samples:
-        return rows
-    shape = (num_samples, rows.shape[1])
-    of_row = batch.sample_of_row
-    counts = torch.bincount(of_row, minlength=num_samples).unsqueeze(1)
-    highest = torch.full(shape, -torch.inf, device=rows.device)
-    highest.scatter_reduce_(0, of_row.unsqueeze(1).expand_as(rows), rows, "amax")
-    shares = torch.zeros(shape, device=rows.device)
-    shares.index_add_(0, of_row, (rows - highest[of_row]).exp())
-    return highest + (shares / counts).log()
-
-
-def _gather(
-    fabric: Fabric, answers: list[tuple[torch.Tensor, torch.Tensor]], num_samples: int
-) -> NDArray[np.float32]:
-    """All answers in the dataset's order: each process fills its rows, and rows are summed."""
-    num_classes = torch.tensor(answers[0][1].shape[1] if answers else 0, device=fabric.device)
-    if fabric.world_size > 1:
-        num_classes = fabric.all_reduce(num_classes, reduce_op="max")  # type: ignore[assignment]
-    everything = torch.zeros(num_samples, int(num_classes), device=fabric.device)
-    for indices, rows in answers:
-        everything[indices.to(fabric.device)] = rows
-    if fabric.world_size > 1:
-        everything = fabric.all_reduce(everything, reduce_op="sum")  # type: ignore[assignment]
-    return everything.cpu().numpy()

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import math
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,7 @@ CONFUSION_PLOT_FILE = "confusion_matrix.png"
 PER_CLASS_FILE = "per_class.csv"
 PREDICTIONS_FILE = "predictions.csv"
 PREDICTION_LINES_FILE = "predictions.jsonl"
+FAILED_FILE = "failed.jsonl"
 REPORT_FILE = "report.html"
 LABELS_FILE = "results.txt"
 ONNX_FILE = "model.onnx"
@@ -148,6 +150,25 @@ class Run:
             return
         with _logging_to(self.folder):
             yield self
+
+
+def refuse_taken(key: str, path: str | None, *, overwrite: bool) -> None:
+    """Raise SpecError when the file that the user named at `key` is there, and may not be replaced.
+
+    Files of the run's own folder are not asked for: a run replaces them as a whole.
+    """
+    if path is None or not os.path.lexists(path):
+        return
+    if os.path.isdir(path):
+        raise SpecError(key, "the path of a file", f"{path!r}, which is a folder")
+    if not overwrite:
+        block = key.partition(".")[0]
+        raise SpecError(
+            key,
+            "a path that is free",
+            f"{path!r}, which exists",
+            f"Set another path, or {block}.overwrite=true to replace it.",
+        )
 
 
 @contextlib.contextmanager

@@ -1,15 +1,28 @@
 """Pose classification as the house sees it: the `Network` of skeleton sequences."""
 
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 
-from kineme.errors import CheckpointError
-from kineme.network import PREDICT, TEST, TRAIN, Drawing, ExportForm, Network
+from kineme.errors import CheckpointError, printable
+from kineme.network import (
+    PREDICT,
+    TEST,
+    TRAIN,
+    Answers,
+    Common,
+    Dataset,
+    ExportForm,
+    Network,
+    SkeletonDrawing,
+)
 from kineme.pose_classification import convert
 from kineme.pose_classification.dataset import SkeletonDataset, View
 from kineme.pose_classification.layouts import adjacency, layout_facts, layout_of
@@ -18,6 +31,8 @@ from kineme.pose_classification.occlusion import occluded
 from kineme.pose_classification.sources import class_names, complete, load_sequences
 
 OPSET = 18  # the lowest that torch's current exporter writes
+NUM_LIFELIKE = 16  # samples that an exported file is checked on
+NO_PERSON_LINE = "no_person"
 
 
 def build_dataset(spec: Any, split: str) -> SkeletonDataset:
@@ -50,12 +65,26 @@ def build_model(spec: Any) -> torch.nn.Module:
     )
 
 
-def adapt_weights(weights: Mapping[str, Any], spec: Any) -> Mapping[str, Any]:
+def common(spec: Any) -> Common:
+    """TAO's names of this network, by the house's."""
+    pretrained = spec.model.pretrained_model_path
+    return Common(
+        model_title=spec.model.model_type,
+        num_workers=spec.dataset.num_workers,
+        grad_clip=spec.train.grad_clip,
+        has_validation=bool(spec.dataset.val_dataset.data_path),
+        pretrained={"": pretrained} if pretrained else {},
+        has_occlusion=spec.evaluate.occlusion,
+    )
+
+
+def adapt_weights(weights: Mapping[str, Any], spec: Any, part: str) -> Mapping[str, Any]:
     """Foreign weights by our names: TAO's and public ST-GCN weights carry them already.
 
-    Raises CheckpointError when the file's graph (`A`) is that of another skeleton with as
-    many joints.
+    The model has one part. Raises CheckpointError when the file's graph (`A`) is that of
+    another skeleton with as many joints.
     """
+    del part
     graph, layout = weights.get("A"), layout_of(spec.model)
     expected = torch.from_numpy(adjacency(layout, spec.model.graph_strategy))
     if graph is not None and graph.shape == expected.shape and not torch.allclose(graph, expected):
@@ -75,14 +104,8 @@ def export_form(spec: Any) -> ExportForm:
     if spec.dataset.sampling == "uniform":
         num_frames = spec.dataset.num_frames
     num_persons = spec.dataset.num_persons or layout.num_persons
-    example = torch.randn(
-        2,
-        spec.model.input_channels,
-        num_frames,
-        layout.num_joints,
-        max(2, num_persons),
-        generator=torch.Generator().manual_seed(0),
-    )
+    shape = (spec.model.input_channels, num_frames, layout.num_joints, max(2, num_persons))
+    example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     metadata = {key: json.dumps(value) for key, value in describe(spec).items()}
     return ExportForm(
         names={"skeleton": "input"},
@@ -91,10 +114,33 @@ def export_form(spec: Any) -> ExportForm:
         output="fc_pred",
         opset=OPSET,
         metadata=metadata,
+        lifelike={"skeleton": lifelike_skeletons(shape, num_axes=layout.num_axes)},
     )
 
 
-def drawing(spec: Any, dataset: SkeletonDataset) -> Drawing:
+def lifelike_skeletons(shape: tuple[int, int, int, int], *, num_axes: int) -> torch.Tensor:
+    """(16, C, T, V, M): joints that swing about a place of their own, as data have them.
+
+    Samples end at different frames and are zero afterwards; more and more joints are
+    missing; every other sample has one person only; the last shows nobody.
+    """
+    channels, num_frames, num_joints, num_persons = shape
+    generator = torch.Generator().manual_seed(1)
+    draws = torch.rand(3, NUM_LIFELIKE, channels, 1, num_joints, num_persons, generator=generator)
+    time = torch.arange(num_frames)[:, None, None]
+    x = draws[0] - 0.5 + 0.2 * torch.sin(time * (0.05 + 0.2 * draws[1]) + 6 * draws[2])
+    x[:, num_axes:] = draws[0][:, num_axes:].expand_as(x[:, num_axes:])  # confidence in [0, 1)
+    hidden = torch.rand(NUM_LIFELIKE, 1, num_frames, num_joints, num_persons, generator=generator)
+    shares = torch.linspace(0, 0.6, NUM_LIFELIKE)
+    x = x.masked_fill(hidden < shares[:, None, None, None, None], 0)
+    for row in range(NUM_LIFELIKE):
+        x[row, :, max(1, num_frames * (NUM_LIFELIKE - row) // NUM_LIFELIKE) :] = 0
+    x[::2, ..., 1:] = 0
+    x[-1] = 0
+    return x
+
+
+def drawing(spec: Any, dataset: SkeletonDataset) -> SkeletonDrawing:
     """Samples as they lie in the file, cut to the frames they have."""
     layout, sequences = layout_of(spec.model), dataset.sequences
 
@@ -103,7 +149,36 @@ def drawing(spec: Any, dataset: SkeletonDataset) -> Drawing:
         drawn: NDArray[np.float32] = sequences.gather(np.asarray([index]), frames)[0]
         return drawn
 
-    return Drawing(skeleton, layout.edges, layout.joints, layout.centre_index)
+    return SkeletonDrawing(skeleton, layout.edges, layout.joints, layout.centre_index)
+
+
+def score_text(facts: Mapping[str, Any]) -> str:
+    """The table that upstream prints."""
+    table = Table("Name", "Score")
+    for row in facts["classes"]:
+        table.add_row(f"Class accuracy: {row['label']}", _shown(row["accuracy"]))
+    table.add_row("Total accuracy", _shown(facts["accuracy"]))
+    table.add_row("Average class accuracy", _shown(facts["avg_accuracy"]))
+    console = Console(markup=False, file=io.StringIO(), width=100)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().rstrip()
+
+
+def _shown(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"
+
+
+def answer_text(dataset: Dataset, answers: Answers, class_names: Sequence[str]) -> str:
+    """Upstream's result file: one class name per line, in the order of the data.
+
+    `no_person` where nobody is in the sample; line breaks in names are spelled out.
+    """
+    del dataset
+    names = [name if len(name.splitlines()) == 1 else printable(name) for name in class_names]
+    best = answers.scores.argmax(axis=1)
+    lines = (NO_PERSON_LINE if i in answers.blank else names[c] for i, c in enumerate(best))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def describe(spec: Any) -> Mapping[str, Any]:
@@ -125,6 +200,7 @@ NAME = "pose_classification"
 NETWORK = Network(
     name=NAME,
     prefix="pc",
+    common=common,
     class_names=class_names,
     complete=complete,
     build_dataset=build_dataset,
@@ -133,6 +209,8 @@ NETWORK = Network(
     occluded=occluded,
     drawing=drawing,
     adapt_weights=adapt_weights,
+    score_text=score_text,
+    answer_text=answer_text,
     convert=convert.convert,
     describe=describe,
     identity=(

@@ -1,20 +1,60 @@
-"""A skeleton sequence as a strip of figures, in inline SVG that follows the page's theme.
+"""A sample as a strip of pictures: skeletons in inline SVG that follows the page's theme, or
+frames of a video.
 
 Promises: left and right limbs differ in colour; missing joints (zero or NaN in every
 channel) draw no bone; padding frames are left out; nothing of the user's text is in it.
 Leaves out: depth. The first two channels are drawn as the camera saw them.
 
-Shapes: C channels, T frames, V joints, M persons; points (T, V, M, 2).
+Shapes: C channels, T frames, V joints, M persons; points (T, V, M, 2); frames (T, H, W, 3).
 """
 
-from collections.abc import Sequence
+import base64
+import io
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from kineme.network import Drawing, FrameDrawing
+
+MAX_FRAMES = 8
+FRAME_HEIGHT = 96  # pixels
 CELL_HEIGHT = 100.0
 _HIGH = ("head", "nose", "neck", "left_shoulder")
 _LOW = ("left_foot", "left_ankle", "left_knee", "pelvis", "spine", "left_hip")
+
+
+def drawer(drawing: Drawing) -> Callable[[int], str]:
+    """A function from a sample's position to its strip, as markup."""
+    if isinstance(drawing, FrameDrawing):
+        return lambda index: draw_frames(drawing.frames(index))
+    return lambda index: draw_filmstrip(
+        drawing.skeletons(index),
+        drawing.bones,
+        joint_names=drawing.joint_names,
+        centre=drawing.centre,
+    )
+
+
+def draw_frames(frames: NDArray[np.uint8]) -> str:
+    """Up to MAX_FRAMES frames (T, H, W, 3) RGB, evenly spaced, side by side in one picture."""
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round())
+    pictures = [_shrunk(frames[int(i)]) for i in chosen]
+    strip = Image.fromarray(np.concatenate(pictures, axis=1))
+    buffer = io.BytesIO()
+    strip.save(buffer, "JPEG", quality=70)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<img class="strip" src="data:image/jpeg;base64,{data}" '
+        f'alt="{len(pictures)} of {len(frames)} frames">'
+    )
+
+
+def _shrunk(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = frame.shape[:2]
+    size = (max(1, round(width * FRAME_HEIGHT / height)), FRAME_HEIGHT)
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
 
 
 def draw_filmstrip(

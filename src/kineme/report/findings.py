@@ -59,8 +59,9 @@ def find_next_steps(
 
 
 def _about_confusions(scores: Scores) -> Iterator[Finding]:
-    confusion, names = scores.confusion, [score.name for score in scores.classes]
-    totals = np.maximum(confusion.sum(axis=1), 1)
+    names = [score.name for score in scores.classes]
+    totals = np.maximum(scores.confusion.sum(axis=1), 1)
+    confusion = scores.confusion[:, : len(names)]
     both = confusion + confusion.T
     pairs = [
         (int(both[i, j]), i, j)

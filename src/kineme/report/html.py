@@ -13,32 +13,30 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kineme import files
+from kineme.engine.metrics import NO_ANSWER
 from kineme.errors import printable
 from kineme.report import plots
-from kineme.report.filmstrip import draw_filmstrip
 from kineme.report.findings import find_next_steps
-from kineme.report.scores import Scores, compute_scores
+from kineme.report.scores import Scores, compute_scores, predicted_classes
 
-NUM_DRAWN = 12  # mistakes drawn as skeletons
+NUM_DRAWN = 12  # mistakes
 MAX_CLASSES_AS_TABLE = 24  # beyond that the confusion matrix is a picture
 CONFIDENCE_BANDS = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 0.99), (0.99, 1.0))
-
-Skeletons: TypeAlias = Callable[[int], NDArray[np.floating]] | NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class ReportInput:
     """What a report is made of, in plain values.
 
-    labels (N,): -1 where unknown. probabilities (N, K). skeletons: array (N, C, T, V, M) or
-    a function of the sample's position; drawn with `bones` (pairs of joints), `joint_names`
-    (left_ and right_ give colours) and `centre` (the joint that may be zero without missing).
+    labels (N,): -1 where unknown. probabilities (N, K): zero where no class was answered.
+    draw: markup of the sample at a position (filmstrip.py).
+    parts: accuracy in percent of parts of the model alone.
     history: rows of the training's metrics.csv. facts: what was run, name to value.
     occlusion: what was hidden, to points (share hidden, accuracy), both in [0, 1]; a single
     point is one part of the body. warnings: text to count.
@@ -49,10 +47,8 @@ class ReportInput:
     labels: NDArray[np.int64]
     probabilities: NDArray[np.floating]
     ids: Sequence[str]
-    skeletons: Skeletons | None = None
-    bones: Sequence[tuple[int, int]] = ()
-    joint_names: Sequence[str] = ()
-    centre: int | None = None
+    draw: Callable[[int], str] | None = None
+    parts: Mapping[str, float | None] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
     occlusion: Mapping[str, plots.Curve] | None = None
@@ -104,15 +100,18 @@ def render_report(report: ReportInput, scores: Scores, *, confusion_png: bytes) 
         ),
         classes=sorted(scores.classes, key=lambda score: (score.num_samples == 0, score.f1)),
         confusion=scores.confusion.tolist() if is_table else None,
+        columns=[*report.class_names, NO_ANSWER][: scores.confusion.shape[1]],
         confusion_png=base64.b64encode(confusion_png).decode(),
         drawn=[{**sample, "strip": Markup(sample["strip"])} for sample in drawn],  # noqa: S704
         has_mistakes=has_mistakes,
+        has_sides=any('class="l"' in sample["strip"] for sample in drawn),
         curves={name: Markup(svg) for name, svg in curves.items() if svg},  # noqa: S704
         occlusion=Markup(  # noqa: S704
             plots.draw_curves(
                 _in_percent(lines, which=slice(0, 2)), x="% missing", y="accuracy in %"
             )
         ),
+        parts=[*_shares(report.parts), ("together", scores.accuracy)],
         missing=sorted(
             ((name, *curve[0]) for name, curve in hidden.items() if len(curve) == 1),
             key=lambda row: row[2],
@@ -121,15 +120,19 @@ def render_report(report: ReportInput, scores: Scores, *, confusion_png: bytes) 
     )
 
 
+def _shares(percents: Mapping[str, float | None]) -> list[tuple[str, float | None]]:
+    return [(name, None if value is None else value / 100) for name, value in percents.items()]
+
+
 def _drawn_samples(report: ReportInput) -> tuple[list[dict[str, Any]], bool]:
     """The samples to look at, and whether they are mistakes (or else the closest calls).
 
     The worst mistake of every pair of classes comes first, then the second worst, ...
     """
-    if report.skeletons is None or not len(report.labels):
+    if report.draw is None or not len(report.labels):
         return [], False
     labels, probabilities = report.labels, report.probabilities
-    predicted = probabilities.argmax(axis=1)
+    predicted = predicted_classes(probabilities)
     confidence = probabilities.max(axis=1)
     rows = np.arange(len(labels))
     wrong = np.flatnonzero((predicted != labels) & (labels >= 0))
@@ -145,27 +148,24 @@ def _drawn_samples(report: ReportInput) -> tuple[list[dict[str, Any]], bool]:
         chosen = ordered[np.argsort(turn, kind="stable")][:NUM_DRAWN]
     else:
         chosen = np.argsort(confidence, kind="stable")[: NUM_DRAWN // 2]
-    return [_drawn_sample(report, int(row)) for row in chosen], bool(len(wrong))
+    drawn = [_drawn_sample(report, int(row), report.draw(int(row))) for row in chosen]
+    return drawn, bool(len(wrong))
 
 
-def _drawn_sample(report: ReportInput, row: int) -> dict[str, Any]:
-    skeletons, probabilities = report.skeletons, report.probabilities[row]
-    if skeletons is None:
-        raise ValueError("a sample is drawn from skeletons")
-    skeleton = skeletons(row) if callable(skeletons) else skeletons[row]
+def _drawn_sample(report: ReportInput, row: int, strip: str) -> dict[str, Any]:
+    probabilities = report.probabilities[row]
     label = int(report.labels[row])
     return {
         "id": report.ids[row],
         "label": report.class_names[label] if label >= 0 else "",
         "label_probability": float(probabilities[label]) if label >= 0 else None,
-        "is_right": label == int(probabilities.argmax()),
+        "is_right": label == int(predicted_classes(probabilities[None])[0]),
         "top": [
             (report.class_names[i], float(probabilities[i]), i == label)
             for i in np.argsort(-probabilities, kind="stable")[:3]
+            if probabilities.any()
         ],
-        "strip": draw_filmstrip(
-            np.asarray(skeleton), report.bones, joint_names=report.joint_names, centre=report.centre
-        ),
+        "strip": strip,
     }
 
 
@@ -173,7 +173,7 @@ def _confidence_bands(report: ReportInput) -> list[dict[str, Any]]:
     """How often answers of each confidence are right."""
     is_known = report.labels >= 0
     confidence = report.probabilities[is_known].max(axis=1, initial=0)
-    is_right = report.probabilities[is_known].argmax(axis=1) == report.labels[is_known]
+    is_right = predicted_classes(report.probabilities[is_known]) == report.labels[is_known]
     bands = []
     for low, high in reversed(CONFIDENCE_BANDS):
         inside = (confidence >= low) & ((confidence < high) | (high == 1))

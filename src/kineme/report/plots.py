@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme import files
+from kineme.engine.metrics import NO_ANSWER
 
 Curve = Sequence[tuple[float, float]]
 Place = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # values (..., 2) -> page
@@ -86,7 +87,10 @@ def save_confusion_png(
 
 
 def render_confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str]) -> bytes:
-    """A heat map, rows true and columns predicted, coloured by the share of each row."""
+    """A heat map, rows true and columns predicted, coloured by the share of each row.
+
+    confusion: (K, K), or (K, K + 1) with a last column of samples without an answer.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -100,7 +104,8 @@ def render_confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8 if num_classes <= 60 else 5)
     names = [name if len(name) <= 28 else f"{name[:27]}…" for name in class_names]
-    axes.set_xticks(range(num_classes), names, rotation=90)
+    columns = [*names, NO_ANSWER][: confusion.shape[1]]
+    axes.set_xticks(range(len(columns)), columns, rotation=90)
     axes.set_yticks(range(num_classes), names)
     for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
         label.set_parse_math(False)

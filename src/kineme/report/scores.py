@@ -1,7 +1,8 @@
 """What predictions are worth: the figures a report shows, from labels and probabilities.
 
-Promises: samples without a label (-1) count nowhere; a class without samples has no
-recall (NaN) and does not enter the means; hand-computable definitions.
+Promises: samples without a label (-1) count nowhere; a sample for which no class was
+answered (probabilities of zero) counts as wrong; a class without samples has no recall
+(NaN) and does not enter the means; hand-computable definitions.
 Leaves out: drawing, and the arithmetic of confusion matrices (engine/metrics.py).
 
 Shapes: N labelled samples, K classes.
@@ -34,7 +35,8 @@ class ClassScore:
 class Scores:
     """All figures of one evaluation.
 
-    confusion (K, K): rows are true classes, columns predicted ones.
+    confusion (K, K): rows are true classes, columns predicted ones; (K, K + 1) where there
+    are samples without an answer, which the last column counts.
     interval: 95 % confidence limits of accuracy (Wilson).
     calibration_error: mean distance of confidence and accuracy over ten bins.
     """
@@ -57,7 +59,7 @@ def compute_scores(
     """Scores of probabilities (N, K) against labels (N,)."""
     is_known = labels >= 0
     labels, probabilities = labels[is_known], probabilities[is_known]
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1, initial=0)
+    predicted, confidence = predicted_classes(probabilities), probabilities.max(axis=1, initial=0)
     confusion = metrics.confusion_matrix(labels, predicted, len(class_names))
     num_samples, num_correct = len(labels), int(confusion.trace())
     return Scores(
@@ -74,6 +76,12 @@ def compute_scores(
     )
 
 
+def predicted_classes(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+    """(N,) the likeliest class; K where every probability is zero, which is no answer."""
+    best: NDArray[np.int64] = probabilities.argmax(axis=1)
+    return np.where((probabilities > 0).any(axis=1), best, probabilities.shape[1])
+
+
 def wilson_interval(num_correct: int, num_samples: int) -> tuple[float, float]:
     """95 % confidence limits of a share (Wilson 1927); (0, 1) when nothing was counted."""
     if not num_samples:
@@ -87,7 +95,7 @@ def wilson_interval(num_correct: int, num_samples: int) -> tuple[float, float]:
 
 
 def _class_scores(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[ClassScore, ...]:
-    wrong = confusion - np.diag(np.diag(confusion))
+    wrong = confusion[:, : len(confusion)] - np.diag(np.diag(confusion))
     columns = zip(
         names, confusion.sum(axis=1).tolist(), metrics.precision(confusion).tolist(),
         metrics.recall(confusion).tolist(), metrics.f1(confusion).tolist(),
