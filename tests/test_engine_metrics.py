@@ -48,3 +48,19 @@ def test_cross_entropy_is_the_mean_of_minus_log():
     log_probabilities = np.log(np.array([[0.5, 0.5], [0.25, 0.75]]))
     got = metrics.cross_entropy(log_probabilities, np.array([0, 1]))
     assert got == pytest.approx(-(np.log(0.5) + np.log(0.75)) / 2)
+
+
+def test_a_row_of_minus_infinity_answers_no_class_and_is_wrong():
+    """Four samples of classes 0, 0, 1, 1; the first and last have no answer."""
+    scores = np.log(np.array([[1, 1], [0.9, 0.1], [0.3, 0.7], [1, 1]]))
+    scores[[0, 3]] = -np.inf
+    labels = np.array([0, 0, 1, 1])
+    predicted = metrics.predictions(scores)
+    assert predicted.tolist() == [2, 0, 1, 2]
+    confusion = metrics.confusion_matrix(labels, predicted, 2)
+    assert confusion.tolist() == [[1, 0, 1], [0, 1, 1]]
+    assert metrics.accuracy(confusion) == 0.5
+    assert metrics.recall(confusion).tolist() == [0.5, 0.5]
+    assert metrics.precision(confusion).tolist() == [1, 1]
+    assert metrics.f1(confusion).tolist() == pytest.approx([2 / 3, 2 / 3])
+    assert metrics.top_k_accuracy(scores, labels, 2) == 0.5

@@ -17,6 +17,7 @@ def settings(**changes):
         "optimizer_type": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9, "nesterov": True,
         "weight_decay": 1e-4, "lr_scheduler": "MultiStep", "lr_monitor": "val_loss",
         "patience": 1, "min_lr": 1e-3, "lr_steps": [2, 4], "lr_decay": 0.1, "warmup_epochs": 0,
+        "backbone_lr_factor": 1.0,
     }  # fmt: skip
     return SimpleNamespace(**{**values, **changes})
 
@@ -28,21 +29,34 @@ def schedule(*, steps_per_epoch=10, num_epochs=6, **changes):
 
 
 @pytest.mark.parametrize("prefix", ["", "torch.optim."])
-@pytest.mark.parametrize("name", ["SGD", "Adam", "Adamax"])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "Adamax", "AdamW"])
 def test_the_optimizer_asked_for_is_the_one_built(prefix, name):
-    weight = nn.Parameter(torch.ones(1))
-    built = optim.build_optimizer([weight], settings(optimizer_type=prefix + name, lr=0.3))
+    module = nn.Linear(1, 1)
+    built = optim.build_optimizer(module, settings(optimizer_type=prefix + name, lr=0.3))
     assert type(built).__name__ == name
     assert built.param_groups[0]["lr"] == 0.3
     assert built.param_groups[0]["weight_decay"] == 1e-4
 
 
 def test_momentum_zero_with_nesterov_is_plain_sgd():
-    weight = nn.Parameter(torch.tensor([1.0]))
-    built = optim.build_optimizer([weight], settings(momentum=0.0, weight_decay=0.0))
-    weight.grad = torch.tensor([2.0])
+    module = nn.Linear(1, 1, bias=False)
+    module.weight.data.fill_(1.0)
+    built = optim.build_optimizer(module, settings(momentum=0.0, weight_decay=0.0))
+    module.weight.grad = torch.tensor([[2.0]])
     built.step()
-    assert weight.item() == pytest.approx(1.0 - 0.1 * 2.0)
+    assert module.weight.item() == pytest.approx(1.0 - 0.1 * 2.0)
+
+
+def test_the_head_learns_at_the_full_rate_and_the_rest_at_its_share():
+    module = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    asked = settings(backbone_lr_factor=0.1, momentum=0.0, weight_decay=0.0, nesterov=False)
+    built = optim.build_optimizer(module, asked, head=("1.weight",))
+    for parameter in module.parameters():
+        parameter.data.fill_(1.0)
+        parameter.grad = torch.tensor([[1.0]])
+    optim.set_rate(built, 0.5)
+    built.step()
+    assert [p.item() for p in module.parameters()] == pytest.approx([0.95, 0.5])
 
 
 def test_multistep_falls_at_its_epochs():

@@ -16,7 +16,7 @@ LAYERS = (  # from the ground up; what shares a line may not import each other
     ("spec",),
     ("data",),
     ("network",),
-    ("pose_classification", "engine"),
+    ("action_recognition", "pose_classification", "engine"),
     ("report",),
     ("actions",),
     ("figures",),

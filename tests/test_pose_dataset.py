@@ -160,6 +160,18 @@ def test_d24_the_people_who_move_most_are_kept(tmp_path):
     assert any("kept the 2 of 3 persons" in note for note in sequences.notes)
 
 
+def test_d24_who_stands_still_is_kept_before_a_place_with_nobody(tmp_path):
+    data = np.zeros((2, 3, 4, V, 3), np.float32)
+    data[:, :, :, :, 2] = 1  # one person, in the last place, who never moves
+    data[1, 0, :, :, 1] = np.arange(1, 5)[:, None]  # in sample 1 somebody moves as well
+    folder = folder_of(tmp_path / "d", data, [0, 1])
+    sequences = load_sequences(spec_of(folder, "dataset.num_persons=1"), TRAIN)
+    kept = sequences.gather(np.asarray([0, 1]), None)[..., 0]
+    np.testing.assert_array_equal(kept[0], data[0, ..., 2])
+    np.testing.assert_array_equal(kept[1], data[1, ..., 1])
+    assert any("1 of 2 samples had more" in note for note in sequences.notes)
+
+
 def test_uniform_sampling_reads_the_frames_that_it_says(tmp_path):
     data = skeletons(3, frames=9)
     folder = folder_of(tmp_path / "d", data, [0, 1, 2])
@@ -261,9 +273,9 @@ def test_weights_of_another_skeleton_with_as_many_joints_are_refused():
     coco, _ = load_spec(SPECS["train"], None, [*words, "model.graph_layout=coco"])
     human, _ = load_spec(SPECS["train"], None, [*words, "model.graph_layout=human3.6m"])
     weights = NETWORK.build_model(coco).state_dict()
-    assert NETWORK.adapt_weights(weights, coco) is weights
+    assert NETWORK.adapt_weights(weights, coco, "") is weights
     with pytest.raises(CheckpointError, match=r"weights for 'human3\.6m'"):
-        NETWORK.adapt_weights(weights, human)
+        NETWORK.adapt_weights(weights, human, "")
 
 
 def test_test_data_is_never_paired_with_validation_labels(tmp_path):

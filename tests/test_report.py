@@ -430,6 +430,19 @@ def test_parts_of_a_model_stand_beside_the_whole(tmp_path):
     assert "rgb 50.0 of – together 75.0" in words
 
 
+def test_a_sample_without_an_answer_is_wrong_and_has_a_column_of_its_own(tmp_path):
+    report = report_of([0, 0, 1, 1], [0, 0, 1, 1], ("a", "b"), draw=strips(4))
+    report.probabilities[[0, 3]] = 0
+    scores = compute_scores(report.labels, report.probabilities, class_names=("a", "b"))
+    assert scores.confusion.tolist() == [[1, 0, 1], [0, 1, 1]]
+    assert (scores.num_correct, scores.accuracy) == (2, 0.5)
+    assert [one.num_confused for one in scores.classes] == [0, 0]
+    page, _ = page_of(tmp_path, report)
+    words = " ".join(" ".join(page.words).split())
+    assert "2 of 4 right" in words
+    assert words.count("no answer") == 3  # the column, and the two samples
+
+
 def test_parts_without_data_are_left_out_and_files_have_their_names(tmp_path):
     page, _ = page_of(tmp_path, report_of([0, 1], [0, 1], ("a", "b")))
     ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}

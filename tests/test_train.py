@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -236,7 +237,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_both_values(tmp_path):
         f"model.width: expected 8 as in {LAST}, got 16. "
         "Remove it from the spec, or use another checkpoint.",
         f"dataset.num_classes: expected 3 as in {LAST}, got 5. "
-        "Remove it from the spec, or use another checkpoint.",
+        "To learn other classes from it, make it model.pretrained_model_path instead.",
     ]
 
 
@@ -366,7 +367,8 @@ def test_validation_runs_at_its_interval_and_at_the_end(tmp_path):
 
 
 def test_without_validation_data_training_says_so(tmp_path, capfd):
-    kpi = train_tiny(tmp_path, dataset__val_dataset__data_path="")
+    blind = replace(TINY, common=lambda spec: replace(TINY.common(spec), has_validation=False))
+    kpi = train.run(blind, tiny_spec(tmp_path))
     assert sorted(kpi) == ["train_acc", "train_loss"]
     assert "No validation data: no best.pth" in capfd.readouterr().err
     assert not (tmp_path / "train/best.pth").exists()

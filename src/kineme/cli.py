@@ -68,6 +68,11 @@ def pose_classification() -> int:
     return main(["pose_classification", *sys.argv[1:]])
 
 
+def action_recognition() -> int:
+    """TAO's own command: `action_recognition <action> ...`."""
+    return main(["action_recognition", *sys.argv[1:]])
+
+
 @dataclass
 class _Request:
     """The words after `<network> <action>`."""

@@ -12,7 +12,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,8 @@ _TEMPORARY = re.compile(r"^\..+\.tmp-(\d+)-[0-9a-f]{8}$")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _IN_THE_WAY = (NotADirectoryError, FileExistsError, IsADirectoryError)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
+_PASSING = (errno.EIO, errno.ESTALE, errno.EDQUOT)  # may be over in a moment
+_PAUSES_SECONDS = (0.05, 0.2, 0.8)
 
 
 @contextlib.contextmanager
@@ -48,10 +51,28 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             raise
 
 
+def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
+    """`atomic_write` of what `write` writes, all of it again up to 3 times on a passing fault.
+
+    Passing are EIO, ESTALE and EDQUOT, as network disks have them. Nothing less will do than
+    writing everything again: after a failed fsync, the next one may succeed without it.
+    """
+    for pause in (*_PAUSES_SECONDS, None):
+        try:
+            with atomic_write(path) as file:
+                write(file)
+            return
+        except ResourceError as error:
+            cause = error.__cause__
+            if pause is None or not isinstance(cause, OSError) or cause.errno not in _PASSING:
+                raise
+            time.sleep(pause)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to `path` as UTF-8, all or nothing."""
-    with atomic_write(path) as file:
-        file.write(text.encode("utf-8"))
+    data = text.encode("utf-8")
+    write_whole(path, lambda file: file.write(data))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

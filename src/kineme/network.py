@@ -32,10 +32,7 @@ class Batch:
     labels: (B,) int64, -1 where unknown.
     indices: (B,) int64, positions in the dataset.
     sample_of_row: (R,) int64 in [0, B), the sample each row belongs to.
-    failed: samples of `indices` that could not be read, position in the dataset -> reason;
-        they have no rows. Only where the spec says that such samples are passed over.
-    blank: samples that show nothing to classify, position in the dataset -> what to say in
-        place of a class ("no person").
+    remarks: on some of the samples; those that failed have no rows.
     mixed_labels: (B,) int64, of the sample that each was mixed with, `mixed_share` of it
         (mixup, Zhang et al. 2018); None where nothing was mixed.
     """
@@ -44,8 +41,7 @@ class Batch:
     labels: torch.Tensor
     indices: torch.Tensor
     sample_of_row: torch.Tensor
-    failed: Mapping[int, str] = field(default_factory=dict)
-    blank: Mapping[int, str] = field(default_factory=dict)
+    remarks: Remarks = field(default_factory=lambda: Remarks())
     mixed_labels: torch.Tensor | None = None
     mixed_share: float = 0.0
 
@@ -56,6 +52,27 @@ class Batch:
             inputs={name: x.to(device, non_blocking=True) for name, x in self.inputs.items()},
             labels=self.labels.to(device, non_blocking=True),
             sample_of_row=self.sample_of_row.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What is to be said of single samples, by position in the dataset.
+
+    failed: why it could not be read, where the spec passes over such samples. blank: it shows
+    nothing to classify; what to say in place of a class ("no person"). damaged: it was read
+    in part; what was wrong.
+    """
+
+    failed: Mapping[int, str] = field(default_factory=dict)
+    blank: Mapping[int, str] = field(default_factory=dict)
+    damaged: Mapping[int, str] = field(default_factory=dict)
+
+    def __or__(self, other: Remarks) -> Remarks:
+        return Remarks(
+            {**self.failed, **other.failed},
+            {**self.blank, **other.blank},
+            {**self.damaged, **other.damaged},
         )
 
 
@@ -93,8 +110,8 @@ class ExportForm:
     dynamic: input word -> {dimension: name}; `batch` is always dimension 0.
     output: name of the output. opset: ONNX operator set.
     metadata: strings stored in the file (labels, normalisation, layout, ...).
-    lifelike: samples shaped like `examples` but for their number, made to look like real
-        ones; parity is checked on them beside random numbers.
+    lifelike: samples made to look like real ones, shaped like `examples` but for dynamic
+        dimensions; parity is checked on them beside random numbers.
     """
 
     names: Mapping[str, str]
@@ -156,20 +173,18 @@ class Answers:
 
     scores: (N, C), mean over the rows of each sample; NaN where the sample failed.
     rows: (R, C), the single rows (clips), by sample. sample_of_row: (R,) int64, rising.
-    failed: position -> why the sample could not be read.
-    blank: position -> what to say of it in place of a class; its scores mean nothing.
+    remarks: on some of the samples; scores of blank ones mean nothing.
     """
 
     scores: NDArray[np.float32]
     rows: NDArray[np.float32]
     sample_of_row: NDArray[np.int64]
-    failed: Mapping[int, str] = field(default_factory=dict)
-    blank: Mapping[int, str] = field(default_factory=dict)
+    remarks: Remarks = field(default_factory=Remarks)
 
     @property
     def answered(self) -> list[int]:
         """Positions of the samples that did not fail, in order."""
-        return [i for i in range(len(self.scores)) if i not in self.failed]
+        return [i for i in range(len(self.scores)) if i not in self.remarks.failed]
 
 
 @dataclass(frozen=True)
@@ -202,6 +217,7 @@ class Network:
     identity: tuple[str, ...]  # dotted spec fields that a checkpoint fixes for later actions
     head: tuple[str, ...] = field(default=())  # state-dict names that change with the classes
     mean_accuracy: str = "avg_accuracy"  # upstream's name of the mean over classes
+    prints_answers: bool = False  # whether inference also prints its answers, as upstream
 
 
 @dataclass(frozen=True)
@@ -214,6 +230,11 @@ class Entry:
 
 
 NETWORKS: Mapping[str, Entry] = {
+    "action_recognition": Entry(
+        title="videos -> action labels (RGB, optical flow, or both)",
+        specs="kineme.action_recognition.spec:SPECS",
+        network="kineme.action_recognition.network:NETWORK",
+    ),
     "pose_classification": Entry(
         title="skeleton sequences -> action labels (ST-GCN)",
         specs="kineme.pose_classification.spec:SPECS",

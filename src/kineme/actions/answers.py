@@ -11,6 +11,7 @@ import csv
 import inspect
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from kineme import __version__, files
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import results, runtime
 from kineme.engine.feeding import Feed
+from kineme.engine.memory import keep_freed_memory
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
@@ -100,14 +102,23 @@ def classify(
     section = getattr(spec, a_run.action)
     batch_size = section.batch_size if section.batch_size > 0 else spec.dataset.batch_size
     feed = Feed(dataset, num_workers=network.common(spec).num_workers)
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     asked = _Part(model.get_submodule(part)) if part else model
     try:
         with track(a_run, title or a_run.action, total=len(dataset)) as advance_to:
-            return predict(
+            found = predict(
                 fabric, asked.to(fabric.device), feed, batch_size=batch_size, poll=advance_to
             )
     finally:
         feed.close()
+    if found.remarks.damaged:
+        first, what = min(found.remarks.damaged.items())
+        a_run.note(
+            f"{len(found.remarks.damaged)} of {len(dataset)} samples are damaged, what can be read "
+            f"of them was used; the first, {dataset.ids[first]!r}: {what}."
+        )
+    return found
 
 
 class _Part(nn.Module):
@@ -142,9 +153,9 @@ def write_predictions(
     for i in answers.answered:
         truth = class_names[dataset.labels[i]] if dataset.labels[i] >= 0 else None
         top = [(class_names[c], round(float(probabilities[i, c]), 6)) for c in order[i]]
-        top = [] if i in answers.blank else top
+        top = [] if i in answers.remarks.blank else top
         label, probability = top[0] if top else (None, None)
-        status = answers.blank.get(i, "ok")
+        status = answers.remarks.blank.get(i, "ok")
         first = [dataset.ids[i], _cell(label), _cell(probability), _cell(truth)]
         others = [x for pair in top[1:] for x in pair] or [""] * (2 * order.shape[1] - 2)
         rows.append([*first, *others, status])
@@ -157,23 +168,39 @@ def write_predictions(
     header.append("status")
     write_csv(folder / results.PREDICTIONS_FILE, header, rows)
     files.write_text(folder / results.PREDICTION_LINES_FILE, "".join(f"{x}\n" for x in lines))
-    if answers.failed:
+    if len(answers.rows) > len(answers.answered):
+        _write_clips(folder, dataset, answers, class_names)
+    if answers.remarks.failed:
         failed = [
-            {"id": dataset.ids[i], "reason": why} for i, why in sorted(answers.failed.items())
+            {"id": dataset.ids[i], "reason": why}
+            for i, why in sorted(answers.remarks.failed.items())
         ]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in failed)
         files.write_text(folder / results.FAILED_FILE, text)
 
 
+def _write_clips(
+    folder: Path, dataset: Dataset, answers: Answers, class_names: Sequence[str]
+) -> None:
+    """clips.csv: what was said of each clip of a sample, before it was averaged."""
+    rows, number = [], Counter[int]()
+    for index, scores in zip(answers.sample_of_row.tolist(), answers.rows, strict=True):
+        best = int(scores.argmax())
+        share = round(float(np.exp(scores[best])), 6)
+        rows.append([dataset.ids[index], number[index], class_names[best], share])
+        number[index] += 1
+    write_csv(folder / results.CLIPS_FILE, ["id", "clip", "label", "probability"], rows)
+
+
 def refuse_failures(a_run: Run, dataset: Dataset, answers: Answers) -> None:
     """Raise PartialError when samples failed; everything else has been written by then."""
-    if answers.failed:
-        first = min(answers.failed)
+    if answers.remarks.failed:
+        first = min(answers.remarks.failed)
         raise PartialError(
             str(a_run.folder / results.FAILED_FILE),
             f"all {len(dataset)} samples to be read",
-            f"{len(answers.failed)} that failed, the first {dataset.ids[first]!r}: "
-            f"{answers.failed[first]}",
+            f"{len(answers.remarks.failed)} that failed, the first {dataset.ids[first]!r}: "
+            f"{answers.remarks.failed[first]}",
             "The others are done.",
         )
 
@@ -181,7 +208,7 @@ def refuse_failures(a_run: Run, dataset: Dataset, answers: Answers) -> None:
 def judged_scores(answers: Answers) -> NDArray[np.float32]:
     """(N, C) log probabilities; minus infinity for every class where none was answered."""
     scores = answers.scores.copy()
-    scores[list(answers.blank)] = -np.inf
+    scores[list(answers.remarks.blank)] = -np.inf
     return scores
 
 

@@ -43,7 +43,7 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
             mean_accuracy=network.mean_accuracy,
         )
         facts |= {"checkpoint": str(spec.evaluate.checkpoint), "occlusion": curves or None}
-        facts |= {"parts": parts or None, "failed": len(found.failed)}
+        facts |= {"parts": parts or None, "failed": len(found.remarks.failed)}
         _save(a_run, dataset, found, facts, class_names=names)
         answers.write_report(a_run, subject, dataset, found, curves, parts)
         print(network.score_text(facts))

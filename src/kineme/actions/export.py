@@ -127,7 +127,7 @@ def save_onnx(model: torch.nn.Module, form: ExportForm, path: Path) -> None:
 def _culprit(model: torch.nn.Module, error: BaseException) -> str:
     """The innermost operation and module that the exporter was at when it gave up."""
     names = {id(module): name for name, module in model.named_modules()}
-    operation, place, reason = "", "", ""
+    operation, place, reason = "", None, ""
     cause: BaseException | None = error
     while cause is not None:
         reason = str(cause) or reason
@@ -141,7 +141,7 @@ def _culprit(model: torch.nn.Module, error: BaseException) -> str:
                 place = names[id(module)]
         cause = cause.__cause__ or cause.__context__
     operation = operation or " ".join(re.sub(r"[^ -~]", " ", reason).split())[:120]
-    return f"{operation} in module {place!r}" if place else operation
+    return operation if place is None else f"{operation} in {place or type(model).__name__!r}"
 
 
 def _name_axes(path: Path, form: ExportForm, axis_names: list[dict[int, str]]) -> None:
@@ -195,10 +195,12 @@ def compare(model: torch.nn.Module, form: ExportForm, path: Path) -> dict[str, A
 
 
 def _random_batches(form: ExportForm) -> Iterator[dict[str, torch.Tensor]]:
-    """NUM_RANDOM samples: any two dynamic axes meet at each pair of their three sizes.
+    """The examples, then NUM_RANDOM samples of other sizes.
 
-    The sizes run through the columns of an orthogonal array (Taguchi's L9).
+    Any two dynamic axes meet at each pair of their three sizes: these run through the
+    columns of an orthogonal array (Taguchi's L9).
     """
+    yield dict(form.examples)
     generator, total = torch.Generator().manual_seed(0), 0
     for turn in itertools.count():
         batch, pace = turn % 3, turn // 3
@@ -217,8 +219,10 @@ def _random_batches(form: ExportForm) -> Iterator[dict[str, torch.Tensor]]:
 
 
 def _sizes(example: int) -> tuple[int, int, int]:
-    """Three sizes of an axis: long ones become shorter, which is cheap, short ones longer too."""
-    return example, max(1, example // 2), example // 4 + 1 if example >= 8 else example + 1
+    """Three sizes of an axis. Long ones become much shorter, so that a check takes seconds."""
+    if example >= 16:
+        return example // 8 + 1, example // 16 + 1, example // 32 + 1
+    return example, max(1, example // 2), example + 1
 
 
 def _cut(samples: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
@@ -234,13 +238,17 @@ def _cut(samples: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter off the user's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    """Keep the exporter's chatter, pages of graphs, off the user's terminal."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    silence = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(silence),
+        contextlib.redirect_stderr(silence),
+    ):
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logger.setLevel(level)
+            logging.disable(disabled)

@@ -39,7 +39,10 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
             a_run.folder, dataset, found, class_names=names, top_k=spec.inference.top_k
         )
         target = Path(spec.inference.output_file or a_run.folder / results.LABELS_FILE)
-        files.write_text(target, network.answer_text(dataset, found, names))
+        text = network.answer_text(dataset, found, names)
+        files.write_text(target, text)
+        if network.prints_answers:
+            print(text, end="")
         num_answered = len(found.answered)
         a_run.say(f"{num_answered} predictions in {a_run.folder} and {target}")
         answers.refuse_failures(a_run, dataset, found)

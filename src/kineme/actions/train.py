@@ -28,13 +28,14 @@ from kineme.engine import checkpoint as checkpoints
 from kineme.engine import health, journal, metrics, optim, results, runtime
 from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.feeding import Feed, steps_per_epoch, training_requests
+from kineme.engine.memory import keep_freed_memory
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
 from kineme.engine.runtime import Interrupted, StopRequest
 from kineme.engine.scalars import Scalars, open_scalars
 from kineme.engine.start import Start, find_start
-from kineme.engine.training import Progress, Training
+from kineme.engine.training import MAX_ROLLBACKS, Progress, Training, roll_back
 from kineme.engine.weights import fit_weights
 from kineme.errors import QualityError
 from kineme.network import TRAIN, VAL, Batch, Dataset, Network
@@ -82,6 +83,7 @@ class _Job:
     steps_per_epoch: int
     grad_clip: float
     facts: Mapping[str, Any]
+    damaged: dict[int, str] = field(default_factory=dict)  # samples read in part
     stop: StopRequest = field(default_factory=StopRequest)
     scalars: Scalars = field(default_factory=Scalars)
 
@@ -94,6 +96,8 @@ def train_here(fabric: Fabric, network: Network, start: Start, a_run: Run) -> di
     """The share of one process."""
     seed = fabric.broadcast(start.spec.train.seed)  # a seed that was drawn, on each node
     start = replace(start, spec=with_values(start.spec, {"train.seed": seed}))
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     cudnn = start.spec.train.cudnn
     with (
         a_run.joined(is_writer=fabric.is_global_zero),
@@ -120,7 +124,7 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
     if start.checkpoint is None:
         for part, path in common.pretrained.items():
             _load_pretrained(network, spec, module, a_run, part=part, path=path)
-    optimizer = optim.build_optimizer(module.parameters(), settings.optim)
+    optimizer = optim.build_optimizer(module, settings.optim, head=network.head)
     model, wrapped = fabric.setup(module, optimizer)  # moves the module to its device
     names = network.class_names(spec)
     job = _Job(
@@ -207,43 +211,63 @@ def _continue(job: _Job, checkpoint: Checkpoint) -> None:
 
 def _loop(job: _Job) -> dict[str, Any]:
     """All epochs that are left."""
-    settings, progress = job.spec.train, job.training.progress
     if _is_finished(job):
-        job.run.say(f"Already finished: {progress.epoch} epochs. Nothing to do.")
-        return _kpi(progress)
+        job.run.say(f"Already finished: {job.training.progress.epoch} epochs. Nothing to do.")
+        return _kpi(job.training.progress)
     preflight = checkpoints.preflight(job.run.folder, job.training.size_bytes)
     if preflight:
         job.run.note(preflight)
     while not _is_finished(job):
-        epoch, started = progress.epoch, time.monotonic()
-        title = f"epoch {epoch + 1}/{settings.num_epochs}"
-        with track(job.run, title, total=job.steps_per_epoch) as advance:
-            requests = training_requests(
-                len(job.feed.dataset),
-                job.spec.dataset.batch_size,
-                seed=settings.seed,
-                epoch=epoch,
-                first_step=progress.step,
-                rank=job.fabric.global_rank,
-                world_size=job.fabric.world_size,
-            )
-            with contextlib.closing(job.feed.read(requests)) as batches:
-                for batch in batches:
-                    loss = _step(job, batch)
-                    advance(progress.step, f"loss {loss:.4f}")
-        _end_epoch(job, time.monotonic() - started)
+        started = time.monotonic()
+        try:
+            _steps(job)
+        except QualityError as error:
+            _roll_back(job, error)
+        else:
+            _end_epoch(job, time.monotonic() - started)
     _save_last_weights(job)
     job.run.status("Training loop complete.")
-    return _kpi(progress)
+    return _kpi(job.training.progress)
+
+
+def _steps(job: _Job) -> None:
+    """The steps that are left of an epoch."""
+    settings, progress = job.spec.train, job.training.progress
+    title = f"epoch {progress.epoch + 1}/{settings.num_epochs}"
+    with track(job.run, title, total=job.steps_per_epoch) as advance:
+        requests = training_requests(
+            len(job.feed.dataset),
+            job.spec.dataset.batch_size,
+            seed=settings.seed,
+            epoch=progress.epoch,
+            first_step=progress.step,
+            rank=job.fabric.global_rank,
+            world_size=job.fabric.world_size,
+        )
+        with contextlib.closing(job.feed.read(requests)) as batches:
+            for batch in batches:
+                job.damaged |= batch.remarks.damaged
+                if not progress.pass_over():
+                    loss = _step(job, batch)
+                    advance(progress.step, f"loss {loss:.4f}")
+
+
+def _roll_back(job: _Job, error: QualityError) -> None:
+    """Where the spec asks for it: on from the newest checkpoint, without the step that failed."""
+    is_wanted = job.spec.train.on_nan == "rollback" and job.steps_per_epoch > MAX_ROLLBACKS
+    name = roll_back(job.training, job.fabric, job.run.folder) if is_wanted else ""
+    if not name:
+        raise error
+    share = job.training.progress.rate_share
+    job.run.note(f"{error} Going on from {name}, without that step and at {share:g} of the rate.")
 
 
 def _step(job: _Job, batch: Batch) -> float:
     """One optimiser step; returns its loss, the mean over all processes."""
     training, progress, fabric = job.training, job.training.progress, job.fabric
     seed, epoch = job.spec.train.seed, progress.epoch
-    rate = training.schedule.lr(epoch, progress.step)
-    for group in training.optimizer.param_groups:
-        group["lr"] = rate
+    rate = training.schedule.lr(epoch, progress.step) * progress.rate_share
+    optim.set_rate(training.optimizer, rate)
     training.module.train()
     torch.manual_seed(derived_seed(seed, progress.global_step, fabric.global_rank))  # dropout
 
@@ -315,13 +339,19 @@ def _end_epoch(job: _Job, seconds: float) -> None:
     """Validate, judge, save and report."""
     settings, training, progress = job.spec.train, job.training, job.training.progress
     epoch = progress.epoch
-    rate = training.schedule.lr(epoch, max(0, progress.step - 1))
+    rate = training.schedule.lr(epoch, max(0, progress.step - 1)) * progress.rate_share
     figures = {
         "train_loss": progress.loss_sum / progress.num_rows,
         "train_acc": progress.num_correct / progress.num_rows,
     }
     for text in health.epoch_warnings(figures, job.feed.dataset.labels, epoch=epoch, lr=rate):
         job.run.note(text)
+    if epoch == 0 and job.damaged:
+        first, what = min(job.damaged.items())
+        job.run.note(
+            f"{len(job.damaged)} samples are damaged, what can be read of them is used; the first, "
+            f"{job.feed.dataset.ids[first]!r}: {what}."
+        )
     if health.gradient_norm(training.module) == 0:
         job.run.note(f"All gradients are zero at the end of epoch {epoch + 1}: nothing is learned.")
     is_last = epoch + 1 == settings.num_epochs

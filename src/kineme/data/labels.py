@@ -51,16 +51,25 @@ class Labels:
         return len(self.ids)
 
 
+class UnknownClasses(DataError):
+    """Labels that are names without a number; `names` are these names, sorted."""
+
+    names: tuple[str, ...] = ()
+
+
 def read_labels(
     path: str | os.PathLike[str],
     *,
     num_classes: int | None = None,
     label_map: Mapping[str, int] | None = None,
+    by_name: bool = False,
 ) -> Labels:
     """Read a label file, by its ending.
 
     label_map: name -> number, for labels that are text; the file's own classes do as well.
     num_classes: checked by `label_problems`; here it only completes messages.
+    by_name: numbers, in a file with classes of its own, stand for these classes' names, and
+        so may differ from those of `label_map`; otherwise that is an error.
     Raises DataError for an unreadable file, an unknown form or a label that is no label.
     """
     path = Path(path)
@@ -81,11 +90,15 @@ def read_labels(
         )
     ids = tuple(_as_id(where, index, name) for index, name in enumerate(raw.ids))
     has_numbers = any(type(label) is int for label in raw.labels)
+    values = raw.labels
     if raw.class_names is not None and label_map is not None and has_numbers:
-        _check_same_order(where, raw.class_names, label_map)
+        if by_name:
+            values = _named(values, raw.class_names)
+        else:
+            _check_same_order(where, raw.class_names, label_map)
     own = {name: i for i, name in enumerate(raw.class_names or ())}
     numbers = own if label_map is None else label_map  # names mean what the spec says
-    labels = _as_numbers(where, raw.labels, numbers, num_classes)
+    labels = _as_numbers(where, values, numbers, num_classes)
     return Labels(ids, labels, raw.class_names, raw.layout)
 
 
@@ -94,10 +107,9 @@ def renumbered(labels: Labels, label_map: Mapping[str, int], *, where: str) -> L
 
     Raises DataError when a sample's class has no number. Without class names nothing changes.
     """
-    names = labels.class_names
-    if names is None:
+    if labels.class_names is None:
         return labels
-    known = [names[n] if 0 <= n < len(names) else n for n in labels.labels.tolist()]
+    known = _named(labels.labels.tolist(), labels.class_names)
     numbers = _as_numbers(where, known, label_map, len(label_map))
     return replace(labels, labels=numbers)
 
@@ -291,7 +303,17 @@ def _as_numbers(
     valid = "an integer" if num_classes is None else f"an integer in [0, {num_classes})"
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
     received = f"{_described(labels[bad[0]])}{more}"
-    raise DataError(f"{where}: labels[{bad[0]}]", valid, received, fix)
+    place = f"{where}: labels[{bad[0]}]"
+    if not unknown:
+        raise DataError(place, valid, received, fix)
+    error = UnknownClasses(place, valid, received, fix)
+    error.names = tuple(unknown)
+    raise error
+
+
+def _named(labels: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    """Numbers within `names` as the names they stand for, the rest as it is."""
+    return [names[n] if type(n) is int and 0 <= n < len(names) else n for n in labels]
 
 
 def _check_same_order(where: str, class_names: Sequence[str], label_map: Mapping[str, int]) -> None:

@@ -29,6 +29,14 @@ def uniform(
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def uniform32(
+    seed: int, epoch: int, indices: NDArray[np.int64], *, name: str, size: int = 1
+) -> NDArray[np.float32]:
+    """As `uniform`, in float32 that stays below 1."""
+    values = uniform(seed, epoch, indices, name=name, size=size).astype(np.float32)
+    return np.minimum(values, np.float32(1 - 2**-24))
+
+
 def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
     """The order in which an epoch visits `length` samples."""
     key = [seed & _MASK, epoch & _MASK]

@@ -97,8 +97,13 @@ def content_digests(
     return _cached(skeletons, "digests", compute, parse)[0]
 
 
-def scan_problems(where: str, scan: Scan, *, nan_policy: str) -> list[Problem]:
-    """What must stop a run: NaN under nan_policy `error`, and nothing but zeros."""
+def scan_problems(
+    where: str, scan: Scan, *, nan_policy: str, may_be_empty: bool = False
+) -> list[Problem]:
+    """What must stop a run: NaN under nan_policy `error`, and nothing but zeros.
+
+    may_be_empty: whether all samples may be zeros, as where only labels are asked for.
+    """
     problems = []
     if scan.nonfinite_count and nan_policy == "error":
         problems.append(
@@ -109,7 +114,7 @@ def scan_problems(where: str, scan: Scan, *, nan_policy: str) -> list[Problem]:
                 "Mend the data, or set dataset.nan_policy: zero (as missing) or drop.",
             )
         )
-    if len(scan.zero_samples) == len(scan.lengths):
+    if len(scan.zero_samples) == len(scan.lengths) and not may_be_empty:
         received = f"{len(scan.lengths)} samples, all zero"
         problems.append(Problem(where, "samples with values other than zero", received))
     return problems
@@ -123,23 +128,25 @@ def scan_warnings(
     confidence_channel: int | None = None,
     joint_names: Sequence[str] = (),
     centre: int | None = None,
+    fate_of_empty: str = "",
 ) -> list[str]:
     """What the user should hear once: zeros, odd ranges, dead joints, what nan_policy did.
 
     confidence_channel: the channel that holds a confidence in [0, 1], if one does.
     centre: the joint that centred data keeps at zero.
+    fate_of_empty: what becomes of samples that are all zero; then even one is told.
     """
     warnings = []
     if scan.nonfinite_count and nan_policy != "error":
         done = "set to zero" if nan_policy == "zero" else "the samples dropped"
         warnings.append(f"{where}: {_nonfinite(scan)}; {done} (dataset.nan_policy: {nan_policy}).")
     zeros = scan.zero_samples
-    if len(zeros) > _ZERO_SHARE_WARNED * len(scan.lengths):
+    if len(zeros) > (0 if fate_of_empty else _ZERO_SHARE_WARNED * len(scan.lengths)):
         share = 100 * len(zeros) / len(scan.lengths)
         listed = ", ".join(map(str, zeros[:3]))
         warnings.append(
             f"{where}: {len(zeros)} of {len(scan.lengths)} samples ({share:.0f} %) are all zero, "
-            f"the first at {listed}."
+            f"the first at {listed}{f'; {fate_of_empty}' if fate_of_empty else ''}."
         )
     for channel, (low, high) in enumerate(zip(scan.channel_min, scan.channel_max, strict=True)):
         is_confidence = channel == confidence_channel

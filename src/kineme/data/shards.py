@@ -237,7 +237,8 @@ class ShardWriter:
                 str(frame_shape),
             )
         length = _valid_length(skeletons)
-        frames = np.ascontiguousarray(skeletons[:, :length].transpose(1, 0, 2, 3), np.float32)
+        # a copy in any case: the caller may use its array again
+        frames = np.array(skeletons[:, :length].transpose(1, 0, 2, 3), np.float32, order="C")
         self._pending.append(frames)
         self._ids.append(id)
         self._labels.append(label)

@@ -38,6 +38,7 @@ from kineme.spec.load import user_set, value_at, with_values
 FORMAT = 1
 STATE_PREFIX = "model."
 _PREFIXES = ("module.", STATE_PREFIX)  # of DistributedDataParallel, of Lightning
+_CLASS_FIELDS = ("dataset.num_classes", "dataset.label_map")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
@@ -283,6 +284,10 @@ def restore_spec(spec: Any, checkpoint: Checkpoint, identity: Sequence[str]) -> 
         if key in fixed_by_user:
             expected = f"{known!r} as in {checkpoint.path.name}"
             fix = "Remove it from the spec, or use another checkpoint."
+            if spec.action == "train" and key in _CLASS_FIELDS:
+                fix = (
+                    "To learn other classes from it, set model.pretrained_model_path to it instead."
+                )
             problems.append(Problem(key, expected, repr(asked), fix))
     if problems:
         raise CheckpointError.of(problems)

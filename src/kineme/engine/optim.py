@@ -7,7 +7,7 @@ Leaves out: gradients, clipping and when to step (actions/train.py).
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,25 +20,52 @@ from kineme.errors import SpecError
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
+LR_FACTOR = "lr_factor"  # of a parameter group: its share of the learning rate
 PLATEAU_THRESHOLD = 1e-4  # a smaller relative fall is no improvement (torch's default)
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], settings: Any) -> torch.optim.Optimizer:
-    """The optimizer of `train.optim`; nesterov without momentum is plain SGD."""
+def build_optimizer(
+    module: nn.Module, settings: Any, *, head: Collection[str] = ()
+) -> torch.optim.Optimizer:
+    """The optimizer of `train.optim`; nesterov without momentum is plain SGD.
+
+    head: parameters that learn at the full rate; all others at backbone_lr_factor of it.
+    """
     name = settings.optimizer_type.removeprefix("torch.optim.")
     rate, decay = settings.lr, settings.weight_decay
+    groups = _groups(module, settings.backbone_lr_factor, head)
     if name == "Adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+        return torch.optim.Adam(groups, lr=rate, weight_decay=decay)
+    if name == "AdamW":
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
     if name == "Adamax":
-        return torch.optim.Adamax(parameters, lr=rate, weight_decay=decay)
+        return torch.optim.Adamax(groups, lr=rate, weight_decay=decay)
     momentum = settings.momentum
     return torch.optim.SGD(
-        parameters,
+        groups,
         lr=rate,
         momentum=momentum,
         nesterov=settings.nesterov and momentum > 0,
         weight_decay=decay,
     )
+
+
+def _groups(module: nn.Module, factor: float, head: Collection[str]) -> list[dict[str, Any]]:
+    """One group of parameters, or two where the head learns at another rate."""
+    named = list(module.named_parameters())
+    if factor == 1:
+        return [{"params": [parameter for _, parameter in named], LR_FACTOR: 1.0}]
+    shares = (
+        (factor, [parameter for name, parameter in named if name not in head]),
+        (1.0, [parameter for name, parameter in named if name in head]),
+    )
+    return [{"params": group, LR_FACTOR: share} for share, group in shares if group]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Let every group learn at its share of `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group[LR_FACTOR]
 
 
 class Schedule:

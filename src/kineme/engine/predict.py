@@ -19,7 +19,7 @@ from torch import nn
 
 from kineme.engine.feeding import Feed, evaluation_requests
 from kineme.errors import QualityError
-from kineme.network import Answers, Batch
+from kineme.network import Answers, Batch, Remarks
 
 
 def predict(
@@ -67,12 +67,10 @@ class _Found:
 
     rows: list[NDArray[np.float32]] = field(default_factory=list)
     sample_of_row: list[NDArray[np.int64]] = field(default_factory=list)
-    failed: dict[int, str] = field(default_factory=dict)
-    blank: dict[int, str] = field(default_factory=dict)
+    remarks: Remarks = field(default_factory=Remarks)
 
     def add(self, batch: Batch, rows: NDArray[np.float32]) -> None:
-        self.failed |= batch.failed
-        self.blank |= batch.blank
+        self.remarks |= batch.remarks
         if len(rows):
             self.rows.append(rows)
             self.sample_of_row.append(batch.indices[batch.sample_of_row.cpu()].numpy())
@@ -101,28 +99,27 @@ def _gathered(fabric: Fabric, found: _Found) -> _Found:
     for part in parts:
         whole.rows += part.rows
         whole.sample_of_row += part.sample_of_row
-        whole.failed |= part.failed
-        whole.blank |= part.blank
+        whole.remarks |= part.remarks
     return whole
 
 
 def _joined(found: _Found, num_samples: int) -> Answers:
     """All rows in the dataset's order, and the log of their mean probability by sample."""
     if not found.rows:
-        return Answers(
-            np.full((num_samples, 0), np.nan, np.float32),
-            np.zeros((0, 0), np.float32),
-            np.zeros(0, np.int64),
-            found.failed,
-            found.blank,
-        )
+        scores, rows = np.full((num_samples, 0), np.nan, np.float32), np.zeros((0, 0), np.float32)
+        return Answers(scores, rows, np.zeros(0, np.int64), found.remarks)
     rows, sample_of_row = np.concatenate(found.rows), np.concatenate(found.sample_of_row)
     order = np.argsort(sample_of_row, kind="stable")
     rows, sample_of_row = rows[order], sample_of_row[order]
     counts = np.bincount(sample_of_row, minlength=num_samples)
-    if len(rows) == num_samples and bool((counts == 1).all()):
-        return Answers(rows, rows, sample_of_row, found.failed, found.blank)
-    scores = np.full((num_samples, rows.shape[1]), np.nan, np.float32)
+    is_single = len(rows) == num_samples and bool((counts == 1).all())
+    scores = rows if is_single else _averaged(rows, counts)
+    return Answers(scores, rows, sample_of_row, found.remarks)
+
+
+def _averaged(rows: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(N, C) log of the mean probability of each sample's `counts` rows (R, C); NaN for none."""
+    scores = np.full((len(counts), rows.shape[1]), np.nan, np.float32)
     is_answered = counts > 0
     starts = (np.cumsum(counts) - counts)[is_answered]
     highest = np.maximum.reduceat(rows, starts)
@@ -130,12 +127,12 @@ def _joined(found: _Found, num_samples: int) -> Answers:
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.add.reduceat(np.exp(rows - highest[of_row]), starts)
         scores[is_answered] = highest + np.log(shares / counts[is_answered, None])
-    return Answers(scores, rows, sample_of_row, found.failed, found.blank)
+    return scores
 
 
 def _check(answers: Answers, feed: Feed) -> None:
     is_lost = np.asarray(~np.isfinite(answers.scores).any(axis=1))
-    is_lost[list(answers.failed)] = False
+    is_lost[list(answers.remarks.failed)] = False
     lost = np.flatnonzero(is_lost)
     if len(lost):
         raise QualityError(

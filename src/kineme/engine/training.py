@@ -10,16 +10,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from kineme.engine.checkpoint import STATE_PREFIX, Checkpoint, load_weights
+from kineme.engine.checkpoint import STATE_PREFIX, Checkpoint, load_newest, load_weights
 from kineme.engine.optim import AveragedWeights, Schedule
 from kineme.engine.weights import fit_weights
 from kineme.errors import CheckpointError
+
+MAX_ROLLBACKS = 3
 
 
 @dataclass
@@ -28,6 +31,8 @@ class Progress:
 
     loss_sum and num_correct are over the num_rows rows of this epoch so far, of all
     processes. samples_per_step tells a run with other devices where in the epoch it is.
+    passed_over: steps (as global_step before them) whose loss was not finite, and which are
+    left out; rate_share: what is left of the learning rate since.
     """
 
     epoch: int = 0
@@ -41,11 +46,20 @@ class Progress:
     best_epoch: int = -1
     num_stale_validations: int = 0
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
+    passed_over: list[int] = field(default_factory=list)
+    rate_share: float = 1.0
 
     @property
     def last_epoch(self) -> int:
         """The epoch that the last step belongs to."""
         return max(0, self.epoch - 1) if self.step == 0 else self.epoch
+
+    def pass_over(self) -> bool:
+        """Go past the coming step, if it is one to leave out."""
+        is_bad = self.global_step in self.passed_over
+        self.step += is_bad
+        self.global_step += is_bad
+        return is_bad
 
     def end_epoch(self, metrics: Mapping[str, float]) -> None:
         """Go to the first step of the next epoch."""
@@ -140,6 +154,22 @@ class Training:
         known = {f.name for f in fields(Progress)}
         told = {name: value for name, value in training["progress"].items() if name in known}
         self.progress = Progress(**told)
+
+
+def roll_back(training: Training, fabric: Fabric, folder: Path) -> str:
+    """After a step that failed: go back to the newest checkpoint, at half the learning rate.
+
+    The step that failed will be passed over. Returns the checkpoint's name, or "" where
+    there is none or too much was passed over already; then nothing has changed.
+    """
+    failed = training.progress
+    newest = load_newest(folder)[0]
+    if newest is None or len(failed.passed_over) >= MAX_ROLLBACKS:
+        return ""
+    training.restore(fabric, newest)
+    training.progress.passed_over = [*failed.passed_over, failed.global_step - 1]
+    training.progress.rate_share = failed.rate_share / 2
+    return newest.path.name
 
 
 def _settings(group: Mapping[str, Any]) -> dict[str, Any]:

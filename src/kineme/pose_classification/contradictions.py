@@ -15,20 +15,10 @@ from kineme.spec.sections import Finding
 if TYPE_CHECKING:
     from kineme.pose_classification.spec import Dataset, DatasetConvert, PoseSpec
 
-# Settings of the learning rate, and the schedulers that read them.
-SCHEDULER_OF = {
-    "lr_steps": ("MultiStep",),
-    "lr_decay": ("MultiStep", "AutoReduce"),
-    "lr_monitor": ("AutoReduce",),
-    "patience": ("AutoReduce",),
-    "min_lr": ("AutoReduce",),
-}
-
 
 def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
     """Keys that have no effect beside the others, and why."""
-    for name in ("evaluate", "inference"):
-        yield f"{name}.trt_engine", "this network runs checkpoints and ONNX files"
+    yield from sections.ignored(spec.train.optim)
     is_free = spec.action == "train"  # later, the checkpoint decides how data is sampled
     if is_free and spec.dataset.sampling == "none":
         for key in ("dataset.num_frames", "evaluate.num_clips", "inference.num_clips"):
@@ -38,34 +28,19 @@ def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
             yield key, f"dataset.sampling is {spec.dataset.sampling}"
     if is_free and spec.dataset.normalize == "center_minmax":
         yield "dataset.augmentation.scale", "dataset.normalize is center_minmax"
-    optim = spec.train.optim
-    for key, scheduler in SCHEDULER_OF.items():
-        if optim.lr_scheduler not in scheduler:
-            yield f"train.optim.{key}", f"train.optim.lr_scheduler is {optim.lr_scheduler}"
-    if not optim.optimizer_type.endswith("SGD"):
-        for key in ("momentum", "nesterov"):
-            yield f"train.optim.{key}", f"train.optim.optimizer_type is {optim.optimizer_type}"
 
 
 def dataset_findings(dataset: Dataset, user: frozenset[str]) -> Iterator[Finding]:
     label_map = dataset.label_map
-    if label_map:
-        ids = sorted(label_map.values())
-        if ids != list(range(len(ids))):
-            problem = "repeated" if len(set(ids)) < len(ids) else "with gaps"
-            yield Finding(
-                ("dataset.label_map",),
-                f"ids 0 to {len(ids) - 1}, each once",
-                f"ids {str(ids)[:80]} ({problem})",
-                "Number the classes from 0.",
-            )
-        if "dataset.num_classes" in user and dataset.num_classes != len(label_map):
-            yield Finding(
-                ("dataset.num_classes", "dataset.label_map"),
-                f"{len(label_map)}, the number of classes in dataset.label_map",
-                str(dataset.num_classes),
-                "Leave num_classes out; it follows from label_map.",
-            )
+    yield from sections.label_map_findings(label_map)
+    is_told = "dataset.num_classes" in user
+    if label_map and is_told and dataset.num_classes != len(label_map):
+        yield Finding(
+            ("dataset.num_classes", "dataset.label_map"),
+            f"{len(label_map)}, the number of classes in dataset.label_map",
+            str(dataset.num_classes),
+            "Leave num_classes out; it follows from label_map.",
+        )
     if dataset.window_size == 0:
         yield Finding(("dataset.window_size",), "-1 (all frames) or at least 1", "0")
     if dataset.random_choose and dataset.window_size < 0:
@@ -79,25 +54,6 @@ def dataset_findings(dataset: Dataset, user: frozenset[str]) -> Iterator[Finding
     if low > high:
         received = repr(dataset.augmentation.scale)
         yield Finding(("dataset.augmentation.scale",), "[lowest, highest]", received)
-
-
-def train_findings(spec: PoseSpec) -> Iterator[Finding]:
-    train = spec.train
-    yield from sections.device_findings(train, "train")
-    yield from sections.train_findings(train)
-    if 0 < train.num_epochs <= train.optim.warmup_epochs:
-        yield Finding(
-            ("train.optim.warmup_epochs", "train.num_epochs"),
-            f"less than train.num_epochs, which is {train.num_epochs}",
-            str(train.optim.warmup_epochs),
-        )
-    weights, label_map = train.class_weights, spec.dataset.label_map
-    if isinstance(weights, list) and label_map and len(weights) != len(label_map):
-        yield Finding(
-            ("train.class_weights", "dataset.label_map"),
-            f"{len(label_map)} weights, one per class of dataset.label_map",
-            f"{len(weights)}",
-        )
 
 
 def convert_findings(convert: DatasetConvert) -> Iterator[Finding]:

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from kineme.data import sampling
-from kineme.data.randomness import uniform
-from kineme.network import Batch
+from kineme.data.randomness import uniform, uniform32
+from kineme.network import Batch, Remarks
 from kineme.pose_classification import transforms
 from kineme.pose_classification.layouts import Layout
-from kineme.pose_classification.sources import Sequences
+from kineme.pose_classification.sources import NO_PERSON, Sequences
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,13 @@ class SkeletonDataset:
         else:
             frames = self._contract_frames(samples, epoch, indices)
         rows = np.repeat(samples, clips)
+        empty = indices[self.sequences.is_empty[samples]]
         return Batch(
             inputs={"skeleton": torch.from_numpy(self.sequences.gather(rows, frames))},
             labels=torch.from_numpy(self.labels[indices]),
             indices=torch.from_numpy(indices),
             sample_of_row=torch.arange(len(indices)).repeat_interleave(clips),
+            remarks=Remarks(blank=dict.fromkeys(empty.tolist(), NO_PERSON)),
         )
 
     def transform(self, batch: Batch, epoch: int) -> Batch:
@@ -171,9 +173,8 @@ class _Draws:
 
     def __call__(self, name: str, *shape: int) -> torch.Tensor:
         """(R, *shape) float32 in [0, 1)."""
-        values = uniform(self.seed, self.epoch, self.indices, name=name, size=math.prod(shape))
-        below_one = np.minimum(values.astype(np.float32), np.float32(1 - 2**-24))
-        return torch.from_numpy(below_one).view(-1, *shape).to(self.device)
+        values = uniform32(self.seed, self.epoch, self.indices, name=name, size=math.prod(shape))
+        return torch.from_numpy(values).view(-1, *shape).to(self.device)
 
     def normal(self, name: str, *shape: int) -> torch.Tensor:
         """(R, *shape) standard normal float32 (Box and Muller 1958)."""

@@ -105,6 +105,7 @@ def export_form(spec: Any) -> ExportForm:
         num_frames = spec.dataset.num_frames
     num_persons = spec.dataset.num_persons or layout.num_persons
     shape = (spec.model.input_channels, num_frames, layout.num_joints, max(2, num_persons))
+    brief = (shape[0], min(num_frames, 64), *shape[2:])  # T is free, and time is not
     example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     metadata = {key: json.dumps(value) for key, value in describe(spec).items()}
     return ExportForm(
@@ -114,7 +115,7 @@ def export_form(spec: Any) -> ExportForm:
         output="fc_pred",
         opset=OPSET,
         metadata=metadata,
-        lifelike={"skeleton": lifelike_skeletons(shape, num_axes=layout.num_axes)},
+        lifelike={"skeleton": lifelike_skeletons(brief, num_axes=layout.num_axes)},
     )
 
 
@@ -177,7 +178,7 @@ def answer_text(dataset: Dataset, answers: Answers, class_names: Sequence[str]) 
     del dataset
     names = [name if len(name.splitlines()) == 1 else printable(name) for name in class_names]
     best = answers.scores.argmax(axis=1)
-    lines = (NO_PERSON_LINE if i in answers.blank else names[c] for i, c in enumerate(best))
+    lines = (NO_PERSON_LINE if i in answers.remarks.blank else names[c] for i, c in enumerate(best))
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -7,7 +7,7 @@ Leaves out: the formats themselves (data/), frames and augmentation (dataset.py)
 Shapes: N sequences; the array behind them is (N, C, T, V, M).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data import arrays, sampling, scan, shards
-from kineme.data.labels import Labels, label_problems, label_warnings, read_labels, renumbered
-from kineme.errors import DataError, Problem, SpecError
+from kineme.data.labels import (
+    Labels,
+    UnknownClasses,
+    label_problems,
+    label_warnings,
+    read_labels,
+    renumbered,
+)
+from kineme.errors import CheckpointError, DataError, Problem, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 from kineme.pose_classification.layouts import Layout, layout_of, layouts_with
 from kineme.spec.load import with_values
@@ -31,6 +38,11 @@ SECTIONS = {  # split -> dotted section of the spec that names its files
 }
 PREFIXES = {TRAIN: ("train",), VAL: ("val",), TEST: ("test", "val"), PREDICT: ("test", "val")}
 LABEL_ENDINGS = (".json", ".csv", ".pkl")
+NO_PERSON = "no person"  # what is said of a sample in which there is nobody
+NO_PERSON_FATE = {  # what becomes of such samples, where a label is asked for
+    TEST: f"they are answered {NO_PERSON!r}, which counts as wrong",
+    PREDICT: f"they are answered {NO_PERSON!r}",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +50,7 @@ class Sequences:
     """N labelled sequences and how to gather their frames.
 
     lengths: (N,) frames up to the last one that is not empty, at least 1.
+    is_empty: (N,) nobody is in any frame.
     people: (N, P) which persons are kept, by falling motion energy; None keeps all.
     is_centred: the layout's centre joint never moves, as in data that was centred on it:
     there, zero is its place and not a sign that it is missing.
@@ -46,6 +59,7 @@ class Sequences:
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    is_empty: NDArray[np.bool_]
     store: arrays.Skeletons
     rows: NDArray[np.int64]  # (N,) position of each sequence in the store
     resident: NDArray[np.float32] | None = None
@@ -95,7 +109,12 @@ def load_sequences(spec: Any, split: str) -> Sequences:
     labels = _labels(spec, split, data_path, label_path, count=store.shape[0])
     found = scan.scan_skeletons(store)
     where = str(label_path or data_path)
-    problems = _content_problems(spec, split, found, labels, paths=(str(data_path), where))
+    # a test set may come without labels; then there are predictions and nothing to measure
+    is_bare = split == TEST and label_path is None and bool((labels.labels < 0).all())
+    is_labelled = split != PREDICT and not is_bare
+    problems = _content_problems(
+        spec, split, found, labels, paths=(str(data_path), where), is_labelled=is_labelled
+    )
     if problems:
         raise DataError.of(problems)
     rows = np.arange(store.shape[0])
@@ -106,6 +125,7 @@ def load_sequences(spec: Any, split: str) -> Sequences:
         ids=tuple(labels.ids[row] for row in rows),
         labels=labels.labels[rows],
         lengths=np.maximum(found.lengths, 1)[rows],
+        is_empty=found.lengths[rows] == 0,
         store=store,
         rows=rows,
         resident=_resident(store, found.nonfinite_count > 0),
@@ -122,24 +142,31 @@ def load_sequences(spec: Any, split: str) -> Sequences:
         )
     notes = _notes(spec, split, sequences, found, where=str(data_path))
     notes += [f"{data_path}: {people_note}"] if people_note else []
-    if split != PREDICT:
-        notes += label_warnings(where, labels, class_names(spec))
+    notes += [f"{data_path}: no labels, so there is nothing to measure."] if is_bare else []
+    notes += label_warnings(where, labels, class_names(spec)) if is_labelled else []
     sequences = replace(sequences, notes=tuple(notes))
     return _with_leak_note(spec, sequences) if split == VAL else sequences
 
 
 def _content_problems(
-    spec: Any, split: str, found: scan.Scan, labels: Labels, *, paths: tuple[str, str]
+    spec: Any,
+    split: str,
+    found: scan.Scan,
+    labels: Labels,
+    *,
+    paths: tuple[str, str],
+    is_labelled: bool,
 ) -> list[Problem]:
     """What is wrong inside the data and label files at `paths`."""
+    nan_policy = spec.dataset.nan_policy
     return [
-        *scan.scan_problems(paths[0], found, nan_policy=spec.dataset.nan_policy),
+        *scan.scan_problems(paths[0], found, nan_policy=nan_policy, may_be_empty=split == PREDICT),
         *label_problems(
             paths[1],
             labels,
             num_samples=found.shape[0],
             num_classes=spec.dataset.num_classes,
-            is_labelled=split != PREDICT,
+            is_labelled=is_labelled,
             is_training=split == TRAIN,
         ),
     ]
@@ -155,8 +182,10 @@ def _notes(
         where,
         found,
         nan_policy=settings.nan_policy,
+        confidence_channel=layout.num_axes if found.shape[1] > layout.num_axes else None,
         joint_names=layout.joints,
         centre=layout.centre_index,
+        fate_of_empty=NO_PERSON_FATE.get(split, ""),
     )
     if settings.sampling == "uniform" and split == TRAIN:
         note = sampling.short_warning(where, sequences.lengths, settings.num_frames)
@@ -165,22 +194,22 @@ def _notes(
 
 
 def resolve_paths(section: Any, split: str) -> tuple[Path, Path | None]:
-    """Data and label files of a section; a folder stands for the files of the usual names.
+    """Data and label files of a section; a folder stands for what it holds of the usual names.
 
     A sharded store is a folder with an index of its own and needs no label file.
     """
     data = Path(section.data_path)
     label = Path(section.label_path) if section.label_path else None
     if data.is_dir() and not shards.is_store(data):
-        names, folder = _names(split, "data", (".npy",)), data
+        names, folder = _names(split, "data", (".npy", "")), data
         found = _find(folder, names)
         if found is None:
-            raise _absent(folder, names, split)
+            raise _absent(folder, [name for name in names if name.endswith(".npy")], split)
         data, label = found, label or folder
     if label is not None and label.is_dir():
         names, folder = _label_names(data, split), label
         label = _find(folder, names)
-        if label is None and split != PREDICT:
+        if label is None and split != PREDICT and not shards.is_store(data):
             raise _absent(folder, names, split)
     return data, label
 
@@ -253,38 +282,61 @@ def _people(
         return None, None
     energy = np.concatenate(
         [
-            motion_energy(np.nan_to_num(store.read(np.arange(start, min(start + 64, total)))))
+            _energy_of_people(store.read(np.arange(start, min(start + 64, total))))
             for start in range(0, total, 64)
         ]
     )
     kept = np.argsort(-energy, axis=1, kind="stable")[:, :num_persons]
-    dropped = int((np.sort(energy, axis=1)[:, : persons - num_persons] > 0).any(axis=1).sum())
+    dropped = int((np.sort(energy, axis=1)[:, : persons - num_persons] >= 0).any(axis=1).sum())
     note = f"kept the {num_persons} of {persons} persons who move most; {dropped} of {total} "
     return kept, note + "samples had more (dataset.num_persons)."
+
+
+def _energy_of_people(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(B, M) as `motion_energy`, -1 for a place with nobody: who stands still comes before it."""
+    x = np.nan_to_num(x, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.where((x != 0).any(axis=(1, 2, 3)), motion_energy(x), np.float32(-1))
 
 
 def _labels(
     spec: Any, split: str, data_path: Path, label_path: Path | None, *, count: int = 0
 ) -> Labels:
     """The labels of `split`; without a file, those of the store, or `count` unknown ones."""
-    if label_path is not None:
-        labels = read_labels(label_path, label_map=spec.dataset.label_map)
-        if split == PREDICT:  # labels do not matter there, and may be of other classes
-            known = np.where(labels.labels < spec.dataset.num_classes, labels.labels, -1)
-            labels = replace(labels, labels=known)
-        return labels
-    if shards.is_store(data_path):
-        labels = shards.open_shards(data_path).labels
-        if spec.dataset.label_map is None or split == PREDICT:
-            return labels
-        return renumbered(labels, spec.dataset.label_map, where=str(data_path))
-    if split == PREDICT:
-        return Labels(tuple(map(str, range(count))), np.full(count, -1, np.int64))
-    raise SpecError(
-        f"{SECTIONS[split]}.label_path",
-        "a label file (.json, .csv or .pkl)",
-        "none",
-        "Set it, or give a folder that holds data and labels as data_path.",
+    label_map = spec.dataset.label_map
+    try:
+        if label_path is not None:
+            labels = read_labels(label_path, label_map=label_map, by_name=split == TEST)
+        elif shards.is_store(data_path):
+            labels = shards.open_shards(data_path).labels
+            if label_map is not None and split != PREDICT:
+                labels = renumbered(labels, label_map, where=str(data_path))
+        elif split in (TEST, PREDICT):
+            labels = Labels(tuple(map(str, range(count))), np.full(count, -1, np.int64))
+        else:
+            raise SpecError(
+                f"{SECTIONS[split]}.label_path",
+                "a label file (.json, .csv or .pkl)",
+                "none",
+                "Set it, or give a folder that holds data and labels as data_path.",
+            )
+    except UnknownClasses as error:
+        if split != TEST or label_map is None:
+            raise
+        raise _strangers(str(label_path or data_path), error.names, label_map) from error
+    if label_path is not None and split == PREDICT:  # they do not matter, and may be of others
+        known = np.where(labels.labels < spec.dataset.num_classes, labels.labels, -1)
+        labels = replace(labels, labels=known)
+    return labels
+
+
+def _strangers(where: str, names: Sequence[str], label_map: Mapping[str, int]) -> CheckpointError:
+    """Test data with classes that the checkpoint does not have."""
+    shown = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+    return CheckpointError(
+        where,
+        f"the {len(label_map)} classes of the checkpoint, {str(sorted(label_map))[:120]}",
+        f"{len(names)} others besides: {shown}",
+        "Relabel or remove these samples, or train with them.",
     )
 
 
@@ -352,7 +404,9 @@ def _label_names(data: Path, split: str) -> list[str]:
 
 
 def _find(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    """The first of `names` that is a file or a sharded store."""
+    paths = (folder / name for name in names)
+    return next((path for path in paths if path.is_file() or shards.is_store(path)), None)
 
 
 def _absent(folder: Path, names: Sequence[str], split: str) -> DataError:

@@ -152,7 +152,7 @@ class Dataset(Section):
     augmentation: Augmentation = block(Augmentation, "augmentation")
 
 
-class Optim(Section):
+class Optim(sections.Optim):
     """Optimizer and learning rate."""
 
     optimizer_type: str = setting(
@@ -164,19 +164,9 @@ class Optim(Section):
     momentum: float = setting(0.9, "momentum of SGD", ge=0, automl=True)
     nesterov: bool = setting(True, "Nesterov momentum")
     weight_decay: float = setting(1e-4, "weight decay", ge=0, automl=True)
-    lr_scheduler: str = setting(
-        "MultiStep",
-        "how the rate falls: at lr_steps, when lr_monitor stalls, along a cosine",
-        choices=("MultiStep", "AutoReduce", "cosine"),
-    )
-    lr_monitor: str = setting(
-        "val_loss", "what AutoReduce watches", choices=("val_loss", "train_loss")
-    )
     patience: int = setting(1, "stalled epochs that AutoReduce bears", ge=1, automl=True)
-    min_lr: float = setting(1e-4, "lowest rate of AutoReduce", ge=0)
     lr_steps: list[int] = setting([10, 60], "epochs at which MultiStep lowers the rate", ge=0)
     lr_decay: float = setting(0.1, "factor of each fall", ge=0, automl=True)
-    warmup_epochs: int = setting(0, "epochs of linear rise to lr", ge=0, ours=True)
 
 
 class Train(sections.Train):
@@ -194,7 +184,7 @@ class Evaluate(sections.Predict):
     occlusion: bool = setting(False, "also measure accuracy with joints missing", ours=True)
 
 
-class Inference(sections.Predict):
+class Inference(sections.Predict, sections.Output):
     """Prediction."""
 
     test_dataset: Files = block(Files, "data to classify")
@@ -203,19 +193,6 @@ class Inference(sections.Predict):
     )
     num_clips: int = setting(1, "samplings averaged per sample", ge=1, ours=True)
     top_k: int = setting(5, "classes reported per sample", ge=1, ours=True)
-
-
-class Export(Section):
-    """Export to ONNX."""
-
-    checkpoint: str | None = setting(
-        None, "trained model", example="results/train/pc_model_latest.pth"
-    )
-    onnx_file: str | None = setting(
-        None, "file to write; null: model.onnx in the folder of this action"
-    )
-    gpu_id: int = setting(0, "GPU index", ge=0)
-    results_dir: str | None = setting(None, "folder of this action; null: <results_dir>/export")
 
 
 class DatasetConvert(Section):
@@ -239,6 +216,12 @@ class DatasetConvert(Section):
         0.5, "step from window to window, as a share of sequence_length", ge=0, le=1
     )
     format: str = setting("deepstream", "what `data` is", choices=FORMATS, ours=True)
+    write: str = setting(
+        "npy",
+        "form of the written data; shards: folders that need not fit in memory, labels inside",
+        choices=("npy", "shards"),
+        ours=True,
+    )
     labels: str | None = setting(None, "CSV or JSON that labels the converted sequences", ours=True)
     merge: bool = setting(False, "one data and label pair in place of a file per object", ours=True)
     max_gap_frames: int = setting(
@@ -271,26 +254,18 @@ class PoseSpec(Spec):
     train: Train = block(Train, "training")
     evaluate: Evaluate = block(Evaluate, "evaluation")
     inference: Inference = block(Inference, "prediction")
-    export: Export = block(Export, "ONNX export")
+    export: sections.Export = block(sections.Export, "ONNX export")
     dataset_convert: DatasetConvert = block(DatasetConvert, "conversion of skeleton files")
 
     def derive(self, user: frozenset[str]) -> Iterator[Derived]:
         """Device lists, num_classes, and what TAO would crash on."""
-        for name, part in (
-            ("train", self.train),
-            ("evaluate", self.evaluate),
-            ("inference", self.inference),
-        ):
-            yield from sections.derive_devices(part, name, user)
+        parts = {"train": self.train, "evaluate": self.evaluate, "inference": self.inference}
+        yield from sections.derived(parts, self.train.optim, user)
         if self.model.layout:  # the text travels in checkpoints, a path would not
             text = json.dumps(layout_facts(load_layout(self.model.layout)), ensure_ascii=False)
             yield Derived("model.layout", text)
         if self.dataset.label_map and "dataset.num_classes" not in user:
             yield Derived("dataset.num_classes", len(self.dataset.label_map))
-        optim = self.train.optim
-        if optim.momentum == 0 and optim.nesterov:
-            note = "train.optim.nesterov is off, because train.optim.momentum is 0."
-            yield Derived("train.optim.nesterov", False, note)
 
     def ignored(self) -> Iterator[tuple[str, str]]:
         """Keys that have no effect here, and why."""
@@ -300,12 +275,11 @@ class PoseSpec(Spec):
         """What contradicts. A train block is judged when training, and so on."""
         yield from contradictions.dataset_findings(self.dataset, user)
         if self.action == "train":
-            yield from contradictions.train_findings(self)
+            train = self.train
+            yield from sections.train_findings(train, train.optim, self.dataset.label_map)
         elif self.action == "evaluate":
-            yield from sections.device_findings(self.evaluate, "evaluate")
             yield from sections.predict_findings(self.evaluate, "evaluate")
         elif self.action == "inference":
-            yield from sections.device_findings(self.inference, "inference")
             yield from sections.predict_findings(self.inference, "inference")
         elif self.action == "dataset_convert":
             yield from contradictions.convert_findings(self.dataset_convert)

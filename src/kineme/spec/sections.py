@@ -17,6 +17,16 @@ from kineme.spec.fields import Section, block, setting
 
 SEED_MAX = 2**32 - 1
 CHECKPOINT_SUFFIXES = (".pth", ".tlt")
+CHECKPOINT_EXAMPLE = "results/train/best.pth"
+
+# Settings of the learning rate, and the schedulers that read them.
+SCHEDULER_OF = {
+    "lr_steps": ("MultiStep",),
+    "lr_decay": ("MultiStep", "AutoReduce"),
+    "lr_monitor": ("AutoReduce",),
+    "patience": ("AutoReduce",),
+    "min_lr": ("AutoReduce",),
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,32 @@ class Cudnn(Section):
     deterministic: bool = setting(True, "only kernels that repeat bitwise")
 
 
+class Optim(Section):
+    """Optimizer and learning rate. Every network declares its own numbers where none are here."""
+
+    optimizer_type: str
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    lr_scheduler: str = setting(
+        "MultiStep",
+        "how the rate falls: at lr_steps, when lr_monitor stalls, along a cosine",
+        choices=("MultiStep", "AutoReduce", "cosine"),
+    )
+    lr_monitor: str = setting(
+        "val_loss", "what AutoReduce watches", choices=("val_loss", "train_loss")
+    )
+    patience: int
+    min_lr: float = setting(1e-4, "lowest rate of AutoReduce", ge=0)
+    lr_steps: list[int]
+    lr_decay: float
+    warmup_epochs: int = setting(0, "epochs of linear rise to lr", ge=0, ours=True)
+    backbone_lr_factor: float = setting(
+        1.0, "learning rate of all but the classifier, as a share of lr", ge=0, ours=True
+    )
+
+
 class Train(Compute):
     """The part of `train` that all networks share."""
 
@@ -111,18 +147,41 @@ class Train(Compute):
     )
     resume: bool = setting(False, "continue the newest checkpoint of results_dir", ours=True)
     tensorboard: bool = setting(True, "write TensorBoard events", ours=True)
-    on_nan: str = setting("stop", "when the loss is not finite", choices=("stop",), ours=True)
+    on_nan: str = setting(
+        "stop",
+        "when the loss is not finite; rollback: on from the newest checkpoint, without that step "
+        "and at half the rate, up to 3 times",
+        choices=("stop", "rollback"),
+        ours=True,
+    )
 
 
 class Predict(Compute):
     """The common part of `evaluate` and `inference`."""
 
-    checkpoint: str | None = setting(
-        None, "trained model", example="results/train/pc_model_latest.pth"
-    )
+    checkpoint: str | None = setting(None, "trained model", example=CHECKPOINT_EXAMPLE)
     trt_engine: str | None = setting(None, "accepted for TAO's sake; has no effect")
     results_dir: str | None = setting(None, "folder of this action; null: <results_dir>/<action>")
     batch_size: int = setting(-1, "samples per step; -1: dataset.batch_size", ge=-1)
+
+
+class Output(Section):
+    """Of a block that may name a file to write: `inference.output_file`, `export.onnx_file`."""
+
+    overwrite: bool = setting(
+        False, "replace the file that this block names, if there is one already", ours=True
+    )
+
+
+class Export(Output):
+    """Export to ONNX."""
+
+    checkpoint: str | None = setting(None, "trained model", example=CHECKPOINT_EXAMPLE)
+    onnx_file: str | None = setting(
+        None, "file to write; null: model.onnx in the folder of this action"
+    )
+    gpu_id: int = setting(0, "GPU index", ge=0)
+    results_dir: str | None = setting(None, "folder of this action; null: <results_dir>/export")
 
 
 class Spec(Section):
@@ -176,7 +235,16 @@ def run_folder(spec: Spec, action: str = "") -> Path:
     return Path(own) if own else Path(spec.results_dir or ".") / action
 
 
-def derive_devices(part: Compute, name: str, user: frozenset[str]) -> Iterator[Derived]:
+def derived(parts: Mapping[str, Compute], optim: Optim, user: frozenset[str]) -> Iterator[Derived]:
+    """What follows in every network; parts: the blocks that name devices, by name."""
+    for name, part in parts.items():
+        yield from _derived_devices(part, name, user)
+    if optim.momentum == 0 and optim.nesterov:
+        note = "train.optim.nesterov is off, because train.optim.momentum is 0."
+        yield Derived("train.optim.nesterov", False, note)
+
+
+def _derived_devices(part: Compute, name: str, user: frozenset[str]) -> Iterator[Derived]:
     """num_gpus from gpu_ids or the other way round, when only one was set."""
     if f"{name}.num_gpus" in user and f"{name}.gpu_ids" not in user:
         yield Derived(f"{name}.gpu_ids", list(range(part.num_gpus)))
@@ -184,7 +252,78 @@ def derive_devices(part: Compute, name: str, user: frozenset[str]) -> Iterator[D
         yield Derived(f"{name}.num_gpus", max(1, len(part.gpu_ids)))
 
 
-def device_findings(part: Compute, name: str) -> Iterator[Finding]:
+def ignored(optim: Optim) -> Iterator[tuple[str, str]]:
+    """Keys of every network that have no effect beside the others, and why."""
+    for name in ("evaluate", "inference"):
+        yield f"{name}.trt_engine", "this network runs checkpoints and ONNX files"
+    for key, schedulers in SCHEDULER_OF.items():
+        if optim.lr_scheduler not in schedulers:
+            yield f"train.optim.{key}", f"train.optim.lr_scheduler is {optim.lr_scheduler}"
+    if not optim.optimizer_type.endswith("SGD"):
+        for key in ("momentum", "nesterov"):
+            yield f"train.optim.{key}", f"train.optim.optimizer_type is {optim.optimizer_type}"
+
+
+def label_map_findings(label_map: Mapping[str, int] | None) -> Iterator[Finding]:
+    """Class ids that repeat or leave gaps."""
+    ids = sorted((label_map or {}).values())
+    if ids != list(range(len(ids))):
+        problem = "repeated" if len(set(ids)) < len(ids) else "with gaps"
+        yield Finding(
+            ("dataset.label_map",),
+            f"ids 0 to {len(ids) - 1}, each once",
+            f"ids {str(ids)[:80]} ({problem})",
+            "Number the classes from 0.",
+        )
+
+
+def train_findings(
+    train: Train, optim: Optim, label_map: Mapping[str, int] | None
+) -> Iterator[Finding]:
+    """Contradictions in the common part of `train`."""
+    yield from _device_findings(train, "train")
+    intervals = {"validation_interval": train.validation_interval}
+    if train.checkpoint_interval_unit == "epoch":
+        intervals["checkpoint_interval"] = train.checkpoint_interval
+    for name, interval in intervals.items():
+        if interval > train.num_epochs:
+            expected = f"at most train.num_epochs, which is {train.num_epochs}"
+            fix = "Its first turn would never come."
+            yield Finding((f"train.{name}", "train.num_epochs"), expected, str(interval), fix)
+    if 0 < train.num_epochs <= optim.warmup_epochs:
+        yield Finding(
+            ("train.optim.warmup_epochs", "train.num_epochs"),
+            f"less than train.num_epochs, which is {train.num_epochs}",
+            str(optim.warmup_epochs),
+        )
+    resume = train.resume_training_checkpoint_path
+    if resume and not resume.endswith(CHECKPOINT_SUFFIXES):
+        key = "train.resume_training_checkpoint_path"
+        yield Finding((key,), "a path that ends in .pth or .tlt", repr(os.path.basename(resume)))
+    yield from _class_weight_findings(train.class_weights, label_map)
+
+
+def _class_weight_findings(
+    weights: str | list[float], label_map: Mapping[str, int] | None
+) -> Iterator[Finding]:
+    if isinstance(weights, list) and not any(weights):
+        yield Finding(("train.class_weights",), "a weight above 0", repr(weights))
+    if isinstance(weights, list) and label_map and len(weights) != len(label_map):
+        yield Finding(
+            ("train.class_weights", "dataset.label_map"),
+            f"{len(label_map)} weights, one per class of dataset.label_map",
+            f"{len(weights)}",
+        )
+
+
+def predict_findings(part: Predict, name: str) -> Iterator[Finding]:
+    """Contradictions in the common part of `evaluate` and `inference`."""
+    yield from _device_findings(part, name)
+    if part.batch_size == 0:
+        yield Finding((f"{name}.batch_size",), "-1 (as in dataset) or at least 1", "0")
+
+
+def _device_findings(part: Compute, name: str) -> Iterator[Finding]:
     """Contradictions between num_gpus and gpu_ids."""
     keys = (f"{name}.gpu_ids", f"{name}.num_gpus")
     if len(set(part.gpu_ids)) != len(part.gpu_ids):
@@ -196,27 +335,3 @@ def device_findings(part: Compute, name: str) -> Iterator[Finding]:
             repr(part.gpu_ids),
             "Set one of the two; the other follows.",
         )
-
-
-def train_findings(train: Train) -> Iterator[Finding]:
-    """Contradictions in the common part of `train`."""
-    intervals = {"validation_interval": train.validation_interval}
-    if train.checkpoint_interval_unit == "epoch":
-        intervals["checkpoint_interval"] = train.checkpoint_interval
-    for name, interval in intervals.items():
-        if interval > train.num_epochs:
-            expected = f"at most train.num_epochs, which is {train.num_epochs}"
-            fix = "Its first turn would never come."
-            yield Finding((f"train.{name}", "train.num_epochs"), expected, str(interval), fix)
-    resume = train.resume_training_checkpoint_path
-    if resume and not resume.endswith(CHECKPOINT_SUFFIXES):
-        key = "train.resume_training_checkpoint_path"
-        yield Finding((key,), "a path that ends in .pth or .tlt", repr(os.path.basename(resume)))
-    if isinstance(train.class_weights, list) and not any(train.class_weights):
-        yield Finding(("train.class_weights",), "a weight above 0", repr(train.class_weights))
-
-
-def predict_findings(part: Predict, name: str) -> Iterator[Finding]:
-    """Contradictions in the common part of `evaluate` and `inference`."""
-    if part.batch_size == 0:
-        yield Finding((f"{name}.batch_size",), "-1 (as in dataset) or at least 1", "0")

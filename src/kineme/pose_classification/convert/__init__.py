@@ -48,7 +48,8 @@ def convert(spec: Any, folder: Path) -> dict[str, Any]:
     was left out or changed. Raises DataError naming the file and place that is wrong.
     """
     settings, tally = spec.dataset_convert, Tally()
-    result = write_source(READERS[settings.format](settings, tally), folder, tally)
+    source = READERS[settings.format](settings, tally)
+    result = write_source(source, folder, tally, as_shards=settings.write == "shards")
     result["warnings"] += [
         f"dataset_convert.{key} says nothing to format {settings.format} and was not used"
         for key, formats in _UNREAD.items()

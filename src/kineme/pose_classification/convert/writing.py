@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from kineme import files
 from kineme.data.labels import Labels, write_labels
-from kineme.errors import DataError
+from kineme.data.shards import INDEX_NAME, ShardWriter
+from kineme.errors import DataError, SpecError
 from kineme.pose_classification.convert.clips import Clip, Source, Tally, mark_missing, most_moving
 from kineme.pose_classification.layouts import LAYOUTS
 
@@ -41,13 +43,19 @@ class _Stored:
     offset: int
 
 
-def write_source(source: Source, folder: Path, tally: Tally) -> dict[str, Any]:
+def write_source(
+    source: Source, folder: Path, tally: Tally, *, as_shards: bool = False
+) -> dict[str, Any]:
     """A data and, with classes, a label file for each `Clip.stem`; then dataset.json.
 
+    as_shards: a sharded store, labels inside, in place of the two files.
     Returns {"kpi": counts, "files": names, "warnings": lines}. Raises DataError when
-    nothing is left to write or the clips do not fit together.
+    nothing is left to write or the clips do not fit together, SpecError when stores cannot
+    be written because of what is in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if as_shards:
+        _refuse_older_data(folder)
     with files.write_errors_named(folder), tempfile.TemporaryFile(dir=folder) as spool:
         stored = _spool(source, spool, tally)
         num_channels, num_frames, num_joints, num_persons = np.max([c.shape for c in stored], 0)
@@ -63,8 +71,13 @@ def write_source(source: Source, folder: Path, tally: Tally) -> dict[str, Any]:
             groups.setdefault(clip.stem, []).append(clip)
         names = []
         for stem, clips in groups.items():
+            samples = _samples(spool, clips, shape)
+            if as_shards:
+                names.append(f"{stem}/{INDEX_NAME}")
+                _write_store(folder / stem, samples, clips, source.classes, layout)
+                continue
             names.append(f"{stem}.npy")
-            _write_data(folder / names[-1], spool, clips, shape)
+            _write_data(folder / names[-1], samples, (len(clips), *shape))
             if source.classes:
                 names.append(f"{_label_stem(stem)}.json")
                 labels = np.array([clip.label for clip in clips], np.int64)
@@ -126,20 +139,51 @@ def _misfit(clip: Clip, shape: Sequence[int], first: _Stored) -> DataError:
     )
 
 
-def _write_data(
-    path: Path, spool: IO[bytes], clips: Sequence[_Stored], shape: tuple[int, ...]
-) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(clips), *shape)}
+def _refuse_older_data(folder: Path) -> None:
+    """Stores are not written over, and arrays beside them would be found in their place."""
+    stores = (path.parent.name for path in folder.glob(f"*/{INDEX_NAME}"))
+    older = sorted([*stores, *(path.name for path in folder.glob("*.npy"))])
+    if older:
+        raise SpecError(
+            "dataset_convert.write",
+            "a folder without older data, as stores are not written over",
+            f"{str(folder)!r} with {', '.join(older[:3])}{', ...' if len(older) > 3 else ''}",
+            "Remove them, or set another dataset_convert.results_dir.",
+        )
+
+
+def _samples(
+    spool: IO[bytes], clips: Sequence[_Stored], shape: tuple[int, ...]
+) -> Iterator[NDArray[np.float32]]:
+    """Each clip as (C, T, V, M) `shape`, zero padded; the array is reused."""
     sample = np.empty(shape, "<f4")
+    for clip in clips:
+        spool.seek(clip.offset)
+        count = int(np.prod(clip.shape)) * 4
+        rows = np.frombuffer(spool.read(count), np.float32).reshape(clip.shape)
+        sample[...] = 0
+        sample[:, : rows.shape[1], :, : rows.shape[3]] = rows
+        yield sample
+
+
+def _write_data(path: Path, samples: Iterator[NDArray[np.float32]], shape: tuple[int, ...]) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     with files.atomic_write(path) as file:
         npy.write_array_header_1_0(file, header)
-        for clip in clips:
-            spool.seek(clip.offset)
-            count = int(np.prod(clip.shape)) * 4
-            rows = np.frombuffer(spool.read(count), np.float32).reshape(clip.shape)
-            sample[...] = 0
-            sample[:, : rows.shape[1], :, : rows.shape[3]] = rows
+        for sample in samples:
             file.write(sample.data)
+
+
+def _write_store(
+    folder: Path,
+    samples: Iterator[NDArray[np.float32]],
+    clips: Sequence[_Stored],
+    classes: tuple[str, ...],
+    layout: str | None,
+) -> None:
+    with ShardWriter(folder, layout=layout, class_names=classes or None) as writer:
+        for clip, sample in zip(clips, samples, strict=True):
+            writer.add(sample, id=clip.id, label=clip.label)
 
 
 def _label_stem(stem: str) -> str:

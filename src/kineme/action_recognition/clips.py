@@ -1,0 +1,51 @@
+"""The frames of one video, whatever it is: a file, frame folders, a flow store.
+
+Promises: only the frames asked for are decoded; what is damaged is said, never filled.
+Leaves out: which frames (data/clip_sampling.py), crops and augmentation (transforms.py).
+
+F frames asked for: rgb (F, H, W, 3), flow (F, H, W, 2) uint8 with 127.5 for no motion.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kineme.action_recognition.sources import Video
+from kineme.data import flow_store, images, video
+from kineme.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Frames as they were asked for. damage: what the decoder had to make up for, or ""."""
+
+    frames: NDArray[np.uint8]
+    damage: str = ""
+
+
+def read_rgb(source: Video, indices: NDArray[np.int64], *, size: tuple[int, int]) -> Clip:
+    """Frames of `source` (0 is its first) at `size` (height, width). Raises DataError."""
+    _check(source, indices, source.num_frames)
+    if source.rgb:
+        paths = [source.rgb[i] for i in indices]
+        return Clip(images.read_images(paths, size=size))
+    found = video.read_frames(source.path, indices + source.first, size=size)
+    return Clip(found.frames, found.damage)
+
+
+def read_flow(source: Video, indices: NDArray[np.int64], *, size: tuple[int, int]) -> Clip:
+    """Flow from frame i to i + 1 of `source` at `size`. Raises DataError."""
+    _check(source, indices, source.num_flow)
+    if source.u:
+        u_paths, v_paths = ([names[i] for i in indices] for names in (source.u, source.v))
+        return Clip(images.read_flow_images(u_paths, v_paths, size=size))
+    if source.flow is None:
+        raise DataError(source.id, "optical flow that was computed", "none")
+    return Clip(flow_store.read_flow(source.flow, indices + source.first, size=size))
+
+
+def _check(source: Video, indices: NDArray[np.int64], available: int) -> None:
+    if len(indices) and not 0 <= indices.min() <= indices.max() < available:
+        received = f"{available}, and frame {indices.max()} was asked for"
+        raise DataError(source.id, "more frames", received)

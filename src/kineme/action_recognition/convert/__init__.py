@@ -1,0 +1,126 @@
+"""Data sets of videos to the frames, flow or lists that training reads.
+
+Public: `READERS`, a reader function for each value of `dataset_convert.format`, and
+`convert`. A new format is a file with a reader and a line in the table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kineme import files
+from kineme.action_recognition.convert.found import WHOLE, Source, Tally
+from kineme.action_recognition.convert.frames import write_frames
+from kineme.action_recognition.convert.hmdb import read_hmdb, read_jhmdb
+from kineme.action_recognition.convert.lists import list_name, write_lists
+from kineme.action_recognition.convert.videos import read_videos
+from kineme.errors import DataError, PartialError, Problem
+
+__all__ = ["DATASET_FILE", "READERS", "convert"]
+
+DATASET_FILE = "dataset.json"
+READERS: Mapping[str, Callable[[Any, Tally], Source]] = {
+    "videos": read_videos,
+    "hmdb": read_hmdb,
+    "jhmdb": read_jhmdb,
+}
+_SHOWN = 20  # problems that an error spells out
+
+
+def convert(spec: Any, folder: Path) -> dict[str, Any]:
+    """Convert `spec.dataset_convert.data` into `folder`.
+
+    Returns {"kpi": counts, "files": names, "warnings": lines}, each line a count of what was
+    left out or changed. Raises DataError where nothing can be converted, PartialError, after
+    everything else was written, for videos that cannot be read.
+    """
+    asked, tally = spec.dataset_convert, Tally()
+    source = READERS[asked.format](asked, tally)
+    counts: Mapping[str, int]
+    if asked.write == "manifest":
+        counts, failed = write_lists(source, folder, num_workers=asked.workers, tally=tally)
+        names = [list_name(split) for split in source.splits]
+    else:
+        written = write_frames(
+            source, folder, frame_settings(spec), num_workers=asked.workers, tally=tally
+        )
+        counts = {name: clip["num_frames"] for name, clip in written.clips.items()}
+        failed = written.failed
+        names = list(dict.fromkeys(name.split("/")[0] for name in counts))
+    if not counts:
+        raise DataError.of(failed[:_SHOWN])
+    files.write_json(folder / DATASET_FILE, _facts(source, counts, tally, failed, asked.write))
+    if failed:
+        raise _partial(failed, len(source.videos), folder)
+    kpi = {_title(split): number for split, number in _videos_by_split(source, counts).items()}
+    kpi["Number of frames"] = sum(counts.values())
+    return {"kpi": kpi, "files": [*names, DATASET_FILE], "warnings": tally.lines()}
+
+
+def frame_settings(spec: Any) -> dict[str, Any]:
+    """What the spec says of the images to write, as `write_frames` takes it."""
+    asked = spec.dataset_convert
+    streams = {"both": ("rgb", "flow"), "rgb": ("rgb",), "flow": ("flow",)}
+    chosen = list(streams[asked.streams] if asked.streams else spec.model.streams)
+    settings = {
+        "streams": chosen,
+        "image_format": asked.image_format,
+        "image_quality": asked.image_quality,
+        "short_side": asked.short_side,
+        "fps": asked.fps,
+    }
+    if "flow" in chosen:
+        settings["flow_method"] = spec.dataset.flow_method
+        settings["flow_scaling"] = spec.dataset.flow_scaling
+        settings["flow_bound"] = spec.dataset.flow_bound
+    return settings
+
+
+def _facts(
+    source: Source, counts: Mapping[str, int], tally: Tally, failed: list[Problem], write: str
+) -> dict[str, Any]:
+    """What dataset.json says."""
+    videos = [video for video in source.videos if video.id in counts]
+    return {
+        "source": source.name,
+        "written": write,
+        "label_map": {name: number for number, name in enumerate(source.classes)},
+        "splits": {
+            split or "all": {
+                "videos": number,
+                "frames": sum(counts[v.id] for v in videos if v.split == split),
+                "videos_per_class": dict(
+                    sorted(Counter(v.label for v in videos if v.split == split).items())
+                ),
+            }
+            for split, number in _videos_by_split(source, counts).items()
+        },
+        "left_out_or_changed": tally.facts(),
+        "failed": [str(problem) for problem in failed],
+    }
+
+
+def _videos_by_split(source: Source, counts: Mapping[str, int]) -> dict[str, int]:
+    found = Counter(video.split for video in source.videos if video.id in counts)
+    return {split: found[split] for split in source.splits}
+
+
+def _title(split: str) -> str:
+    return "Number of videos" if split == WHOLE else f"Number of videos in {split}"
+
+
+def _partial(failed: list[Problem], total: int, folder: Path) -> PartialError:
+    problems = failed[:_SHOWN]
+    rest = len(failed) - len(problems)
+    problems.append(
+        Problem(
+            str(folder / DATASET_FILE),
+            f"all {total} videos to be converted",
+            f"{len(failed)} that failed" + (f", {rest} more than shown" if rest else ""),
+            "The others are done.",
+        )
+    )
+    return PartialError.of(problems)  # type: ignore[return-value]

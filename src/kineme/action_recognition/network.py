@@ -1,0 +1,196 @@
+"""Action recognition as the house sees it: the `Network` of videos."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from kineme.action_recognition import convert
+from kineme.action_recognition.dataset import ClipDataset, View, is_stacked, normalisation
+from kineme.action_recognition.model import build_model
+from kineme.action_recognition.sources import class_names, complete, load_videos, skips_bad
+from kineme.action_recognition.streams import with_flow
+from kineme.action_recognition.weights import HEAD, adapt_weights, imagenet_weights_path
+from kineme.network import (
+    PREDICT,
+    TEST,
+    TRAIN,
+    Answers,
+    Common,
+    Dataset,
+    ExportForm,
+    FrameDrawing,
+    Network,
+)
+
+OPSET = 18  # the lowest that torch's current exporter writes
+WORDS = {"rgb": "rgb", "flow": "of"}  # model input -> TAO's word for it
+PARTS = {"rgb": "model_rgb", "of": "model_of"}
+
+
+def common(spec: Any) -> Common:
+    """TAO's names of this network, by the house's."""
+    model = spec.model
+    return Common(
+        model_title=f"{model.backbone} {model.input_type} {model.model_type}",
+        num_workers=spec.dataset.workers,
+        grad_clip=spec.train.clip_grad_norm,
+        has_validation=bool(spec.dataset.val_dataset_dir),
+        pretrained=pretrained(spec),
+        parts=PARTS if model.model_type == "joint" else {},
+    )
+
+
+def pretrained(spec: Any) -> dict[str, str]:
+    """Files to start from, by submodule: of the whole joint model, or of single streams."""
+    model, imagenet = spec.model, imagenet_weights_path(spec)
+    if model.model_type == "joint" and model.joint_pretrained_model_path:
+        return {"": model.joint_pretrained_model_path}
+    own = {"rgb": model.rgb_pretrained_model_path, "of": model.of_pretrained_model_path}
+    words = PARTS if model.model_type == "joint" else {model.model_type: ""}
+    found = {part: own[word] or imagenet for word, part in words.items()}
+    return {part: path for part, path in found.items() if path}
+
+
+def build_dataset(spec: Any, split: str) -> ClipDataset:
+    """The videos of `split`, checked against the spec, with their flow. Raises DataError."""
+    videos = load_videos(spec, split)
+    if "flow" in spec.model.streams:
+        videos = with_flow(videos, spec, split)
+    is_random = split == TRAIN
+    modes = {
+        TEST: (spec.evaluate.video_eval_mode, spec.evaluate.video_num_segments),
+        PREDICT: (spec.inference.video_inf_mode, spec.inference.video_num_segments),
+    }
+    mode, num_segments = modes.get(split, ("center", 1))
+    view = View(
+        spec=spec,
+        seed=max(spec.train.seed, 0),
+        is_random=is_random,
+        mode=mode,
+        num_segments=num_segments,
+        repeats=spec.dataset.clips_per_video if is_random else 1,
+        skips_bad=skips_bad(spec, split),
+    )
+    return ClipDataset(videos, view)
+
+
+def export_form(spec: Any) -> ExportForm:
+    """`input_rgb`, `input_of` -> `fc_pred` (N, classes); N is free."""
+    model = spec.model
+    generator = torch.Generator().manual_seed(0)
+    examples = {}
+    for stream, length in model.lengths.items():
+        channels = 3 if stream == "rgb" else 2
+        shape = (channels * length,) if is_stacked(model) else (channels, length)
+        size = (3, *shape, model.input_height, model.input_width)
+        examples[stream] = torch.randn(size, generator=generator)
+    return ExportForm(
+        names={stream: f"input_{WORDS[stream]}" for stream in examples},
+        examples=examples,
+        dynamic={stream: {0: "batch"} for stream in examples},
+        output="fc_pred",
+        opset=OPSET,
+        metadata={key: json.dumps(value) for key, value in describe(spec).items()},
+    )
+
+
+def drawing(spec: Any, dataset: ClipDataset) -> FrameDrawing:
+    """Samples as a few of their frames."""
+    del spec
+    return FrameDrawing(dataset.frames_of)
+
+
+def score_text(facts: Mapping[str, Any]) -> str:
+    """The lines that upstream prints."""
+    stars = "*" * 31
+    lines = [stars]
+    lines += [f"{row['label']:<14}{_shown(row['accuracy'], '.4g')}" for row in facts["classes"]]
+    lines += [
+        stars,
+        f"Total accuracy: {_shown(facts['accuracy'], '.3f')}",
+        f"Average class accuracy: {_shown(facts['m_accuracy'], '.3f')}",
+    ]
+    return "\n".join(lines)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "n/a" if value is None else format(value, form)
+
+
+def answer_text(dataset: Dataset, answers: Answers, class_names: Sequence[str]) -> str:
+    """Upstream's line for every video: its name and a label for each clip."""
+    labels: dict[int, list[str]] = {index: [] for index in answers.answered}
+    for index, best in zip(answers.sample_of_row, answers.rows.argmax(axis=1), strict=True):
+        labels[int(index)].append(class_names[best])
+    return "".join(f"{dataset.ids[index]} : {names}\n" for index, names in labels.items())
+
+
+def describe(spec: Any) -> Mapping[str, Any]:
+    """What a checkpoint and an exported file say of themselves, in plain values."""
+    model, options = spec.model, spec.dataset.augmentation_config
+    form = "(N, C T, H, W), channel-major" if is_stacked(model) else "(N, C, T, H, W)"
+    numbers = {stream: normalisation(options, stream) for stream in model.lengths}
+    facts: dict[str, Any] = {
+        "network": NAME,
+        "labels": list(class_names(spec)),
+        "input": f"{form}, float32: (value / 255 - mean) / std",
+        "frames": {WORDS[stream]: length for stream, length in model.lengths.items()},
+        "size": [model.input_height, model.input_width],
+        "mean": {WORDS[stream]: mean for stream, (mean, _) in numbers.items()},
+        "std": {WORDS[stream]: std for stream, (_, std) in numbers.items()},
+        "sampling": {"strategy": model.sample_strategy, "rate": model.sample_rate},
+    }
+    if "flow" in model.lengths:
+        settings = spec.dataset
+        facts["flow"] = {
+            "method": settings.flow_method,
+            "scaling": settings.flow_scaling,
+            "bound": settings.flow_bound,
+            "short_side": settings.flow_short_side,
+        }
+    return facts
+
+
+def no_occlusion(dataset: Any) -> tuple[()]:
+    """Videos have no damaged copies."""
+    del dataset
+    return ()
+
+
+NAME = "action_recognition"
+_MODEL = (
+    "model_type", "backbone", "input_type", "temporal", "shift_fraction", "rgb_seq_length",
+    "of_seq_length", "num_fc", "sample_strategy", "sample_rate", "input_width", "input_height",
+)  # fmt: skip
+_FRAMES = (
+    "rgb_input_mean", "rgb_input_std", "of_input_mean", "of_input_std", "val_center_crop",
+    "crop_smaller_edge",
+)  # fmt: skip
+_DATASET = ("label_map", "flow_method", "flow_scaling", "flow_bound", "flow_short_side")
+NETWORK = Network(
+    name=NAME,
+    prefix="ar",
+    common=common,
+    class_names=class_names,
+    complete=complete,
+    build_dataset=build_dataset,
+    build_model=build_model,
+    export_form=export_form,
+    occluded=no_occlusion,
+    drawing=drawing,
+    adapt_weights=adapt_weights,
+    score_text=score_text,
+    answer_text=answer_text,
+    convert=convert.convert,
+    describe=describe,
+    identity=(
+        *(f"model.{name}" for name in _MODEL),
+        *(f"dataset.{name}" for name in _DATASET),
+        *(f"dataset.augmentation_config.{name}" for name in _FRAMES),
+    ),
+    head=HEAD,
+    mean_accuracy="m_accuracy",
+    prints_answers=True,
+)

@@ -1,0 +1,319 @@
+"""From the paths in a spec to videos that have been held against it.
+
+Promises: folders of class folders, lists (CSV, JSON lines), a single folder of videos and
+archives of these end in the same `Videos`, in an order that depends on names alone; every
+problem found together is reported together; nothing is dropped without a note.
+Leaves out: decoding (clips.py), which frames and how they are cropped (dataset.py).
+
+N videos. A video is a file, a stretch of one, or a folder of frames.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kineme.action_recognition.listing import Entry, find_entries
+from kineme.data import archives, images
+from kineme.data.clip_sampling import Sampling, needed_frames
+from kineme.data.decode_pool import probe_all
+from kineme.data.video import VideoFacts
+from kineme.errors import DataError, Problem
+from kineme.network import PREDICT, TEST, TRAIN, VAL
+from kineme.spec.load import with_values
+
+KEYS = {  # split -> dotted key of the spec that names its folder
+    TRAIN: "dataset.train_dataset_dir",
+    VAL: "dataset.val_dataset_dir",
+    TEST: "evaluate.test_dataset_dir",
+    PREDICT: "inference.inference_dataset_dir",
+}
+PROBE_DEADLINE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Video:
+    """One sample and where its frames are.
+
+    first, num_frames: the stretch in frames of the file. flow: a flow store, set later.
+    rgb, u, v: files of a frame folder, in order; empty where it has none.
+    """
+
+    id: str
+    path: Path
+    label: int
+    num_frames: int
+    fps: float = 0.0
+    size: tuple[int, int] = (0, 0)  # (height, width)
+    first: int = 0
+    rgb: tuple[Path, ...] = ()
+    u: tuple[Path, ...] = ()
+    v: tuple[Path, ...] = ()
+    flow: Path | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is decoded, rather than read frame by frame."""
+        return not self.rgb and not self.u
+
+    @property
+    def num_flow(self) -> int:
+        """Pairs of frames that have flow."""
+        return len(self.u) if self.u else max(self.num_frames - 1, 0)
+
+
+@dataclass(frozen=True)
+class Videos:
+    """N labelled videos (-1: unknown). failed: position -> why it cannot be read."""
+
+    items: tuple[Video, ...]
+    failed: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return np.asarray([video.label for video in self.items], np.int64)
+
+
+def class_names(spec: Any) -> tuple[str, ...]:
+    """Class names by id."""
+    label_map = spec.dataset.label_map or {}
+    return tuple(sorted(label_map, key=lambda name: label_map[name]))
+
+
+def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
+    """Take the classes from the data where the spec is silent: sorted names, ids from 0."""
+    if spec.dataset.label_map or split == PREDICT:
+        return spec, ()
+    entries = find_entries(source_path(spec, split), split)
+    names = sorted({entry.label for entry in entries if entry.label is not None})
+    if not names:
+        return spec, ()
+    label_map = {name: i for i, name in enumerate(names)}
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    note = f"dataset.label_map: {len(names)} classes by the data's own names: {shown}."
+    return with_values(spec, {"dataset.label_map": label_map}), (note,)
+
+
+def source_path(spec: Any, split: str) -> Path:
+    """Where the videos of `split` are; an archive is extracted first."""
+    block, key = KEYS[split].split(".")
+    path = Path(getattr(getattr(spec, block), key))
+    if path.is_dir() or path.suffix.lower() in (".csv", ".jsonl"):
+        return path
+    return archives.data_root(archives.extract(path, cache_of(spec)))
+
+
+def cache_of(spec: Any) -> Path:
+    """The folder for extracted archives and optical flow."""
+    return Path(spec.dataset.cache_dir) if spec.dataset.cache_dir else archives.default_cache()
+
+
+def skips_bad(spec: Any, split: str) -> bool:
+    """Whether videos that cannot be read are passed over."""
+    policy = spec.dataset.bad_sample
+    return bool(policy == "skip" or (policy == "auto" and split == PREDICT))
+
+
+def load_videos(spec: Any, split: str) -> Videos:
+    """The videos of `split`, checked. Raises DataError with all problems."""
+    where = source_path(spec, split)
+    entries = find_entries(where, split)
+    label_map: Mapping[str, int] = spec.dataset.label_map or {}
+    problems = [] if split == PREDICT else list(_label_problems(where, entries, label_map, split))
+    videos, bad, notes = _read_entries(entries, label_map, spec.model.streams)
+    if bad and not skips_bad(spec, split):
+        problems += [_bad_problem(entries[i], error) for i, error in sorted(bad.items())]
+    if problems:
+        raise DataError.of(problems)
+    notes = [*notes, *_class_notes(where, entries, label_map, split)]
+    kept, failed = _without_bad(entries, videos, bad, split)
+    kept, short_notes = _short(spec, kept, split)
+    if bad and split in (TRAIN, VAL):
+        first = min(bad)
+        notes.append(
+            f"{where}: {len(bad)} of {len(entries)} videos cannot be read and are left out, the "
+            f"first {entries[first].id!r} ({bad[first].problems[0].received})."
+        )
+    if not any(video.num_frames for video in kept):
+        raise DataError(str(where), "at least one video", f"0 usable of {len(entries)}")
+    return Videos(tuple(kept), failed, (*notes, *short_notes))
+
+
+def _read_entries(
+    entries: Sequence[Entry], label_map: Mapping[str, int], streams: Sequence[str]
+) -> tuple[list[Video | None], dict[int, DataError], list[str]]:
+    """What is known of each entry without decoding it, and what is wrong with the others."""
+    videos: list[Video | None] = [None] * len(entries)
+    bad: dict[int, DataError] = {}
+    files = [i for i, entry in enumerate(entries) if entry.is_file]
+    unique = sorted({entries[i].path for i in files})
+    facts = dict(
+        zip(unique, probe_all(unique, deadline_seconds=PROBE_DEADLINE_SECONDS), strict=True)
+    )
+    notes: list[str] = []
+    num_gaps, first_gap = 0, ""
+    for i, entry in enumerate(entries):
+        label = label_map.get(entry.label, -1) if entry.label is not None else -1
+        try:
+            if entry.is_file:
+                videos[i] = _file_video(entry, facts[entry.path], label)
+            else:
+                videos[i], has_gap = _frame_video(entry, streams, label)
+                num_gaps, first_gap = num_gaps + has_gap, first_gap or (entry.id if has_gap else "")
+        except DataError as error:
+            bad[i] = error
+    if num_gaps:
+        notes.append(
+            f"{num_gaps} frame folders have gaps in their numbers, the first {first_gap!r}."
+        )
+    return videos, bad, notes
+
+
+def _file_video(entry: Entry, facts: VideoFacts | DataError, label: int) -> Video:
+    """A stretch [start, end) in seconds of a file; all of it where they are left out."""
+    if isinstance(facts, DataError):
+        raise facts
+    first = 0 if entry.start is None else round(entry.start * facts.fps)
+    last = facts.num_frames if entry.end is None else round(entry.end * facts.fps)
+    last = min(last, facts.num_frames)
+    if first >= last:
+        raise DataError(
+            f"{entry.id}: start, end",
+            f"a stretch inside the {facts.duration_seconds:.2f} s of the video",
+            f"{entry.start} to {entry.end}",
+        )
+    return Video(
+        entry.id,
+        entry.path,
+        label,
+        num_frames=last - first,
+        fps=facts.fps,
+        size=(facts.height, facts.width),
+        first=first,
+    )
+
+
+def _frame_video(entry: Entry, streams: Sequence[str], label: int) -> tuple[Video, bool]:
+    """A folder of frames: TAO's rgb/, u/, v/, or images themselves; and whether numbers miss."""
+    path, found, has_gap = entry.path, {}, False
+    is_plain = not any((path / name).is_dir() for name in ("rgb", "u", "v"))
+    folders = {"rgb": path} if is_plain else {name: path / name for name in ("rgb", "u", "v")}
+    for name, folder in folders.items():
+        listing = images.list_frames(folder) if folder.is_dir() else None
+        found[name] = tuple(folder / file for file in listing.names) if listing else ()
+        has_gap |= bool(listing and listing.num_missing)
+    needed = [name for name in ("rgb",) if "rgb" in streams]
+    needed += ["u", "v"] if "flow" in streams else []
+    absent = [name for name in needed if not found.get(name)]
+    if absent:
+        raise DataError(
+            str(path),
+            f"frames in {' and '.join(f'{name}/' for name in needed)}",
+            f"none in {' and '.join(f'{name}/' for name in absent)}",
+            "model.model_type of and joint need u/ and v/: make them with dataset_convert.",
+        )
+    images.check_pairs(found.get("u", ()), found.get("v", ()))
+    first = (found["rgb"] or found["u"])[0]
+    num_frames = len(found["rgb"]) or len(found["u"]) + 1
+    video = Video(
+        entry.id,
+        path,
+        label,
+        num_frames=num_frames,
+        size=images.image_size(first),
+        rgb=found["rgb"],
+        u=found.get("u", ()),
+        v=found.get("v", ()),
+    )
+    return video, has_gap
+
+
+def _label_problems(
+    where: Path, entries: Sequence[Entry], label_map: Mapping[str, int], split: str
+) -> Iterator[Problem]:
+    """Classes of the data that the spec does not know; classes without data when training."""
+    if not label_map:
+        yield Problem(
+            "dataset.label_map", "class names and ids", "nothing", "Use a checkpoint of kineme."
+        )
+        return
+    seen = {entry.label for entry in entries}
+    for name in sorted(str(name) for name in seen - set(label_map)):
+        yield Problem(
+            f"{where}",
+            f"classes of dataset.label_map ({', '.join(sorted(label_map))})",
+            repr(name),
+            "Add it to dataset.label_map, or remove the folder.",
+        )
+    if split == TRAIN:
+        for name in sorted(set(label_map) - seen):
+            yield Problem(f"{where}", f"videos of class {name!r}", "none")
+
+
+def _class_notes(
+    where: Path, entries: Sequence[Entry], label_map: Mapping[str, int], split: str
+) -> Iterator[str]:
+    if split in (VAL, TEST):
+        absent = sorted(set(label_map) - {entry.label for entry in entries})
+        if absent:
+            yield f"{where}: no videos of {len(absent)} classes: {', '.join(absent[:5])}."
+
+
+def _bad_problem(entry: Entry, error: DataError) -> Problem:
+    first = error.problems[0]
+    where = first.where if entry.id in first.where else f"{entry.id}: {first.where}"
+    return Problem(where, first.expected, first.received, first.fix)
+
+
+def _without_bad(
+    entries: Sequence[Entry],
+    videos: Sequence[Video | None],
+    bad: Mapping[int, DataError],
+    split: str,
+) -> tuple[list[Video], dict[int, str]]:
+    """Training leaves bad videos out; elsewhere they stay, with the reason, and have no frames."""
+    if split in (TRAIN, VAL):
+        return [video for video in videos if video is not None], {}
+    kept, failed = [], {}
+    for i, (entry, video) in enumerate(zip(entries, videos, strict=True)):
+        kept.append(video or Video(entry.id, entry.path, -1, num_frames=0))
+        if i in bad:
+            problem = bad[i].problems[0]
+            failed[i] = f"expected {problem.expected}, got {problem.received}"
+    return kept, failed
+
+
+def _short(spec: Any, videos: list[Video], split: str) -> tuple[list[Video], list[str]]:
+    """What is done with videos that have fewer frames than a clip, said once."""
+    policy, needed = spec.dataset.short_clip, _needed_frames(spec)
+    short = [video for video in videos if 0 < video.num_frames < needed]
+    if not short:
+        return videos, []
+    first = f"{short[0].id!r} has {short[0].num_frames}"
+    if policy == "error":
+        raise DataError.of(
+            [
+                Problem(video.id, f"at least {needed} frames", str(video.num_frames))
+                for video in short
+            ]
+        )
+    counted = f"{len(short)} of {len(videos)} videos have fewer than {needed} frames ({first})"
+    if policy == "drop" and split in (TRAIN, VAL):
+        dropped = {video.id for video in short}
+        return [v for v in videos if v.id not in dropped], [f"{counted}; they are left out."]
+    how = "looped" if policy == "loop" else "padded with their last frame"
+    return videos, [f"{counted}; they are {how}."]
+
+
+def _needed_frames(spec: Any) -> int:
+    """Frames below which some of a clip would be seen twice, over the streams in use."""
+    model = spec.model
+    sampling = Sampling(model.sample_strategy, model.sample_rate)
+    return max(
+        needed_frames(length, sampling) + (stream == "flow")
+        for stream, length in model.lengths.items()
+    )

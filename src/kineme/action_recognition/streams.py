@@ -1,0 +1,67 @@
+"""Optical flow for the videos of a data set that have none: computed once, kept in a cache.
+
+Promises: what was computed before is used again; several processes share the work; what
+fails is named, video by video.
+Leaves out: how flow is computed (data/flow.py) and stored (data/flow_cache.py).
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from kineme.action_recognition.sources import Videos, cache_of, skips_bad
+from kineme.data.flow_cache import FlowSettings, build_stores
+from kineme.errors import DataError
+
+_LOGGER = logging.getLogger("kineme")
+_TOLD = 10  # lines of progress, at most
+
+
+def flow_settings(spec: Any) -> FlowSettings:
+    """How the spec wants flow to be made."""
+    settings = spec.dataset
+    return FlowSettings(
+        method=settings.flow_method,
+        scaling=settings.flow_scaling,
+        bound=settings.flow_bound,
+        short_side=settings.flow_short_side,
+    )
+
+
+def with_flow(videos: Videos, spec: Any, split: str) -> Videos:
+    """`videos`, each file with its flow. Raises DataError where some cannot be had."""
+    needed = [i for i, v in enumerate(videos.items) if v.is_file and i not in videos.failed]
+    notes: list[str] = []
+    stores = build_stores(
+        [videos.items[i].path for i in needed],
+        cache_of(spec),
+        flow_settings(spec),
+        num_workers=min(max(spec.dataset.workers, 0), os.cpu_count() or 1),
+        progress=_progress(len({videos.items[i].path for i in needed})),
+        note=notes.append,
+    )
+    items, failed = list(videos.items), dict(videos.failed)
+    errors = []
+    for i, store in zip(needed, stores, strict=True):
+        if isinstance(store, DataError):
+            errors.append(store)
+            problem = store.problems[0]
+            failed[i] = f"expected {problem.expected}, got {problem.received}"
+        else:
+            items[i] = replace(items[i], flow=store)
+    if errors and not skips_bad(spec, split):
+        raise DataError.of([problem for error in errors for problem in error.problems])
+    return Videos(tuple(items), failed, (*videos.notes, *notes))
+
+
+def _progress(total: int) -> Callable[[int, int], None]:
+    """A line now and then: the first time, flow takes a while."""
+    every = max(total // _TOLD, 1)
+
+    def tell(done: int, of_all: int) -> None:
+        if done % every == 0 or done == of_all:
+            _LOGGER.info("optical flow: %d of %d videos", done, of_all)
+
+    return tell
