@@ -11,12 +11,14 @@ kept (engine/memory.py). Lines marked "kept" and "plain" cross the two over.
 import argparse
 import functools
 import json
+import logging
 import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -258,14 +260,17 @@ def batch(shape: tuple[int, ...], batch_size: int) -> tuple[torch.Tensor, torch.
 
 
 def exported(model: torch.nn.Module, x: torch.Tensor) -> onnxruntime.InferenceSession:
-    names = {0: "batch", 2: "frames", 4: "persons"}
-    program = torch.onnx.export(
-        model,
-        kwargs={"skeleton": torch.cat([x[:1]] * 2).repeat(1, 1, 1, 1, 2)},
-        dynamic_shapes={"skeleton": {dim: torch.export.Dim(name) for dim, name in names.items()}},
-        dynamo=True,
-        verbose=False,
-    )
+    sizes = {i: torch.export.Dim(n) for i, n in ((0, "batch"), (2, "frames"), (4, "persons"))}
+    logging.disable(logging.WARNING)  # that torchvision is missing: nothing here needs it
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.onnx.export(
+            model,
+            kwargs={"skeleton": torch.cat([x[:1]] * 2).repeat(1, 1, 1, 1, 2)},
+            dynamic_shapes={"skeleton": sizes},
+            dynamo=True,
+            verbose=False,
+        )
+    logging.disable(logging.NOTSET)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     return onnxruntime.InferenceSession(program.model_proto.SerializeToString(), options)

@@ -45,7 +45,8 @@ def run(*words):
 def test_help_lists_networks_actions_and_needs(capsys, words):
     assert run(*words) == 0
     text = capsys.readouterr().out
-    for word in [*NETWORKS, *ACTIONS, "default_specs"]:
+    names = [word for word in words if word in NETWORKS] or NETWORKS
+    for word in [*names, *ACTIONS, "default_specs"]:
         assert word in text
 
 
@@ -55,6 +56,34 @@ def test_help_of_an_action_says_what_must_be_set_with_an_example_that_works(caps
     text = capsys.readouterr().out
     example = next(line for line in text.splitlines() if line.startswith("example: kineme "))
     assert run(*example.split()[2:]) == 0
+
+
+@pytest.mark.parametrize(
+    ("action", "words", "overrides"),
+    [
+        ("inference", ["--annotate"], ["inference.annotate=true"]),
+        ("inference", ["--resume"], ["inference.resume=true"]),
+        ("train", ["--resume"], ["train.resume=true"]),
+        ("inference", ["--max-bad", "5%"], ["inference.max_bad=0.05"]),
+        ("inference", ["--max-bad=0.2"], ["inference.max_bad=0.2"]),
+        ("inference", ["--max-bad", "few%"], ["inference.max_bad=few%"]),
+    ],
+)
+def test_short_options_stand_for_settings(action, words, overrides):
+    assert cli._parse(words, action).overrides == overrides
+
+
+def test_a_short_option_that_an_action_does_not_have_is_a_setting_it_does_not_have(capsys):
+    assert run("pose_classification", "evaluate", "--resume") == 2
+    assert "evaluate.resume" in capsys.readouterr().err
+
+
+def test_the_reference_of_all_networks_is_that_of_each(capsys):
+    assert run("spec", "--docs") == 0
+    whole = capsys.readouterr().out
+    for name in NETWORKS:
+        assert run("spec", name, "--docs") == 0
+    assert whole == capsys.readouterr().out.replace("# Spec of pose", "\n# Spec of pose")
 
 
 def test_help_and_the_spec_import_neither_torch_nor_numpy_nor_cv2():

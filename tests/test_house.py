@@ -21,6 +21,7 @@ LAYERS = (  # from the ground up; what shares a line may not import each other
     ("actions",),
     ("figures",),
     ("synthetic",),
+    ("rendering",),
     ("demo",),
     ("console",),
     ("cli",),

@@ -119,12 +119,14 @@ def test_training_gives_the_values_and_gradients_of_the_reference(
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12, msg=name)
 
 
-def test_float32_training_follows_the_reference_for_twenty_steps() -> None:
-    losses = []
+@pytest.mark.parametrize(("num_samples", "num_frames"), [(8, 16), (1, 128)])
+def test_float32_training_follows_the_reference_for_twenty_steps(num_samples, num_frames) -> None:
+    x, losses = skeletons(num_samples, num_frames), []
+    labels = torch.arange(len(x)) % 5
     for module in build_pair():
         optimizer = torch.optim.SGD(module.parameters(), 2e-4, momentum=0.9, nesterov=True)
         for _ in range(20):
-            loss = F.cross_entropy(module.train()(skeleton=skeletons(8, 16)), torch.arange(8) % 5)
+            loss = F.cross_entropy(module.train()(skeleton=x), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -17,7 +17,7 @@ from kineme.data.transport_stream import count_gaps
 from kineme.data.video import iterate, probe, read_frames
 from kineme.errors import DataError
 
-JHMDB = Path(__file__).resolve().parents[2] / "shared" / "data" / "jhmdb" / "videos"
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 FIRST = {"container_options": {"movflags": "faststart"}}
 
 
@@ -217,9 +217,11 @@ def test_v14_no_clean_file_is_accused(made, kind):
     assert read_frames(path, np.arange(probe(path).num_frames)).damage == ""
 
 
-@pytest.mark.skipif(not JHMDB.is_dir(), reason="the J-HMDB videos are not here")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs shared/data beside the repository")
 def test_v14_no_clean_recording_is_accused():
-    for path in sorted(JHMDB.glob("*/*.mp4"))[::60]:
+    for path in sorted((SHARED / "videos").iterdir()):
+        assert probe(path).damage == ""
+    for path in sorted((SHARED / "jhmdb" / "videos").glob("*/*.mp4"))[::60]:
         assert read_frames(path, np.arange(probe(path).num_frames), short_side=64).damage == ""
 
 
@@ -241,6 +243,8 @@ def test_v14_zeros_inside_a_picture_are_no_h264(made):
     assert is_impossible(packets[0][:middle] + bytes(3) + packets[0][middle + 3 :], size)
     assert is_impossible(packets[0][:-1], size)
     assert not is_impossible(packets[0][:-1] + bytes(1), size)  # a zero that may be a muxer's
+    left_over = packets[0][:-5] + b"\0\0\0\1\x0a"  # seen in the wild: a start code and an end
+    assert not is_impossible(left_over, size)
 
 
 @pytest.mark.parametrize(

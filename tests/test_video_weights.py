@@ -14,38 +14,12 @@ from torch import nn
 
 from kineme.action_recognition.backbones import BACKBONES, SHIFT, STACK, VOLUME
 from kineme.action_recognition.model import build_model
-from kineme.action_recognition.spec import SPECS
 from kineme.action_recognition.weights import HEAD, adapt_weights, imagenet_weights_path
 from kineme.engine.checkpoint import load_checkpoint
 from kineme.engine.weights import fit_weights
 from kineme.errors import CheckpointError, SpecError
-from kineme.spec.load import load_spec
 from parity.video_models_reference import clips, fill
-
-FORM_SETTINGS = {
-    STACK: {"model.temporal": "stack", "model.input_type": "2d"},
-    SHIFT: {"model.temporal": "shift", "model.input_type": "2d"},
-    VOLUME: {"model.input_type": "3d"},
-}
-BASE = {
-    "train": {"dataset.train_dataset_dir": "here"},
-    "evaluate": {"evaluate.checkpoint": "a.pth", "evaluate.test_dataset_dir": "here"},
-}
-
-
-def video_spec(
-    backbone="resnet_18", form=SHIFT, *, num_classes=5, action="train", **changes: Any
-) -> Any:
-    values = {
-        "results_dir": "there",
-        **BASE[action],
-        "dataset.label_map": {f"class {i}": i for i in range(num_classes)},
-        "model.backbone": backbone,
-        **FORM_SETTINGS[form],
-        "model.rgb_seq_length": 8,
-        **{f"model.{key}": value for key, value in changes.items()},
-    }
-    return load_spec(SPECS[action], None, values)[0]
+from parity.video_specs import video_spec
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,23 @@ def session_processes(session: int) -> list[int]:
 
 
 def _train(folder: str, changes: dict[str, Any], faults: dict[str, Any]) -> None:
+    from kineme.actions import train
+    from tiny import TINY, tiny_spec
+
+    with session(folder, faults):
+        train.run(TINY, tiny_spec(folder, **changes))
+
+
+@contextlib.contextmanager
+def session(folder: str, faults: dict[str, Any]) -> Iterator[None]:
+    """Make this process leader of its own session, stderr in err.txt, faults planted.
+
+    It ends with the exit code of what is raised.
+    """
     os.setsid()
     import torch
 
-    from kineme.actions import train
     from kineme.errors import KinemeError
-    from tiny import TINY, tiny_spec
 
     torch.set_num_threads(1)
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -71,7 +82,7 @@ def _train(folder: str, changes: dict[str, Any], faults: dict[str, Any]) -> None
     sys.stderr = os.fdopen(2, "w", buffering=1)
     plant(faults)
     try:
-        train.run(TINY, tiny_spec(folder, **changes))
+        yield
     except KinemeError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

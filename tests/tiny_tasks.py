@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+from kineme.data import probing, video
 from kineme.errors import DataError, ResourceError
 
 
@@ -33,3 +34,19 @@ def act(task, beat):
     if task["name"] == "full":
         raise ResourceError("bad", "disk space", "none")
     return task["name"].upper()
+
+
+def probe_badly(task, beat):
+    """Look at a video as its name says."""
+    name = os.path.basename(task["name"])
+    if "hang" in name:
+        while True:
+            pass
+    if "crash" in name:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "greedy" in name:
+        probing.probe = lambda path: bytearray(probing.MAX_BYTES)
+    try:
+        return probing.probe_one(task, beat)
+    finally:
+        probing.probe = video.probe

@@ -34,6 +34,7 @@ from kineme.network import NETWORKS, load_network, load_specs
 
 SPEC_OPTIONS = ("-e", "--experiment_spec_file", "--experiment-spec-file")
 FLAGS = ("--dry-run", "--log-json")
+SHORTHANDS = {"--annotate": "inference.annotate=true", "--resume": "{action}.resume=true"}
 RETIRED_OPTIONS = {
     "-r": "results_dir=...",
     "-k": "encryption_key=...",
@@ -94,8 +95,10 @@ def _command(words: list[str], session: Session) -> int:
         print(_spec_text(words[1:]), end="")
     elif words[0] == "demo":
         return int(importlib.import_module("kineme.demo").main(words[1:]) or EXIT_OK)
+    elif words[0] == "data":
+        return int(importlib.import_module("kineme.actions.data_check").main(words[1:]))
     else:
-        known = [*NETWORKS, "spec", "demo"]
+        known = [*NETWORKS, "spec", "data", "demo"]
         raise _unknown("command", words[0], known, "`kineme --help` lists them.")
     return EXIT_OK
 
@@ -109,7 +112,7 @@ def _network(name: str, words: list[str], session: Session) -> int:
     if action not in (*ACTIONS, "default_specs"):
         fix = f"`kineme {name} --help` lists them."
         raise _unknown("action", action, [*ACTIONS, "default_specs"], fix)
-    request = _parse(words[1:])
+    request = _parse(words[1:], action)
     if request.wants_help:
         print(_action_usage(name, action))
     elif action == "default_specs":
@@ -141,20 +144,24 @@ def _run(name: str, action: str, request: _Request, session: Session) -> None:
         print(json.dumps({"level": "result", **(result or {})}, default=str))
 
 
-def _parse(words: list[str]) -> _Request:
-    """Options and overrides, in any order."""
+def _parse(words: list[str], action: str) -> _Request:
+    """Options and overrides of an action, in any order."""
     request = _Request()
     rest = iter(words)
     for word in rest:
         option, equals, attached = word.partition("=")
-        if option in SPEC_OPTIONS or option == "--device":
+        if option in (*SPEC_OPTIONS, "--device", "--max-bad"):
             value = attached if equals else next(rest, "")
             if not value:
                 raise SpecError(option, "a value after it", "nothing")
             if option == "--device":
                 request.overrides.append(f"device={value}")
+            elif option == "--max-bad":
+                request.overrides.append(f"inference.max_bad={_share(value)}")
             else:
                 request.spec_path = value
+        elif word in SHORTHANDS:
+            request.overrides.append(SHORTHANDS[word].format(action=action))
         elif word in FLAGS:
             request.is_dry_run |= word == "--dry-run"
         elif word in ("-h", "--help"):
@@ -164,10 +171,20 @@ def _parse(words: list[str]) -> _Request:
             raise SpecError(word, "the options of TAO 5.0 and later", "one of 4.0", fix)
         elif word.startswith("-"):
             fix = f"Settings have no dashes: {word.lstrip('-').partition('=')[0]}=value."
-            raise _unknown("option", option, [*SPEC_OPTIONS, *FLAGS, "--device", "--help"], fix)
+            known = [*SPEC_OPTIONS, *FLAGS, *SHORTHANDS, "--device", "--max-bad", "--help"]
+            raise _unknown("option", option, known, fix)
         else:
             request.overrides.append(word)
     return request
+
+
+def _share(text: str) -> str:
+    """A share as the spec has it: 5% is 0.05. What is no number is left to the spec to refuse."""
+    number = text.removesuffix("%").strip()
+    try:
+        return str(float(number) / 100) if text.endswith("%") else number
+    except ValueError:
+        return text
 
 
 def _write_default_specs(name: str, request: _Request) -> None:
@@ -198,11 +215,13 @@ def _write_default_specs(name: str, request: _Request) -> None:
 
 
 def _spec_text(words: list[str]) -> str:
-    """`spec <network> <action> [--json]` or `spec <network> --docs`."""
+    """`spec <network> <action> [--json]`, or `spec [<network>] --docs`."""
     from kineme.spec.schema import json_schema, markdown, template
 
     names = [word for word in words if not word.startswith("-")]
     options = [word for word in words if word.startswith("-")]
+    if options == ["--docs"] and not names:
+        return "\n".join(markdown(load_specs(name)) for name in NETWORKS)
     if not names or not set(options) <= {"--json", "--docs"}:
         raise SpecError(
             "spec",
@@ -231,6 +250,7 @@ def _usage() -> str:
 usage: kineme <network> <action> [-e SPEC] [key=value ...] [options]
        kineme <network> default_specs results_dir=FOLDER
        kineme spec <network> <action> [--json]
+       kineme data check FOLDER [results_dir=FOLDER]
        kineme demo
 
 networks
@@ -240,6 +260,9 @@ actions
 options
   -e, --experiment_spec_file SPEC   settings in YAML, JSON or TOML
   --device auto|cpu|gpu             what to run on
+  --resume                          go on with what was cut off (train, inference)
+  --max-bad SHARE                   inputs of an inference that may fail: 0.05 or 5%
+  --annotate                        also write each video with its label on it (inference)
   --dry-run                         check spec, data, disk and device; write nothing
   --log-json                        errors, notes and the result as JSON lines
   --help, --version

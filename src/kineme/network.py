@@ -11,7 +11,7 @@ B x clips where a sample is seen through several clips).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+
+    from kineme.data.faults import Inspection
 
 TRAIN, VAL, TEST, PREDICT = "train", "val", "test", "predict"
 
@@ -138,10 +140,25 @@ class SkeletonDrawing:
 
 
 @dataclass(frozen=True)
+class Footage:
+    """All frames of a sample in order, (H, W, 3) uint8 RGB, one at a time.
+
+    fps: 0.0 where nothing says it.
+    """
+
+    frames: Iterator[NDArray[np.uint8]]
+    fps: float
+
+
+@dataclass(frozen=True)
 class FrameDrawing:
-    """How a report draws a sample: a few of its frames (T, H, W, 3) uint8 RGB, by position."""
+    """How a report draws a sample: a few of its frames (T, H, W, 3) uint8 RGB, by position.
+
+    footage: all of its frames, for a network whose inference can write videos.
+    """
 
     frames: Callable[[int], NDArray[np.uint8]]
+    footage: Callable[[int], Footage] | None = None
 
 
 Drawing = SkeletonDrawing | FrameDrawing
@@ -156,6 +173,7 @@ class Common:
     pretrained: weights to start from, submodule ("" is the whole model) -> path.
     parts: submodules that evaluation judges beside the whole, title -> submodule.
     has_occlusion: whether evaluation also hides parts of the data.
+    annotates: whether inference also writes each video with its label on it.
     """
 
     model_title: str
@@ -165,6 +183,7 @@ class Common:
     pretrained: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
     has_occlusion: bool = False
+    annotates: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,6 +237,7 @@ class Network:
     head: tuple[str, ...] = field(default=())  # state-dict names that change with the classes
     mean_accuracy: str = "avg_accuracy"  # upstream's name of the mean over classes
     prints_answers: bool = False  # whether inference also prints its answers, as upstream
+    inspect: Callable[[Path, Path], Inspection | None] | None = None  # (data, cache); None: no data
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Promises: the same (seed, index) gives the same sample in any set; classes are balanced;
 one frame rarely tells the exercise, its movement does. Posing in 3-D (`pose_exercises`) is
-apart from looking at it (`make_exercises`), so that the same figures can be rendered as
+apart from looking at it (`look_at`), so that the same figures can be rendered as
 clips. Writes nothing.
 Leaves out: how a figure is built (figures.py).
 
@@ -68,7 +68,20 @@ def make_exercises(
     DeepStream's 3dbp: (joint - pelvis) in millimetres / 1200, in the camera's axes.
     """
     figures = pose_exercises(num_samples, seed, bodies=bodies, num_frames=num_frames, fps=fps)
-    draw = _Draws(seed, num_samples)
+    seen, ids = look_at(figures, seed, bodies=bodies, views=views)
+    draw = Draws(seed, num_samples)
+    seen += _estimator_noise(draw, seen.shape)
+    seen -= seen[:, :, :1]
+    seen *= _is_seen(draw, num_frames)[..., None]
+    data = (seen * (1000 / FOCAL_LENGTH)).transpose(0, 3, 1, 2)[..., None]
+    return Exercises(data.astype(np.float32), figures.labels, ids, CLASS_NAMES)
+
+
+def look_at(
+    figures: Figures, seed: int, *, bodies: Sequence[Body], views: Sequence[View]
+) -> tuple[Array, tuple[str, ...]]:
+    """Positions in the axes of a camera near one of `views`, and a name for each sample."""
+    draw = Draws(seed, len(figures.labels))
     view_of_sample = draw.choice("view", len(views))
     azimuths = np.array([view.azimuth for view in views])[view_of_sample]
     elevations = np.array([view.elevation for view in views])[view_of_sample]
@@ -77,16 +90,12 @@ def make_exercises(
         azimuths + draw("azimuth", -7, 7)[:, 0],
         elevations + draw("elevation", -3, 3)[:, 0],
     )
-    seen += _estimator_noise(draw, seen.shape)
-    seen -= seen[:, :, :1]
-    seen *= _is_seen(draw, num_frames)[..., None]
-    data = (seen * (1000 / FOCAL_LENGTH)).transpose(0, 3, 1, 2)[..., None]
     names = [f"{CLASS_NAMES[label]}_{i:04d}" for i, label in enumerate(figures.labels)]
     ids = tuple(
         f"{name}_{bodies[body].name}_{views[view].azimuth:+04.0f}"
         for name, body, view in zip(names, figures.body_of_sample, view_of_sample, strict=True)
     )
-    return Exercises(data.astype(np.float32), figures.labels, ids, CLASS_NAMES)
+    return seen, ids
 
 
 def pose_exercises(
@@ -99,11 +108,11 @@ def pose_exercises(
 ) -> Figures:
     """Clean 3-D figures; sample i does exercise i mod 6 with one of `bodies`."""
     labels = np.arange(num_samples) % len(CLASS_NAMES)
-    body_of_sample = _Draws(seed, num_samples).choice("body", len(bodies))
+    body_of_sample = Draws(seed, num_samples).choice("body", len(bodies))
     positions = np.empty((num_samples, num_frames, len(JOINTS), 3))
     for label, exercise in enumerate(EXERCISES.values()):
         rows = np.flatnonzero(labels == label)
-        draw = _Draws(seed, rows)
+        draw = Draws(seed, rows)
         motion = _motion(exercise, draw, np.arange(num_frames) / fps)
         positions[rows] = pose([bodies[i] for i in body_of_sample[rows]], motion)
     return Figures(positions, labels.astype(np.int64), body_of_sample)
@@ -112,7 +121,7 @@ def pose_exercises(
 # What the exercises are ------------------------------------------------------------------
 
 
-def _squat(draw: "_Draws", rep: "_Reps", rest: Motion) -> Motion:
+def _squat(draw: "Draws", rep: "_Reps", rest: Motion) -> Motion:
     depth = rep.effort
     lean = 40 * depth * draw("lean", 0.7, 1.2)
     return rest._replace(
@@ -126,7 +135,7 @@ def _squat(draw: "_Draws", rep: "_Reps", rest: Motion) -> Motion:
     )
 
 
-def _lunge(draw: "_Draws", rep: "_Reps", rest: Motion) -> Motion:
+def _lunge(draw: "Draws", rep: "_Reps", rest: Motion) -> Motion:
     depth, front = rep.effort, rep.side
     stride = draw("stride", 0.8, 1.0)
     step = _smooth(depth / 0.6)  # the foot lands before the body sinks
@@ -143,7 +152,7 @@ def _lunge(draw: "_Draws", rep: "_Reps", rest: Motion) -> Motion:
     )
 
 
-def _jumping_jack(draw: "_Draws", rep: "_Reps", rest: Motion) -> Motion:
+def _jumping_jack(draw: "Draws", rep: "_Reps", rest: Motion) -> Motion:
     spread = rep.effort
     wide = draw("wide", 0.25, 0.42) * spread
     hop = draw("hop", 0.03, 0.09) * np.sin(2 * np.pi * rep.cycle) ** 2
@@ -156,7 +165,7 @@ def _jumping_jack(draw: "_Draws", rep: "_Reps", rest: Motion) -> Motion:
     )
 
 
-def _overhead_press(draw: "_Draws", rep: "_Reps", rest: Motion) -> Motion:
+def _overhead_press(draw: "Draws", rep: "_Reps", rest: Motion) -> Motion:
     raised = draw("rack", 18, 42) + 138 * rep.effort
     lean = -draw("lean", 0, 7) * rep.effort
     upright_forearm = draw("forearm", 166, 178) - raised
@@ -164,7 +173,7 @@ def _overhead_press(draw: "_Draws", rep: "_Reps", rest: Motion) -> Motion:
     return rest._replace(flex=lean, nod=0.5 * lean, arms=arms)
 
 
-def _arm_curl(draw: "_Draws", rep: "_Reps", rest: Motion) -> Motion:
+def _arm_curl(draw: "Draws", rep: "_Reps", rest: Motion) -> Motion:
     effort = _sides(rep.effort)
     is_alternating = _sides(np.round(draw("alternating", 0, 1)))
     effort = np.where(is_alternating > 0, effort * rep.side, effort)
@@ -175,7 +184,7 @@ def _arm_curl(draw: "_Draws", rep: "_Reps", rest: Motion) -> Motion:
     return rest._replace(flex=-draw("lean", 0, 8) * rep.effort, arms=arms)
 
 
-def _side_bend(draw: "_Draws", rep: "_Reps", rest: Motion) -> Motion:
+def _side_bend(draw: "Draws", rep: "_Reps", rest: Motion) -> Motion:
     to_left = rep.effort * (rep.side[..., 0] - rep.side[..., 1])
     bend = 44 * to_left
     hang = _arm_style(draw, np.zeros_like(bend), ("hang", "hips"))
@@ -190,7 +199,7 @@ def _side_bend(draw: "_Draws", rep: "_Reps", rest: Motion) -> Motion:
     )
 
 
-Exercise = Callable[["_Draws", "_Reps", Motion], Motion]
+Exercise = Callable[["Draws", "_Reps", Motion], Motion]
 EXERCISES: Mapping[str, Exercise] = {
     "squat": _squat,
     "lunge": _lunge,
@@ -211,7 +220,7 @@ class _Reps(NamedTuple):
     side: Array
 
 
-def _motion(exercise: Exercise, draw: "_Draws", seconds: Array) -> Motion:
+def _motion(exercise: Exercise, draw: "Draws", seconds: Array) -> Motion:
     """The exercise over time: standing idle first, or joined in the middle of a repetition."""
     start = draw("start", -2.0, 0.25 * seconds[-1])
     since = np.maximum(seconds - start, 0)
@@ -240,7 +249,7 @@ def _motion(exercise: Exercise, draw: "_Draws", seconds: Array) -> Motion:
     )
 
 
-def _standing(draw: "_Draws", seconds: Array) -> Motion:
+def _standing(draw: "Draws", seconds: Array) -> Motion:
     """Upright with hanging arms."""
     zero = np.zeros((len(draw.rows), len(seconds)))
     return Motion(
@@ -256,7 +265,7 @@ def _standing(draw: "_Draws", seconds: Array) -> Motion:
     )
 
 
-def _sway(draw: "_Draws", seconds: Array, motion: Motion) -> Motion:
+def _sway(draw: "Draws", seconds: Array, motion: Motion) -> Motion:
     """Nobody stands still: slow waves of a few degrees."""
 
     def wave(name: str, size: float) -> Array:
@@ -278,7 +287,7 @@ def _arms(plane: float | Array, raised: Array, twist: float, elbow: float | Arra
     return _sides(np.stack(np.broadcast_arrays(plane, raised, twist, elbow), -1))
 
 
-def _arm_style(draw: "_Draws", lean: Array, styles: tuple[str, ...]) -> Array:
+def _arm_style(draw: "Draws", lean: Array, styles: tuple[str, ...]) -> Array:
     """What idle arms do, one of `styles` for each sample; hanging and forward follow gravity."""
     poses = {
         "hang": _arms(25, 9 + lean, 0, 12),
@@ -293,7 +302,7 @@ def _arm_style(draw: "_Draws", lean: Array, styles: tuple[str, ...]) -> Array:
 # What a pose estimator does to it --------------------------------------------------------
 
 
-def _estimator_noise(draw: "_Draws", shape: tuple[int, ...]) -> Array:
+def _estimator_noise(draw: "Draws", shape: tuple[int, ...]) -> Array:
     """Metres of error (N, T, V, 3): jitter of 4 to 14 mm, and a steady bias per joint."""
     jitter = draw.normal("jitter", int(np.prod(shape[1:]))).reshape(shape)
     bias = draw.normal("bias", shape[2] * 3).reshape(shape[0], 1, shape[2], 3)
@@ -310,7 +319,7 @@ _LIMBS = tuple(
 )
 
 
-def _is_seen(draw: "_Draws", num_frames: int) -> NDArray[np.bool_]:
+def _is_seen(draw: "Draws", num_frames: int) -> NDArray[np.bool_]:
     """(N, T, V): up to 6 % of the joints drop out singly, and one limb in four for a while."""
     size = num_frames * len(JOINTS)
     singles = draw("dropped", 0, 1, size=size).reshape(-1, num_frames, len(JOINTS))
@@ -328,7 +337,7 @@ def _is_seen(draw: "_Draws", num_frames: int) -> NDArray[np.bool_]:
 # Small tools -----------------------------------------------------------------------------
 
 
-class _Draws:
+class Draws:
     """Named draws for some samples of a set: `draw("tempo", 0.4, 0.8)` is (N, 1)."""
 
     def __init__(self, seed: int, rows: int | NDArray[np.int64]) -> None:

@@ -1,12 +1,15 @@
 """The frames of one video, whatever it is: a file, frame folders, a flow store.
 
-Promises: only the frames asked for are decoded; what is damaged is said, never filled.
+Promises: only the frames asked for are decoded; what is damaged is said, never filled;
+frames of one clip that differ in size are an error.
 Leaves out: which frames (data/clip_sampling.py), crops and augmentation (transforms.py).
 
 F frames asked for: rgb (F, H, W, 3), flow (F, H, W, 2) uint8 with 127.5 for no motion.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +32,7 @@ def read_rgb(source: Video, indices: NDArray[np.int64], *, size: tuple[int, int]
     _check(source, indices, source.num_frames)
     if source.rgb:
         paths = [source.rgb[i] for i in indices]
+        _check_sizes(source, paths)
         return Clip(images.read_images(paths, size=size))
     found = video.read_frames(source.path, indices + source.first, size=size)
     return Clip(found.frames, found.damage)
@@ -39,6 +43,7 @@ def read_flow(source: Video, indices: NDArray[np.int64], *, size: tuple[int, int
     _check(source, indices, source.num_flow)
     if source.u:
         u_paths, v_paths = ([names[i] for i in indices] for names in (source.u, source.v))
+        _check_sizes(source, [*u_paths, *v_paths])
         return Clip(images.read_flow_images(u_paths, v_paths, size=size))
     if source.flow is None:
         raise DataError(source.id, "optical flow that was computed", "none")
@@ -49,3 +54,21 @@ def _check(source: Video, indices: NDArray[np.int64], available: int) -> None:
     if len(indices) and not 0 <= indices.min() <= indices.max() < available:
         received = f"{available}, and frame {indices.max()} was asked for"
         raise DataError(source.id, "more frames", received)
+
+
+def _check_sizes(source: Video, paths: Sequence[Path]) -> None:
+    """Frames of one video have one size: another says that two were mixed up.
+
+    Read as headers, because reading at a fixed size would stretch each to fit.
+    """
+    first = None
+    for path in dict.fromkeys(paths):
+        height, width = images.image_size(path)
+        first = first or (path.name, height, width)
+        if (height, width) != first[1:]:
+            raise DataError(
+                str(path),
+                f"{first[2]} x {first[1]} pixels, as {first[0]!r} of {source.id!r} has",
+                f"{width} x {height}",
+                "Extract the frames of this video again.",
+            )

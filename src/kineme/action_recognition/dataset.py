@@ -4,7 +4,8 @@ Shapes: N videos, B samples, R = B x clips rows; frames (R, T, H, W, C) uint8 un
 `transform` makes them a model's input. A sample is a video, or one of the clips_per_video
 random clips of it that an epoch sees.
 Promises: a batch depends on (seed, epoch, indices) alone; both streams of a sample share
-its moment, crop and flip.
+its moment, crop and flip. Where bad videos are passed over, training sees the next good one
+in place of one that turns out bad, and says so.
 Leaves out: finding videos (sources.py), decoding (clips.py), arithmetic (transforms.py,
 data/clip_sampling.py).
 """
@@ -66,8 +67,11 @@ class ClipDataset:
         of_row: list[int] = []
         failed: dict[int, str] = {}
         damaged: dict[int, str] = {}
+        labels = self.labels[indices]
         for place, index in enumerate(indices):
             seen = self._seen(int(index), epoch)
+            if isinstance(seen, str) and self.view.is_random:
+                labels[place], seen = self._stand_in(int(index), epoch, seen)
             if isinstance(seen, str):
                 failed[int(index)] = seen
                 continue
@@ -84,7 +88,7 @@ class ClipDataset:
         }
         return Batch(
             inputs,
-            torch.from_numpy(self.labels[indices]),
+            torch.from_numpy(labels),
             torch.from_numpy(np.asarray(indices, np.int64)),
             torch.tensor(of_row, dtype=torch.int64),
             remarks=Remarks(failed=failed, damaged=damaged),
@@ -118,16 +122,23 @@ class ClipDataset:
         return self._mixed(batch, epoch) if view.is_random and options.mixup_alpha > 0 else batch
 
     def frames_of(self, index: int) -> NDArray[np.uint8]:
-        """(T, H, W, 3): a few frames of a sample as it is, for people to look at."""
+        """(T, H, W, 3): a few frames of a sample as it is, for people to look at.
+
+        One black frame where these cannot be read: they are others than the model saw.
+        """
         video = self.videos.items[index % len(self.videos.items)]
-        size = _shown_size(video.size)
-        if video.num_frames == 0:
-            return np.zeros((1, *size, 3), np.uint8)
-        if video.is_file or video.rgb:
-            picks = np.unique(np.linspace(0, video.num_frames - 1, 8).round().astype(np.int64))
-            return clips.read_rgb(video, picks, size=size).frames
-        picks = np.unique(np.linspace(0, video.num_flow - 1, 8).round().astype(np.int64))
-        flow = clips.read_flow(video, picks, size=size).frames
+        try:
+            return self._shown(video)
+        except DataError:
+            return np.zeros((1, *_shown_size(video.size), 3), np.uint8)
+
+    def _shown(self, video: Video) -> NDArray[np.uint8]:
+        has_colour = video.is_file or bool(video.rgb)
+        available = video.num_frames if has_colour else video.num_flow
+        picks = np.unique(np.linspace(0, max(available - 1, 0), 8).round().astype(np.int64))
+        if has_colour:
+            return clips.read_rgb(video, picks, size=_shown_size(video.size)).frames
+        flow = clips.read_flow(video, picks, size=_shown_size(video.size)).frames
         return np.concatenate([flow, np.full_like(flow[..., :1], 128)], axis=3)
 
     def _seen(self, index: int, epoch: int) -> tuple[dict[str, NDArray[np.uint8]], str] | str:
@@ -143,6 +154,18 @@ class ClipDataset:
                 raise
             problem = error.problems[0]
             return f"expected {problem.expected}, got {problem.received}"
+
+    def _stand_in(
+        self, index: int, epoch: int, reason: str
+    ) -> tuple[np.int64, tuple[dict[str, NDArray[np.uint8]], str]]:
+        """Label and frames of the next sample that can be read: a step needs all its rows."""
+        for step in range(1, len(self.videos.items)):
+            other = (index + step) % len(self)
+            seen = self._seen(other, epoch)
+            if not isinstance(seen, str):
+                told = f"it cannot be read ({reason}); {self.ids[other]!r} is seen in its place"
+                return self.labels[other], (seen[0], told)
+        raise DataError(self.ids[index], "a video that can be read", f"none at all: {reason}")
 
     def _read(
         self, video: Video, index: int, epoch: int

@@ -8,6 +8,8 @@ import torch
 
 from kineme.action_recognition import convert
 from kineme.action_recognition.dataset import ClipDataset, View, is_stacked, normalisation
+from kineme.action_recognition.footage import footage_of
+from kineme.action_recognition.inspection import inspect
 from kineme.action_recognition.model import build_model
 from kineme.action_recognition.sources import class_names, complete, load_videos, skips_bad
 from kineme.action_recognition.streams import with_flow
@@ -39,6 +41,7 @@ def common(spec: Any) -> Common:
         has_validation=bool(spec.dataset.val_dataset_dir),
         pretrained=pretrained(spec),
         parts=PARTS if model.model_type == "joint" else {},
+        annotates=spec.inference.annotate,
     )
 
 
@@ -97,9 +100,10 @@ def export_form(spec: Any) -> ExportForm:
 
 
 def drawing(spec: Any, dataset: ClipDataset) -> FrameDrawing:
-    """Samples as a few of their frames."""
+    """Samples as some or all of their frames."""
     del spec
-    return FrameDrawing(dataset.frames_of)
+    videos = dataset.videos.items
+    return FrameDrawing(dataset.frames_of, lambda index: footage_of(videos[index % len(videos)]))
 
 
 def score_text(facts: Mapping[str, Any]) -> str:
@@ -193,4 +197,5 @@ NETWORK = Network(
     head=HEAD,
     mean_accuracy="m_accuracy",
     prints_answers=True,
+    inspect=inspect,
 )

@@ -26,13 +26,20 @@ def shift_time(x: torch.Tensor, num_frames: int, fraction: float = 0.125) -> tor
     folded = int(x.shape[1] * fraction)
     if folded == 0:
         return x
-    _, c, h, w = x.shape
-    clips = x.permute(0, 2, 3, 1).reshape(-1, num_frames, h, w, c)  # as it lies in memory
-    after, before, here = clips.tensor_split((folded, 2 * folded), dim=4)
-    after = F.pad(after[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
-    before = F.pad(before[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
-    shifted = torch.cat((after, before, here), dim=4)
-    return shifted.flatten(0, 1).permute(0, 3, 1, 2)
+    n, c, h, w = x.shape
+    if x.is_contiguous():
+        shifted = _shift(x.reshape(-1, num_frames, c, h * w), folded, dim=2)
+        return shifted.reshape(n, c, h, w)
+    last = x.permute(0, 2, 3, 1).reshape(-1, num_frames, h * w, c)  # as it lies in memory
+    return _shift(last, folded, dim=3).reshape(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def _shift(clips: torch.Tensor, folded: int, *, dim: int) -> torch.Tensor:
+    """clips: (N, T, ., .) with its channels in `dim`."""
+    after, before, here = clips.tensor_split((folded, 2 * folded), dim=dim)
+    after = F.pad(after[:, 1:], (0, 0, 0, 0, 0, 1))
+    before = F.pad(before[:, :-1], (0, 0, 0, 0, 1, 0))
+    return torch.cat((after, before, here), dim=dim)
 
 
 def consensus(logits: torch.Tensor, num_frames: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ Leaves out: decoding (clips.py), which frames and how they are cropped (dataset.
 N videos. A video is a file, a stretch of one, or a folder of frames.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.action_recognition.listing import Entry, find_entries
+from kineme.action_recognition import manifests
+from kineme.action_recognition.copies import copy_notes
+from kineme.action_recognition.entries import Entry
+from kineme.action_recognition.listing import STREAM_FOLDERS, is_video_file, list_videos
 from kineme.data import archives, images
 from kineme.data.clip_sampling import Sampling, needed_frames
-from kineme.data.decode_pool import probe_all
+from kineme.data.probing import probe_all
 from kineme.data.video import VideoFacts
-from kineme.errors import DataError, Problem
+from kineme.errors import CheckpointError, DataError, Problem, printable
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 from kineme.spec.load import with_values
 
@@ -85,24 +89,44 @@ def class_names(spec: Any) -> tuple[str, ...]:
 
 
 def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
-    """Take the classes from the data where the spec is silent: sorted names, ids from 0."""
-    if spec.dataset.label_map or split == PREDICT:
+    """Take the classes from the data where the spec is silent: sorted names, ids from 0.
+
+    Raises CheckpointError where the data to judge a checkpoint by have classes it lacks.
+    """
+    if split == PREDICT or (spec.dataset.label_map and split != TEST):
         return spec, ()
-    entries = find_entries(source_path(spec, split), split)
-    names = sorted({entry.label for entry in entries if entry.label is not None})
+    where = source_path(spec, split)
+    names = sorted({e.label for e in list_videos(where, split).entries if e.label is not None})
+    if spec.dataset.label_map:
+        _refuse_new_classes(where, names, spec.dataset.label_map)
+        return spec, ()
     if not names:
         return spec, ()
     label_map = {name: i for i, name in enumerate(names)}
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    note = f"dataset.label_map: {len(names)} classes by the data's own names: {shown}."
+    note = f"dataset.label_map: {len(names)} classes by the data's own names: {_some(names)}."
     return with_values(spec, {"dataset.label_map": label_map}), (note,)
+
+
+def _refuse_new_classes(where: Path, names: Sequence[str], label_map: Mapping[str, int]) -> None:
+    new = [name for name in names if name not in label_map]
+    if new:
+        raise CheckpointError(
+            str(where),
+            f"classes of the checkpoint ({_some(sorted(label_map))})",
+            f"{_some(new)}, which it does not have",
+            "Classes are matched by name: rename the folders, or train with these classes.",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def source_path(spec: Any, split: str) -> Path:
     """Where the videos of `split` are; an archive is extracted first."""
     block, key = KEYS[split].split(".")
     path = Path(getattr(getattr(spec, block), key))
-    if path.is_dir() or path.suffix.lower() in (".csv", ".jsonl"):
+    if path.is_dir() or path.suffix.lower() in manifests.ENDINGS or is_video_file(path):
         return path
     return archives.data_root(archives.extract(path, cache_of(spec)))
 
@@ -121,15 +145,19 @@ def skips_bad(spec: Any, split: str) -> bool:
 def load_videos(spec: Any, split: str) -> Videos:
     """The videos of `split`, checked. Raises DataError with all problems."""
     where = source_path(spec, split)
-    entries = find_entries(where, split)
+    listing = list_videos(where, split)
+    entries = listing.entries
     label_map: Mapping[str, int] = spec.dataset.label_map or {}
-    problems = [] if split == PREDICT else list(_label_problems(where, entries, label_map, split))
+    problems = list(listing.problems)
+    if split != PREDICT and (entries or label_map):
+        problems += _label_problems(where, entries, label_map, split)
     videos, bad, notes = _read_entries(entries, label_map, spec.model.streams)
     if bad and not skips_bad(spec, split):
         problems += [_bad_problem(entries[i], error) for i, error in sorted(bad.items())]
     if problems:
         raise DataError.of(problems)
-    notes = [*notes, *_class_notes(where, entries, label_map, split)]
+    notes = [*listing.notes, *notes, *copy_notes([video for video in videos if video])]
+    notes += _class_notes(where, entries, label_map, split)
     kept, failed = _without_bad(entries, videos, bad, split)
     kept, short_notes = _short(spec, kept, split)
     if bad and split in (TRAIN, VAL):
@@ -139,8 +167,9 @@ def load_videos(spec: Any, split: str) -> Videos:
             f"first {entries[first].id!r} ({bad[first].problems[0].received})."
         )
     if not any(video.num_frames for video in kept):
-        raise DataError(str(where), "at least one video", f"0 usable of {len(entries)}")
-    return Videos(tuple(kept), failed, (*notes, *short_notes))
+        reason = f": {next(iter(failed.values()))}" if failed else ""
+        raise DataError(str(where), "at least one video", f"0 usable of {len(entries)}{reason}")
+    return Videos(tuple(kept), failed, tuple(printable(note) for note in (*notes, *short_notes)))
 
 
 def _read_entries(
@@ -160,20 +189,23 @@ def _read_entries(
         label = label_map.get(entry.label, -1) if entry.label is not None else -1
         try:
             if entry.is_file:
-                videos[i] = _file_video(entry, facts[entry.path], label)
+                videos[i] = _file_video(entry, facts[entry.path], streams, label)
             else:
-                videos[i], has_gap = _frame_video(entry, streams, label)
+                videos[i], has_gap = frame_video(entry, streams, label)
                 num_gaps, first_gap = num_gaps + has_gap, first_gap or (entry.id if has_gap else "")
         except DataError as error:
             bad[i] = error
     if num_gaps:
         notes.append(
-            f"{num_gaps} frame folders have gaps in their numbers, the first {first_gap!r}."
+            f"{num_gaps} of {len(entries)} videos have gaps in the numbers of their frames, the "
+            f"first {first_gap!r}."
         )
     return videos, bad, notes
 
 
-def _file_video(entry: Entry, facts: VideoFacts | DataError, label: int) -> Video:
+def _file_video(
+    entry: Entry, facts: VideoFacts | DataError, streams: Sequence[str], label: int
+) -> Video:
     """A stretch [start, end) in seconds of a file; all of it where they are left out."""
     if isinstance(facts, DataError):
         raise facts
@@ -184,8 +216,10 @@ def _file_video(entry: Entry, facts: VideoFacts | DataError, label: int) -> Vide
         raise DataError(
             f"{entry.id}: start, end",
             f"a stretch inside the {facts.duration_seconds:.2f} s of the video",
-            f"{entry.start} to {entry.end}",
+            f"{entry.start or 0:g} to {'its end' if entry.end is None else f'{entry.end:g}'}",
         )
+    if "flow" in streams and last - first < 2:
+        raise DataError(entry.id, "two frames, as flow lies between them", "one")
     return Video(
         entry.id,
         entry.path,
@@ -197,39 +231,66 @@ def _file_video(entry: Entry, facts: VideoFacts | DataError, label: int) -> Vide
     )
 
 
-def _frame_video(entry: Entry, streams: Sequence[str], label: int) -> tuple[Video, bool]:
-    """A folder of frames: TAO's rgb/, u/, v/, or images themselves; and whether numbers miss."""
-    path, found, has_gap = entry.path, {}, False
-    is_plain = not any((path / name).is_dir() for name in ("rgb", "u", "v"))
-    folders = {"rgb": path} if is_plain else {name: path / name for name in ("rgb", "u", "v")}
+def frame_video(entry: Entry, streams: Sequence[str], label: int) -> tuple[Video, bool]:
+    """A folder of frames: TAO's rgb/, u/, v/, or images themselves; and whether numbers miss.
+
+    streams: those it must have. Raises DataError.
+    """
+    path, has_gap = entry.path, False
+    is_plain = not any((path / name).is_dir() for name in STREAM_FOLDERS)
+    folders = {"rgb": path} if is_plain else {name: path / name for name in STREAM_FOLDERS}
+    found: dict[str, tuple[Path, ...]] = dict.fromkeys(STREAM_FOLDERS, ())
     for name, folder in folders.items():
-        listing = images.list_frames(folder) if folder.is_dir() else None
-        found[name] = tuple(folder / file for file in listing.names) if listing else ()
-        has_gap |= bool(listing and listing.num_missing)
-    needed = [name for name in ("rgb",) if "rgb" in streams]
-    needed += ["u", "v"] if "flow" in streams else []
-    absent = [name for name in needed if not found.get(name)]
+        if folder.is_dir():
+            listing = images.list_frames(folder)
+            _check_links(entry.root, folder)
+            found[name], has_gap = listing.paths, has_gap or bool(listing.num_missing)
+    needed = [name for name in STREAM_FOLDERS if ("rgb" if name == "rgb" else "flow") in streams]
+    absent = [name for name in needed if not found[name]]
     if absent:
+        kind = "joint" if len(streams) > 1 else {"rgb": "rgb", "flow": "of"}[streams[0]]
         raise DataError(
             str(path),
-            f"frames in {' and '.join(f'{name}/' for name in needed)}",
-            f"none in {' and '.join(f'{name}/' for name in absent)}",
-            "model.model_type of and joint need u/ and v/: make them with dataset_convert.",
+            f"frames in {_folders(needed)}, as model.model_type is {kind}",
+            f"none in {_folders(absent)}",
+            "" if absent == ["rgb"] else "dataset_convert makes u/ and v/ from videos.",
         )
-    images.check_pairs(found.get("u", ()), found.get("v", ()))
-    first = (found["rgb"] or found["u"])[0]
-    num_frames = len(found["rgb"]) or len(found["u"]) + 1
+    images.check_pairs(found["u"], found["v"])
+    if len(streams) > 1 and len(found["rgb"]) < len(found["u"]):
+        raise DataError(
+            str(path),
+            "as many frames in rgb/ as in u/, or one more",
+            f"{len(found['rgb'])} in rgb/, {len(found['u'])} in u/",
+            "Extract both from the same video again.",
+        )
+    shown = found["rgb"] or found["u"]
+    if not shown:
+        raise DataError(str(path), "frames", "none")
     video = Video(
         entry.id,
         path,
         label,
-        num_frames=num_frames,
-        size=images.image_size(first),
+        num_frames=len(found["rgb"]) or len(found["u"]) + 1,
+        size=images.image_size(shown[0]),
         rgb=found["rgb"],
-        u=found.get("u", ()),
-        v=found.get("v", ()),
+        u=found["u"],
+        v=found["v"],
     )
     return video, has_gap
+
+
+def _folders(names: Sequence[str]) -> str:
+    return " and ".join(f"{name}/" for name in names)
+
+
+def _check_links(root: Path, folder: Path) -> None:
+    """Raise DataError for links in a folder of frames, or to it, that lead out of the data."""
+    if folder.is_symlink():
+        archives.resolve_inside(root, folder)
+    with os.scandir(folder) as children:
+        links = sorted(child.name for child in children if child.is_symlink())
+    for name in links:
+        archives.resolve_inside(root, folder / name)
 
 
 def _label_problems(
@@ -306,6 +367,8 @@ def _short(spec: Any, videos: list[Video], split: str) -> tuple[list[Video], lis
         dropped = {video.id for video in short}
         return [v for v in videos if v.id not in dropped], [f"{counted}; they are left out."]
     how = "looped" if policy == "loop" else "padded with their last frame"
+    if policy == "drop":
+        how += ", as only training drops videos"
     return videos, [f"{counted}; they are {how}."]
 
 
@@ -313,7 +376,7 @@ def _needed_frames(spec: Any) -> int:
     """Frames below which some of a clip would be seen twice, over the streams in use."""
     model = spec.model
     sampling = Sampling(model.sample_strategy, model.sample_rate)
+    lengths: Mapping[str, int] = model.lengths
     return max(
-        needed_frames(length, sampling) + (stream == "flow")
-        for stream, length in model.lengths.items()
+        needed_frames(length, sampling) + (stream == "flow") for stream, length in lengths.items()
     )

@@ -250,7 +250,7 @@ class Evaluate(sections.Predict):
     video_num_segments: int = setting(10, "clips of conv (consecutive models)", ge=1)
 
 
-class Inference(sections.Output, sections.Predict):
+class Inference(sections.Inference):
     """Prediction."""
 
     inference_dataset_dir: str | None = setting(

@@ -1,19 +1,24 @@
 """Optical flow for the videos of a data set that have none: computed once, kept in a cache.
 
 Promises: what was computed before is used again; several processes share the work; what
-fails is named, video by video.
+fails is named, video by video; a cache that cannot be written costs a note, and the time.
 Leaves out: how flow is computed (data/flow.py) and stored (data/flow_cache.py).
 """
 
+import atexit
+import functools
 import logging
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from kineme.action_recognition.sources import Videos, cache_of, skips_bad
 from kineme.data.flow_cache import FlowSettings, build_stores
-from kineme.errors import DataError
+from kineme.errors import DataError, ResourceError
 
 _LOGGER = logging.getLogger("kineme")
 _TOLD = 10  # lines of progress, at most
@@ -34,14 +39,7 @@ def with_flow(videos: Videos, spec: Any, split: str) -> Videos:
     """`videos`, each file with its flow. Raises DataError where some cannot be had."""
     needed = [i for i, v in enumerate(videos.items) if v.is_file and i not in videos.failed]
     notes: list[str] = []
-    stores = build_stores(
-        [videos.items[i].path for i in needed],
-        cache_of(spec),
-        flow_settings(spec),
-        num_workers=min(max(spec.dataset.workers, 0), os.cpu_count() or 1),
-        progress=_progress(len({videos.items[i].path for i in needed})),
-        note=notes.append,
-    )
+    stores = _stores([videos.items[i].path for i in needed], spec, notes)
     items, failed = list(videos.items), dict(videos.failed)
     errors = []
     for i, store in zip(needed, stores, strict=True):
@@ -54,6 +52,46 @@ def with_flow(videos: Videos, spec: Any, split: str) -> Videos:
     if errors and not skips_bad(spec, split):
         raise DataError.of([problem for error in errors for problem in error.problems])
     return Videos(tuple(items), failed, (*videos.notes, *notes))
+
+
+def _stores(paths: Sequence[Path], spec: Any, notes: list[str]) -> list[Path | DataError]:
+    """A flow store of each path, in the cache or, where that cannot be written, for now."""
+
+    def build(cache: Path) -> list[Path | DataError]:
+        return build_stores(
+            paths,
+            cache,
+            flow_settings(spec),
+            num_workers=min(max(spec.dataset.workers, 0), os.cpu_count() or 1),
+            progress=_progress(len(set(paths))),
+            note=notes.append,
+        )
+
+    cache = cache_of(spec)
+    try:
+        return build(cache)
+    except ResourceError:
+        folder = cache / "flow"
+        if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+            raise
+    notes.append(
+        f"{cache} cannot be written: optical flow goes to a temporary folder, and is computed at "
+        "every start. Set dataset.cache_dir or KINEME_CACHE."
+    )
+    return build(_temporary_cache(os.getpid()))
+
+
+@functools.cache
+def _temporary_cache(owner: int) -> Path:
+    """A folder that goes with the process `owner`, this one."""
+    folder = tempfile.mkdtemp(prefix="kineme-flow-")
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return Path(folder)
 
 
 def _progress(total: int) -> Callable[[int, int], None]:

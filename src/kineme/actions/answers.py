@@ -26,6 +26,7 @@ from torch import nn
 from kineme import __version__, files
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import results, runtime
+from kineme.engine.answer_journal import AnswerJournal
 from kineme.engine.feeding import Feed
 from kineme.engine.memory import keep_freed_memory
 from kineme.engine.predict import predict
@@ -90,8 +91,12 @@ def classify(
     *,
     title: str = "",
     part: str = "",
+    journal: AnswerJournal | None = None,
 ) -> Answers:
-    """What the model, or a part of it, says of all samples, in every process."""
+    """What the model, or a part of it, says of all samples, in every process.
+
+    journal: where answers are kept as they come, and found after an interruption.
+    """
     spec = subject.spec
     loaded = checkpoints.load_checkpoint(subject.checkpoint)
     model = network.build_model(spec)
@@ -101,14 +106,23 @@ def classify(
         a_run.note(text)
     section = getattr(spec, a_run.action)
     batch_size = section.batch_size if section.batch_size > 0 else spec.dataset.batch_size
-    feed = Feed(dataset, num_workers=network.common(spec).num_workers)
+    feed = Feed(
+        dataset,
+        num_workers=network.common(spec).num_workers,
+        stall_seconds=spec.train.stall_timeout,
+    )
     if fabric.device.type == "cpu":
         keep_freed_memory()
     asked = _Part(model.get_submodule(part)) if part else model
     try:
         with track(a_run, title or a_run.action, total=len(dataset)) as advance_to:
             found = predict(
-                fabric, asked.to(fabric.device), feed, batch_size=batch_size, poll=advance_to
+                fabric,
+                asked.to(fabric.device),
+                feed,
+                batch_size=batch_size,
+                poll=advance_to,
+                journal=journal,
             )
     finally:
         feed.close()
@@ -168,6 +182,8 @@ def write_predictions(
     header.append("status")
     write_csv(folder / results.PREDICTIONS_FILE, header, rows)
     files.write_text(folder / results.PREDICTION_LINES_FILE, "".join(f"{x}\n" for x in lines))
+    for name in (results.CLIPS_FILE, results.FAILED_FILE):  # of an earlier run
+        (folder / name).unlink(missing_ok=True)
     if len(answers.rows) > len(answers.answered):
         _write_clips(folder, dataset, answers, class_names)
     if answers.remarks.failed:
@@ -192,17 +208,25 @@ def _write_clips(
     write_csv(folder / results.CLIPS_FILE, ["id", "clip", "label", "probability"], rows)
 
 
-def refuse_failures(a_run: Run, dataset: Dataset, answers: Answers) -> None:
-    """Raise PartialError when samples failed; everything else has been written by then."""
-    if answers.remarks.failed:
-        first = min(answers.remarks.failed)
-        raise PartialError(
-            str(a_run.folder / results.FAILED_FILE),
-            f"all {len(dataset)} samples to be read",
-            f"{len(answers.remarks.failed)} that failed, the first {dataset.ids[first]!r}: "
-            f"{answers.remarks.failed[first]}",
-            "The others are done.",
-        )
+def refuse_failures(
+    a_run: Run, dataset: Dataset, answers: Answers, *, max_bad: float = 0.0
+) -> None:
+    """Raise PartialError when a share of samples above `max_bad` failed, else say how many did.
+
+    Everything else has been written by then.
+    """
+    failed = answers.remarks.failed
+    if not failed:
+        return
+    first, where = min(failed), str(a_run.folder / results.FAILED_FILE)
+    received = f"{len(failed)} that failed, the first {dataset.ids[first]!r}: {failed[first]}"
+    if len(failed) / len(dataset) <= max_bad:
+        a_run.note(f"{where}: of {len(dataset)} samples, {received}.")
+        return
+    expected = f"all {len(dataset)} samples to be read"
+    if max_bad:
+        expected = f"at most {100 * max_bad:g} % of {len(dataset)} samples to fail"
+    raise PartialError(where, expected, received, "The others are done.")
 
 
 def judged_scores(answers: Answers) -> NDArray[np.float32]:

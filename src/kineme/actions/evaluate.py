@@ -47,6 +47,7 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
         _save(a_run, dataset, found, facts, class_names=names)
         answers.write_report(a_run, subject, dataset, found, curves, parts)
         print(network.score_text(facts))
+        a_run.say(f"{facts['samples']} samples judged; the report is in {a_run.folder}")
         answers.refuse_failures(a_run, dataset, found)
     return {"kpi": {name: facts[name] for name in ("accuracy", network.mean_accuracy)}}
 

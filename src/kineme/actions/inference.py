@@ -1,26 +1,47 @@
 """Classify data without labels.
 
 Promises: one row per sample in the order of the data, with label, probability and the
-top k, as CSV and JSON lines; beside it upstream's form, one class name per line.
+top k, as CSV and JSON lines; beside it upstream's form, one class name per line. What was
+answered before an interruption is not computed again when the run is resumed.
+Leaves out: what is drawn on a video (report/annotate.py).
 """
 
-from collections.abc import Mapping
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning_fabric import Fabric
 
 from kineme import files
 from kineme.actions import answers
-from kineme.engine import results
+from kineme.engine import answer_journal, results
+from kineme.engine import checkpoint as checkpoints
+from kineme.engine.answer_journal import AnswerJournal
+from kineme.engine.progress import track
 from kineme.engine.results import Run
-from kineme.network import PREDICT, Network
+from kineme.engine.runtime import Interrupted
+from kineme.errors import DataError
+from kineme.network import PREDICT, Answers, Dataset, FrameDrawing, Network
+from kineme.spec.fields import settings
+from kineme.spec.load import value_at
+
+# Settings with which a run may go on although they have changed: where and how it computes,
+# and what is made of the answers.
+FREE = {
+    "checkpoint", "trt_engine", "results_dir", "num_gpus", "gpu_ids", "num_nodes", "batch_size",
+    "workers", "num_workers", "cache_dir", "resume", "max_bad", "annotate", "top_k",
+    "output_file", "overwrite",
+}  # fmt: skip
 
 
 def run(network: Network, spec: Any) -> Mapping[str, Any]:
-    """Classify `spec.inference.test_dataset`; returns the number of samples and the path.
+    """Classify the data of the `inference` block; returns the number of samples and the path.
 
-    Raises SpecError when the output file that the spec names exists.
+    Raises SpecError when the output file that the spec names exists, PartialError when more
+    samples failed than `inference.max_bad` allows.
     """
     asked = spec.inference
     results.refuse_taken("inference.output_file", asked.output_file, overwrite=asked.overwrite)
@@ -31,7 +52,9 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
     with a_run.joined(is_writer=fabric.is_global_zero):
         network, spec = subject.network(), subject.spec
         dataset = network.build_dataset(spec, PREDICT)
-        found = answers.classify(fabric, network, subject, dataset, a_run)
+        journal = _open_journal(fabric, subject, dataset, a_run)
+        with _interruptions_explained():
+            found = answers.classify(fabric, network, subject, dataset, a_run, journal=journal)
         if not fabric.is_global_zero:
             return {}
         names = network.class_names(spec)
@@ -45,6 +68,93 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
             print(text, end="")
         num_answered = len(found.answered)
         a_run.say(f"{num_answered} predictions in {a_run.folder} and {target}")
-        answers.refuse_failures(a_run, dataset, found)
+        if network.common(spec).annotates:
+            with _interruptions_explained():
+                _annotate(network, spec, dataset, found, a_run, journal)
+        journal.remove()
+        answers.refuse_failures(a_run, dataset, found, max_bad=spec.inference.max_bad)
     kpi = {"samples": num_answered}
     return {"kpi": kpi, **kpi, "output_file": str(target)}
+
+
+def _open_journal(
+    fabric: Fabric, subject: answers.Subject, dataset: Dataset, a_run: Run
+) -> AnswerJournal:
+    """The journal of this run, with what an interrupted one before it knew."""
+    resumes = subject.spec.inference.resume
+    is_other_dropped = bool(not resumes and answer_journal.find_journals(a_run.folder))
+    journal = answer_journal.open_journal(
+        fabric, a_run.folder, dataset.ids, _deciding(subject), resumes=resumes
+    )
+    if is_other_dropped:
+        a_run.note(
+            f"{a_run.folder}: the answers of an unfinished run are dropped; "
+            "inference.resume=true goes on with them."
+        )
+    if resumes:
+        a_run.say(f"Going on: {len(journal.done)} of {len(dataset)} samples are answered.")
+    return journal
+
+
+def _deciding(subject: answers.Subject) -> dict[str, Any]:
+    """All that decides the answers, by name, in plain values."""
+    with open(subject.checkpoint, "rb") as file:
+        decides = {"sha256 of the checkpoint": hashlib.file_digest(file, "sha256").hexdigest()}
+    for setting in settings(type(subject.spec)):
+        block, _, name = setting.key.partition(".")
+        is_of_answers = block in ("model", "dataset", "inference")
+        if (is_of_answers and name not in FREE) or setting.key in ("train.precision", "train.seed"):
+            decides[setting.key] = checkpoints.plain(value_at(subject.spec, setting.key))
+    return decides
+
+
+def _annotate(
+    network: Network,
+    spec: Any,
+    dataset: Dataset,
+    found: Answers,
+    a_run: Run,
+    journal: AnswerJournal,
+) -> None:
+    """Write each video that was answered with its label on it, but for those that are there."""
+    from kineme.report import annotate  # loads PyAV, and few runs draw
+
+    drawing, names = network.drawing(spec, dataset), network.class_names(spec)
+    if not isinstance(drawing, FrameDrawing) or drawing.footage is None:
+        raise TypeError(f"{network.name} annotates, but has no footage")
+    folder, paths = a_run.folder / results.ANNOTATED_FOLDER, annotate.file_names(dataset.ids)
+    bad: dict[int, DataError] = {}
+    for one in {(folder / path).parent for path in paths}:
+        files.sweep_temporaries(one)
+    if encoder_note := annotate.encoder_note():
+        a_run.note(encoder_note)
+    with track(a_run, "annotate", total=len(found.answered)) as advance:
+        for number, i in enumerate(found.answered, start=1):
+            path = folder / paths[i]
+            if i not in journal.drawn or not path.is_file():
+                best = int(found.scores[i].argmax())
+                label = f"{100 * float(np.exp(found.scores[i, best])):.1f} %  {names[best]}"
+                try:
+                    text = found.remarks.blank.get(i, label)
+                    annotate.write_annotated(path, drawing.footage(i), text)
+                    journal.write_drawn(i)
+                except DataError as error:
+                    bad[i] = error
+            advance(number)
+    a_run.say(f"{len(found.answered) - len(bad)} annotated videos in {folder}")
+    if bad:
+        a_run.note(
+            f"{len(bad)} of {len(found.answered)} videos have a label but could not be annotated, "
+            f"the first {dataset.ids[min(bad)]!r}: {bad[min(bad)]}"
+        )
+
+
+@contextlib.contextmanager
+def _interruptions_explained() -> Iterator[None]:
+    """Tell whoever stops the run how it goes on."""
+    try:
+        yield
+    except Interrupted as error:
+        problem = error.problems[0]
+        fix = "The answers so far are kept; set inference.resume=true to go on with them."
+        raise Interrupted(problem.where, problem.expected, problem.received, fix) from error

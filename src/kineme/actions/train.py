@@ -10,6 +10,7 @@ B samples of a batch, R rows (model inputs) of them, C classes.
 """
 
 import contextlib
+import functools
 import math
 import signal
 import time
@@ -34,11 +35,11 @@ from kineme.engine.progress import track
 from kineme.engine.results import Run
 from kineme.engine.runtime import Interrupted, StopRequest
 from kineme.engine.scalars import Scalars, open_scalars
-from kineme.engine.start import Start, find_start
+from kineme.engine.start import Start, build_data, find_start
 from kineme.engine.training import MAX_ROLLBACKS, Progress, Training, roll_back
 from kineme.engine.weights import fit_weights
 from kineme.errors import QualityError
-from kineme.network import TRAIN, VAL, Batch, Dataset, Network
+from kineme.network import Batch, Dataset, Network
 from kineme.spec.load import with_values
 
 METRIC = "val_acc"
@@ -127,6 +128,9 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
     optimizer = optim.build_optimizer(module, settings.optim, head=network.head)
     model, wrapped = fabric.setup(module, optimizer)  # moves the module to its device
     names = network.class_names(spec)
+    feed_of = functools.partial(
+        Feed, num_workers=common.num_workers, stall_seconds=settings.stall_timeout
+    )
     job = _Job(
         fabric=fabric,
         network=network,
@@ -142,8 +146,8 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
         model=model,
         optimizer=wrapped,
         loss=optim.build_loss(settings, data.labels, num_classes=len(names), device=fabric.device),
-        feed=Feed(data, num_workers=common.num_workers),
-        val_feed=Feed(val_data, num_workers=common.num_workers) if val_data else None,
+        feed=feed_of(data),
+        val_feed=feed_of(val_data) if val_data else None,
         steps_per_epoch=steps,
         grad_clip=common.grad_clip,
         facts=_facts(network, spec, names),
@@ -157,9 +161,7 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
 
 def _load_data(network: Network, spec: Any, a_run: Run) -> tuple[Dataset, Dataset | None]:
     """Training and, if there is any, validation data."""
-    data = network.build_dataset(spec, TRAIN)
-    has_validation = network.common(spec).has_validation
-    val_data = network.build_dataset(spec, VAL) if has_validation else None
+    data, val_data = build_data(network, spec)
     for text in (*data.notes, *(val_data.notes if val_data else ())):
         a_run.note(text)
     if val_data is None:
@@ -404,7 +406,13 @@ def validate(job: _Job) -> dict[str, float]:
             epoch=training.progress.epoch,
             poll=poll,
         )
-    answered = answers.answered
+    answered, failed = answers.answered, answers.remarks.failed
+    if failed:
+        first = min(failed)
+        job.run.note(
+            f"{len(failed)} of {len(feed.dataset)} validation samples cannot be read and are left "
+            f"out, the first {feed.dataset.ids[first]!r}: {failed[first]}."
+        )
     scores, labels = answers.scores[answered], feed.dataset.labels[answered]
     confusion = metrics.confusion_matrix(labels, scores.argmax(axis=1), scores.shape[1])
     return {"val_loss": metrics.cross_entropy(scores, labels), METRIC: metrics.accuracy(confusion)}

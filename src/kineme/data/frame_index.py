@@ -114,7 +114,7 @@ def _may_hold_fields(video: OpenVideo) -> bool:
 def _timed_index(video: OpenVideo, packets: list[Seen], first: VideoFrame) -> FrameIndex:
     table = _packet_table(packets)
     tick = float(video.stream.time_base or _USUAL_TICK)
-    seconds = (table.pts - table.pts[0]) * tick
+    seconds = (table.pts.astype(np.float64) - float(table.pts[0])) * tick
     rate = usual_rate(video.stream, seconds, tick)
     last = packets[int(table.packet[-1])].duration * tick
     if has_broken_times(seconds):
@@ -193,7 +193,7 @@ def _counted_index(video: OpenVideo, packets: list[Seen]) -> FrameIndex:
     tick = float(video.stream.time_base or _USUAL_TICK)
     stamps = np.array([t for t in times if t is not None], np.int64)
     if len(stamps) == len(times) and (np.diff(stamps) > 0).all():
-        seconds = (stamps - stamps[0]) * tick
+        seconds = (stamps.astype(np.float64) - float(stamps[0])) * tick
         rate = usual_rate(video.stream, seconds, tick)
     else:
         rate = said_rate(video.stream)
@@ -256,5 +256,5 @@ def _damage(video: OpenVideo, packets: list[Seen], claimed: int, missing: int) -
     if video.container.format.name == "mpegts" and (gaps := count_gaps(video.file)):
         said.append(f"{gaps} transport packets are damaged or missing")
     if video.complaints:
-        said.append(f"{len(video.complaints)} errors while reading{first_error(video)}")
+        said.append(f"errors while reading ({len(video.complaints)}){first_error(video)}")
     return "; ".join(said)

@@ -20,6 +20,7 @@ Seconds = NDArray[np.float64]
 
 _USUAL_FPS = 25.0  # of a file that says nothing: one frame without a duration
 _MAX_JITTER = 0.5  # of a frame: more than this off the even grid is a variable rate
+_MAX_ROUNDED = 0.05  # the same of an even rate, whose two frames may be a few ticks apart
 _ROUNDED = 5e-3  # how far a container's rate may be from the spacing found, of a variable rate
 _MAX_PAUSE_SECONDS = 600.0  # between two frames; a longer one is a damaged time stamp
 _QUARTER = 0.25  # of a frame: what begins this much after a grid time counts as shown at it
@@ -30,14 +31,15 @@ def usual_rate(stream: VideoStream, seconds: Seconds, tick: float) -> float:
 
     A container's own figure is taken where it agrees: time stamps are rounded to ticks.
     """
-    if len(seconds) < 2:
+    if len(seconds) < 2 or np.diff(seconds).min() <= 0:  # time stamps beyond what floats hold
         return said_rate(stream)
     mean = float(seconds[-1]) / (len(seconds) - 1)
     if _is_even(seconds, mean):
-        spacing, error = mean, tick / seconds[-1] + 1e-6
+        spacing, error = mean, min(tick / float(seconds[-1]) + 1e-6, _MAX_ROUNDED)
     else:
         gaps = np.diff(seconds)
-        near = np.abs(gaps / np.median(gaps) - 1) <= _MAX_JITTER
+        middle = np.sort(gaps)[(len(gaps) - 1) // 2]  # one of them, which a median need not be
+        near = np.abs(gaps / middle - 1) <= _MAX_JITTER
         spacing, error = float(gaps[near].mean()), _ROUNDED
     rate = 1 / spacing
     agreeing = [r for r in _container_rates(stream) if abs(r / rate - 1) <= error]

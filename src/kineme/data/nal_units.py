@@ -1,19 +1,19 @@
 """Damage in H.264 and HEVC packets that decoders pass over: bytes that no encoder can write.
 
-Both standards forbid the bytes 0 0 0, 0 0 1 and 0 0 2 inside a NAL unit (an encoder breaks them
-up with a 3: ISO/IEC 14496-10, 7.4.1), a first bit that is set, and lengths that do not add up to
-the packet. A decoder fed zeroed bytes often draws garbage and says nothing.
+Both standards forbid the bytes 0 0 0 and 0 0 2 inside a NAL unit (an encoder breaks them up with
+a 3: ISO/IEC 14496-10, 7.4.1), a first bit that is set, and lengths that do not add up to the
+packet. A decoder fed zeroed bytes often draws garbage and says nothing.
 
-Promises: a packet of a clean file is never accused; zeros that a muxer left behind a unit are none
-of its bytes. Leaves out: everything inside the units.
+Promises: a packet of a clean file is never accused. Zeros behind a unit are a muxer's padding,
+and 0 0 1 is a start code, which some muxers leave where they put lengths.
+Leaves out: everything inside the units.
 """
 
 from __future__ import annotations
 
 import re
 
-_FORBIDDEN = re.compile(rb"\x00\x00[\x00-\x02]")
-_LONG_ZEROS = re.compile(rb"\x00\x00(?:\x02|\x00+[^\x00\x01])")
+_IMPOSSIBLE = re.compile(rb"\x00\x00(?:\x02|\x00+[^\x00\x01])")
 
 
 def length_bytes(codec: str, extradata: bytes | None) -> int | None:
@@ -32,7 +32,7 @@ def length_bytes(codec: str, extradata: bytes | None) -> int | None:
 def is_impossible(packet: bytes, length_size: int) -> bool:
     """Whether no encoder can have written this packet of H.264 or HEVC."""
     if length_size == 0:
-        return b"\0\0" in packet and _LONG_ZEROS.search(packet) is not None
+        return _holds_impossible(packet)
     position, end = 0, len(packet)
     while position < end:
         start = position + length_size
@@ -42,7 +42,10 @@ def is_impossible(packet: bytes, length_size: int) -> bool:
             return True
         if length and packet[start] & 0x80:
             return True
-        unit = packet[start:position]
-        if b"\0\0" in unit and _FORBIDDEN.search(unit.rstrip(b"\0")):
+        if _holds_impossible(packet[start:position]):
             return True
     return False
+
+
+def _holds_impossible(data: bytes) -> bool:
+    return b"\0\0" in data and _IMPOSSIBLE.search(data) is not None

@@ -37,13 +37,14 @@ def read_packets(video: OpenVideo) -> tuple[list[Seen], VideoFrame | None]:
     first: VideoFrame | None = None
     context = video.stream.codec_context
     length_size = length_bytes(context.name, context.extradata)
+    is_cut = False
     for packet in demux(video):
         if first is None:
             pictures = decode_packet(video, packet)
             first = pictures[0] if pictures else None
         if packet is None:
             break
-        is_corrupt = packet.is_corrupt
+        is_cut = is_corrupt = packet.is_corrupt
         if length_size is not None and not is_corrupt:
             is_corrupt = is_impossible(bytes(packet), length_size)
         packets.append(
@@ -58,7 +59,7 @@ def read_packets(video: OpenVideo) -> tuple[list[Seen], VideoFrame | None]:
         )
         if len(packets) > MAX_FRAMES:
             raise DataError(video.path, f"a video of at most {MAX_FRAMES:,} frames", "more")
-    if len(packets) > 1 and packets[-1].is_corrupt:
+    if len(packets) > 1 and is_cut:
         packets.pop()
         video.complain("packets", "the last frame is cut off")
     return packets, first
@@ -120,4 +121,4 @@ def first_error(video: OpenVideo) -> str:
     if not video.complaints:
         return ""
     words = video.complaints[0][2].strip(" .\n")
-    return f", the first error: {words}"
+    return f", the first: {words}"

@@ -4,8 +4,9 @@ Promises: frames by number are those of a full decode, turned as the file says, 
 groups that hold them are decoded; a video whose frames are not evenly spaced is read by time, so
 that its even copy gives the same frames; damage is found and said; a missing frame is replaced by
 the one shown before it and counted; memory stays flat however long the video is.
-Leaves out: frame folders (images.py), deadlines for a decoder that hangs (decode_pool.py),
-sound, and colour management beyond FFmpeg's conversion to RGB.
+Leaves out: frame folders (images.py), deadlines for a decoder that hangs (probing.py),
+sound, colour management beyond FFmpeg's conversion to RGB, and damage that no decoder can see:
+flipped bits inside the pictures of HEVC, VP8 and VP9 pass in about one file of four.
 
 Shapes: F frames asked for; frames are (F, H, W, 3) uint8 RGB.
 """
@@ -248,7 +249,7 @@ def _damage_in_words(index: FrameIndex, decoded: Decoded, asked: int) -> str:
 
 
 def _errors_in_words(errors: Sequence[str]) -> str:
-    return f"{len(errors)} decoding errors, the first: {errors[0].strip()}" if errors else ""
+    return f"decoding errors ({len(errors)}), the first: {errors[0].strip(' .')}" if errors else ""
 
 
 def _facts(file: InputFile, index: FrameIndex) -> VideoFacts:

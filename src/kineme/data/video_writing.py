@@ -1,6 +1,7 @@
 """Frames into a video file that any player opens.
 
-Promises: the file is complete or absent; frames are written as they come, so memory stays flat.
+Promises: the file is complete or absent; frames are written as they come, so memory stays flat;
+where FFmpeg was built without H.264, MPEG-4 is written, and `encoder_note` says so.
 Leaves out: sound, and sizes that change along the way.
 """
 
@@ -11,27 +12,35 @@ import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.codec.codec import Codec, UnknownCodecError
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from kineme.errors import DataError
+from kineme.errors import DataError, ResourceError
 from kineme.files import atomic_write
 
 _CONTAINERS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov", ".avi": "avi"}
-_QUALITY = "18"  # x264's constant rate factor: no loss that is seen
+# by preference; quality so that no loss is seen: x264's constant rate factor, MPEG-4's quantizer
+_ENCODERS = {
+    "libx264": {"crf": "18", "preset": "veryfast"},
+    "mpeg4": {"flags": "+qscale", "global_quality": str(3 * 118)},  # in units of 1 / 118
+}
 
 
 def write_video(
     path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]], fps: float
 ) -> int:
-    """Write frames (H, W, 3) uint8 RGB as H.264; return how many. The suffix says the container.
+    """Write frames (H, W, 3) uint8 RGB; return how many. The suffix says the container.
 
     An odd height or width is made even by repeating the last row or column: players want
     colours at half the resolution. Raises DataError for no frames, or for one of another size,
-    ResourceError where the file cannot be written.
+    ResourceError where the file cannot be written or there is no encoder.
     """
+    encoder = _encoder()
     container = _CONTAINERS.get(Path(path).suffix.lower())
     if container is None:
         known = ", ".join(sorted(_CONTAINERS))
@@ -42,13 +51,14 @@ def write_video(
         raise DataError(str(path), "frames to write", "none")
     count = 0
     with atomic_write(path) as file, av.open(file, "w", format=container) as output:
-        stream = output.add_stream("libx264", rate=Fraction(fps).limit_denominator(1_000_000))
+        rate = Fraction(fps).limit_denominator(1_000_000)
+        stream = cast(VideoStream, output.add_stream(encoder, rate=rate))
         stream.height, stream.width = (
             first.shape[0] + first.shape[0] % 2,
             first.shape[1] + first.shape[1] % 2,
         )
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": _QUALITY, "preset": "veryfast"}
+        stream.options = dict(_ENCODERS[encoder])
         for frame in itertools.chain([first], rest):
             if frame.shape != first.shape:
                 raise DataError(
@@ -58,6 +68,26 @@ def write_video(
             output.mux(stream.encode(av.VideoFrame.from_ndarray(_even(frame), format="rgb24")))
         output.mux(stream.encode(None))
     return count
+
+
+def encoder_note() -> str:
+    """What to tell a user whose videos will not be H.264, else ""."""
+    if _encoder() == "libx264":
+        return ""
+    return (
+        "This build of FFmpeg has no H.264 encoder: videos are MPEG-4, which some browsers refuse."
+    )
+
+
+def _encoder() -> str:
+    for name in _ENCODERS:
+        try:
+            Codec(name, "w")
+        except UnknownCodecError:
+            continue
+        return name
+    wanted = " or ".join(_ENCODERS)
+    raise ResourceError("PyAV", f"an encoder {wanted}", "none", "Install PyAV's own wheel.")
 
 
 def _even(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

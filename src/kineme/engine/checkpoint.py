@@ -285,9 +285,7 @@ def restore_spec(spec: Any, checkpoint: Checkpoint, identity: Sequence[str]) -> 
             expected = f"{known!r} as in {checkpoint.path.name}"
             fix = "Remove it from the spec, or use another checkpoint."
             if spec.action == "train" and key in _CLASS_FIELDS:
-                fix = (
-                    "To learn other classes from it, set model.pretrained_model_path to it instead."
-                )
+                fix = "To learn other classes from it, make it model.pretrained_model_path instead."
             problems.append(Problem(key, expected, repr(asked), fix))
     if problems:
         raise CheckpointError.of(problems)

@@ -2,7 +2,8 @@
 
 Promises: the order of an epoch follows from (seed, epoch) alone, so an epoch continues at
 any step; evaluation sees every sample exactly once over all processes; what goes wrong in
-a worker is one line that names the sample.
+a worker is one line that names the sample; a worker that hangs is waited for so long and
+then ended, whatever it hangs in.
 Leaves out: what a sample is (the rooms), and moving batches to a device (the actions).
 
 N samples, B of them in a batch; a request is (epoch, indices (B,) int64).
@@ -10,15 +11,16 @@ N samples, B of them in a batch; a request is (epoch, indices (B,) int64).
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, MutableSequence, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from kineme.data.randomness import permutation
@@ -29,6 +31,11 @@ from kineme.network import Batch, Dataset
 
 Request = tuple[int, NDArray[np.int64]]
 
+STALL_SECONDS = 300.0
+MAX_NAMED = 8  # samples in a message
+
+_IDLE = -1
+_FORK = multiprocessing.get_context("fork")
 _READ_ERRORS = (OSError, ValueError, LookupError, ArithmeticError, EOFError, RuntimeError)
 
 
@@ -73,49 +80,98 @@ def training_requests(
 
 
 def evaluation_requests(
-    num_samples: int, batch_size: int, *, epoch: int = 0, rank: int = 0, world_size: int = 1
+    num_samples: int,
+    batch_size: int,
+    *,
+    epoch: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    done: Collection[int] = (),
 ) -> list[Request]:
-    """What process `rank` evaluates: every world_size-th batch of all samples in order."""
+    """What process `rank` evaluates: every world_size-th batch of all samples in order.
+
+    done: samples to pass over; the others stay in the batches that they would have been in.
+    """
+    is_left = np.ones(num_samples, bool)
+    is_left[list(done)] = False
     order = np.arange(num_samples, dtype=np.int64)
     batches = [order[i : i + batch_size] for i in range(0, num_samples, batch_size)]
-    return [(epoch, indices) for indices in batches[rank::world_size]]
+    left = [rest for indices in batches if len(rest := indices[is_left[indices]])]
+    return [(epoch, indices) for indices in left[rank::world_size]]
 
 
 class Feed:
     """Reads requested batches of a dataset, ahead of time where there are workers.
 
-    Workers live until `close`, or as long as the feed.
+    Workers live until `close`, or as long as the feed. stall_seconds: how long a batch of
+    theirs is waited for, 0 for ever; what hangs in this very process cannot be ended.
     """
 
-    def __init__(self, dataset: Dataset, *, num_workers: int = 0) -> None:
+    def __init__(
+        self, dataset: Dataset, *, num_workers: int = 0, stall_seconds: float = STALL_SECONDS
+    ) -> None:
         self.dataset, self.num_workers = dataset, num_workers
+        self.stall_seconds = stall_seconds
         self._plan = _Plan()
+        self._read_now = _FORK.RawArray("q", [_IDLE] * num_workers)
         self._loader: DataLoader[Batch | KinemeError] | None = DataLoader(
-            _Reader(dataset),
+            _Reader(dataset, self._read_now),
             batch_size=None,  # a request is a whole batch
             sampler=self._plan,
             num_workers=num_workers,
-            multiprocessing_context="fork" if num_workers else None,  # they share the data
+            multiprocessing_context=_FORK if num_workers else None,  # they share the data
             persistent_workers=num_workers > 0,
             collate_fn=_as_is,
             worker_init_fn=_prepare_worker if num_workers else None,
+            timeout=stall_seconds if num_workers else 0,
         )
 
     def read(self, requests: Sequence[Request]) -> Generator[Batch]:
         """The requested batches in order, on the CPU. Close it when you stop before its end.
 
-        Raises DataError naming the sample, or ResourceError when a worker died.
+        Raises DataError naming the sample, or ResourceError when a worker died or hangs.
         """
         self._plan.requests = requests
-        with worker_death_named(self.num_workers):
-            for batch in self._loader or ():
-                if isinstance(batch, KinemeError):
-                    raise batch
-                yield batch
+        num_read = 0
+        try:
+            with worker_death_named(self.num_workers):
+                for batch in self._loader or ():
+                    num_read += 1
+                    if isinstance(batch, KinemeError):
+                        raise batch
+                    yield batch
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader timed out"):
+                raise
+            raise self._stall(requests[num_read:]) from error
 
     def close(self) -> None:
-        """End the workers now. Left to the garbage collector, each would take seconds."""
+        """End the workers now, also those that hang and hold Python's lock meanwhile."""
+        iterator: Any = getattr(self._loader, "_iterator", None)
         self._loader = None
+        if iterator is not None:  # torch has no public way to end it
+            iterator._shutdown_workers()
+            for worker in iterator._workers:
+                worker.kill()
+                worker.join()
+
+    def _stall(self, requests: Sequence[Request]) -> ResourceError:
+        """That workers were silent for too long, with the samples that they are at.
+
+        requests: those not read yet, the one waited for first. It may be done: a worker that
+        holds Python's lock cannot hand over what it did before.
+        """
+        firsts = set(self._read_now)
+        stuck = [indices for _, indices in requests if indices[0] in firsts] or [requests[0][1]]
+        names = [repr(str(self.dataset.ids[index])) for index in np.concatenate(stuck)]
+        logging.getLogger("kineme").debug("not read in time: %s", ", ".join(names))
+        more = f" and {len(names) - MAX_NAMED} more (all in the log)" if names[MAX_NAMED:] else ""
+        return ResourceError(
+            f"samples {', '.join(names[:MAX_NAMED])}{more}",
+            f"to be read within {self.stall_seconds:g} s",
+            "nothing from the data workers, which were ended",
+            "Remove or re-encode what hangs; if it is only slow, raise train.stall_timeout.",
+        )
 
 
 @contextlib.contextmanager
@@ -148,12 +204,24 @@ class _Plan(Sampler[Request]):
 
 
 class _Reader(TorchDataset[Batch | KinemeError]):
-    """Reads in a worker. Errors travel as values: torch would bury them in a traceback."""
+    """Reads in a worker. Errors travel as values: torch would bury them in a traceback.
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+    read_now: shared by all processes, the first sample of the request that each worker is at.
+    """
+
+    def __init__(self, dataset: Dataset, read_now: MutableSequence[int]) -> None:
+        self.dataset, self.read_now = dataset, read_now
 
     def __getitem__(self, request: Request) -> Batch | KinemeError:
+        worker = get_worker_info()
+        if worker is None:
+            return self._read(request)
+        self.read_now[worker.id] = int(request[1][0])
+        batch = self._read(request)
+        self.read_now[worker.id] = _IDLE
+        return batch
+
+    def _read(self, request: Request) -> Batch | KinemeError:
         epoch, indices = request
         try:
             return self.dataset.read(indices, epoch)

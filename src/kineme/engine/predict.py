@@ -1,15 +1,16 @@
 """What a model says of every sample of a dataset, over all processes.
 
 Promises: each sample is seen exactly once, and every process gets all answers, in the
-dataset's order, whatever the batch size and number of processes.
+dataset's order, whatever the batch size and number of processes. With a journal this
+holds over several attempts as well.
 Leaves out: what is made of the answers (metrics.py, the actions).
 
 N samples, R rows of a batch (several per sample where clips are averaged), C classes.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
+from kineme.engine.answer_journal import AnswerJournal, Found
 from kineme.engine.feeding import Feed, evaluation_requests
 from kineme.errors import QualityError
-from kineme.network import Answers, Batch, Remarks
+from kineme.network import Answers, Batch
 
 
 def predict(
@@ -30,6 +32,7 @@ def predict(
     batch_size: int,
     epoch: int = 0,
     poll: Callable[[int], None] | None = None,
+    journal: AnswerJournal | None = None,
 ) -> Answers:
     """What `model` says of every sample; the probabilities of a sample's rows are averaged.
 
@@ -38,42 +41,36 @@ def predict(
     Raises QualityError when a sample that was read gets no finite score.
     poll: called by all processes equally often, with the samples of this process seen so
     far; it may raise to stop.
+    journal: where answers are kept as they come; what it knows already is not computed.
     """
-    num_samples, world_size = len(feed.dataset), fabric.world_size
-    rank = fabric.global_rank
-    requests = evaluation_requests(
-        num_samples, batch_size, epoch=epoch, rank=rank, world_size=world_size
+    num_samples = len(feed.dataset)
+    found, done = (journal.found, journal.done) if journal else (Found(), ())
+    requests_of = functools.partial(
+        evaluation_requests,
+        num_samples,
+        batch_size,
+        epoch=epoch,
+        world_size=fabric.world_size,
+        done=done,
     )
-    num_rounds = -(-num_samples // (batch_size * world_size))
-    found = _Found()
-    num_seen = 0
+    requests, num_rounds = requests_of(rank=fabric.global_rank), len(requests_of(rank=0))
+    num_seen = len(done)
     model.eval()
     with torch.inference_mode(), contextlib.closing(feed.read(requests)) as batches:
         for _ in range(num_rounds):
             batch = next(batches, None)
             if batch is not None:
-                found.add(batch, _rows(fabric, model, feed, batch, epoch))
+                rows = _rows(fabric, model, feed, batch, epoch)
+                sample_of_row = batch.indices[batch.sample_of_row.cpu()].numpy()
+                found.add(rows, sample_of_row, batch.remarks)
+                if journal:
+                    journal.write(batch.indices.numpy(), rows, sample_of_row, batch.remarks)
                 num_seen += len(batch.indices)
             if poll is not None:
                 poll(num_seen)
     answers = _joined(_gathered(fabric, found), num_samples)
     _check(answers, feed)
     return answers
-
-
-@dataclass
-class _Found:
-    """What one process has seen: rows of log probabilities, whose they are, and the rest."""
-
-    rows: list[NDArray[np.float32]] = field(default_factory=list)
-    sample_of_row: list[NDArray[np.int64]] = field(default_factory=list)
-    remarks: Remarks = field(default_factory=Remarks)
-
-    def add(self, batch: Batch, rows: NDArray[np.float32]) -> None:
-        self.remarks |= batch.remarks
-        if len(rows):
-            self.rows.append(rows)
-            self.sample_of_row.append(batch.indices[batch.sample_of_row.cpu()].numpy())
 
 
 def _rows(
@@ -89,13 +86,13 @@ def _rows(
     return rows
 
 
-def _gathered(fabric: Fabric, found: _Found) -> _Found:
+def _gathered(fabric: Fabric, found: Found) -> Found:
     """What all processes have seen."""
     if fabric.world_size == 1:
         return found
-    parts: list[_Found] = [found] * fabric.world_size
+    parts: list[Found] = [found] * fabric.world_size
     torch.distributed.all_gather_object(parts, found)
-    whole = _Found()
+    whole = Found()
     for part in parts:
         whole.rows += part.rows
         whole.sample_of_row += part.sample_of_row
@@ -103,10 +100,10 @@ def _gathered(fabric: Fabric, found: _Found) -> _Found:
     return whole
 
 
-def _joined(found: _Found, num_samples: int) -> Answers:
+def _joined(found: Found, num_samples: int) -> Answers:
     """All rows in the dataset's order, and the log of their mean probability by sample."""
-    if not found.rows:
-        scores, rows = np.full((num_samples, 0), np.nan, np.float32), np.zeros((0, 0), np.float32)
+    if not found.rows:  # all failed; of how many classes nobody knows
+        scores, rows = np.full((num_samples, 1), np.nan, np.float32), np.zeros((0, 1), np.float32)
         return Answers(scores, rows, np.zeros(0, np.int64), found.remarks)
     rows, sample_of_row = np.concatenate(found.rows), np.concatenate(found.sample_of_row)
     order = np.argsort(sample_of_row, kind="stable")

@@ -1,4 +1,4 @@
-"""Where training begins: anew, or where an earlier run stopped.
+"""Where training begins: with which data, anew or where an earlier run stopped.
 
 Promises: results of two runs are never mixed: a folder with checkpoints is continued when
 the spec asks for it, from its newest good one, and refused otherwise.
@@ -17,8 +17,8 @@ from kineme.engine.checkpoint import (
     load_newest,
     restore_spec,
 )
-from kineme.errors import SpecError
-from kineme.network import TRAIN, Network
+from kineme.errors import DataError, Problem, SpecError
+from kineme.network import TRAIN, VAL, Dataset, Network
 from kineme.spec.load import with_values
 
 
@@ -47,6 +47,23 @@ def find_start(network: Network, spec: Any, folder: Path) -> Start:
         spec = with_values(spec, {"train.seed": seed})
         notes.append(f"train.seed is -1: using {seed}.")
     return Start(spec, found.path if found else None, tuple(notes))
+
+
+def build_data(network: Network, spec: Any) -> tuple[Dataset, Dataset | None]:
+    """Training and, if the spec names any, validation data.
+
+    Raises DataError with what is wrong with both of them.
+    """
+    found: list[Dataset] = []
+    problems: list[Problem] = []
+    for split in (TRAIN, VAL) if network.common(spec).has_validation else (TRAIN,):
+        try:
+            found.append(network.build_dataset(spec, split))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError.of(problems)
+    return found[0], found[1] if len(found) > 1 else None
 
 
 def _find_checkpoint(spec: Any, folder: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -4,7 +4,7 @@ Yan, Xiong, Lin: Spatial Temporal Graph Convolutional Networks for Skeleton-Base
 Recognition, AAAI 2018. Promises: parameter names, shapes and results are the published
 ones, so that public and TAO weights load as they are; any number of frames and persons.
 Legend: N samples, C channels, T frames, V joints, M persons, K partitions. Inside,
-activations are (N M, C, V, T) stored channels last; stgcn_ops.py says why.
+activations are (V, C, N M, T) stored channels last; stgcn_ops.py says why.
 Leaves out: losses, normalisation of the data and loading of weights.
 """
 
@@ -18,9 +18,9 @@ from torch import nn
 from torch.func import functional_call
 
 from kineme.pose_classification.graph import Layout, adjacency
-from kineme.pose_classification.stgcn_ops import conv_over_time, drop, graph_conv
+from kineme.pose_classification.stgcn_ops import Graph, conv_over_time, drop, graph_conv
 
-_GROUP_BYTES = 1 << 21  # of one activation: about the nearest cache of a CPU core
+_GROUP_BYTES = 1 << 24  # of one activation: about half the last cache of a CPU
 
 
 class _Shape(NamedTuple):
@@ -75,27 +75,31 @@ class STGCN(nn.Module):
         """(N, C, T, V, M) -> logits (N, classes)."""
         n, c, t, v, m = skeleton.shape
         x = skeleton.permute(0, 4, 3, 1, 2).reshape(n * m, v * c, t)
-        x = self.data_bn(x).view(n * m, v, c, t).permute(0, 1, 3, 2)  # (N M, V, T, C)
+        x = self.data_bn(x).view(n * m, v, c, t)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        x = x.contiguous().permute(0, 3, 1, 2)
-        is_plain = self.training or torch.is_grad_enabled() or x.device.type != "cpu"
-        x = self._features(x) if is_plain or torch.compiler.is_exporting() else self._folding(x)
-        return self._logits(x.view(n, m, -1).mean(dim=1))
+        if torch.compiler.is_exporting():  # runtimes want the batch first
+            x = x.permute(0, 1, 3, 2).contiguous().permute(0, 3, 1, 2)
+            x = _mean(self._features(x), dim=(2, 3))
+        else:
+            x = x.permute(1, 0, 3, 2).contiguous().permute(0, 3, 1, 2)
+            is_plain = self.training or torch.is_grad_enabled() or x.device.type != "cpu"
+            x = _pooled(self._features(x)) if is_plain else self._folding(x)
+        return self._logits(x.reshape(n, m, -1).mean(dim=1))
 
     def _features(self, x: torch.Tensor) -> torch.Tensor:
-        """(N M, C, V, T) -> (N M, channels), by the blocks as they are."""
+        """What the blocks as they are, one after the other, make of x."""
         for block, graph in zip(self.st_gcn_networks, self._graphs(), strict=True):
             x = block(x, graph)
-        return _pooled(x)
+        return x
 
     def _folding(self, x: torch.Tensor) -> torch.Tensor:
-        """As `_features` in eval mode, without gradients: a few windows through all blocks,
-        so that they stay in the cache, and every BN folded into the convolution before it.
+        """As `_features` and `_pooled` in eval mode, without gradients: a few windows through
+        all blocks, so that they stay in the cache, and BN folded into the convolutions.
         """
-        bytes_per_window = 64 * x.shape[2] * x.shape[3] * x.element_size()
+        bytes_per_window = 64 * x.shape[0] * x.shape[3] * x.element_size()
         features = []
-        for group in torch.split(x, max(1, _GROUP_BYTES // bytes_per_window)):
+        for group in torch.split(x, max(1, _GROUP_BYTES // bytes_per_window), dim=2):
             for block in self._folded_blocks(x.dtype):
                 group = block(group)
             features.append(_pooled(group))
@@ -114,10 +118,11 @@ class STGCN(nn.Module):
         self._folded = None
         return super().train(mode)
 
-    def _graphs(self) -> list[torch.Tensor]:
-        if not self.edge_importance:
-            return [self.A] * len(self.st_gcn_networks)
-        return [self.A * importance for importance in self.edge_importance]
+    def _graphs(self) -> list[Graph]:
+        on_cpu = self.A.device.type == "cpu" and not torch.compiler.is_exporting()
+        links = [(k, v, w) for k, v, w in self.A.nonzero().tolist()] if on_cpu else []
+        weights = self.edge_importance or [1.0] * len(self.st_gcn_networks)
+        return [Graph(self.A * weight, links) for weight in weights]
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
         weight = self.fcn.weight.flatten(1)
@@ -165,11 +170,11 @@ class _Block(nn.Module):
                 nn.BatchNorm2d(channels),
             )
 
-    def forward(self, x: torch.Tensor, graph: torch.Tensor) -> torch.Tensor:
-        """x: (N, C, V, T), graph: (K, V, V) -> (N, channels_out, V, T / stride)."""
+    def forward(self, x: torch.Tensor, graph: Graph) -> torch.Tensor:
+        """(V, C, N, T) -> (V, channels_out, N, T / stride), or N and V the other way round."""
         weight, bias = self.gcn.maps()
         norm, _, temporal, norm_after, dropout = cast(Any, self.tcn)
-        y = graph_conv(x, weight, torch.einsum("ko,kvw->wo", bias, graph), graph)
+        y = graph_conv(x, weight, torch.einsum("ko,kvw->wo", bias, graph.values), graph)
         y = _relu(norm(y))
         y = conv_over_time(y, temporal.weight, temporal.bias, temporal.stride[0])
         y = _norm_and_drop(y, norm_after, dropout)
@@ -193,7 +198,7 @@ def _norm_and_drop(x: torch.Tensor, norm: nn.Module, dropout: nn.Dropout) -> tor
 class _FoldedBlock(NamedTuple):
     """A block in eval mode with each BN folded into the convolution before it."""
 
-    graph: torch.Tensor
+    graph: Graph
     weight: torch.Tensor
     shift: torch.Tensor
     temporal: tuple[torch.Tensor, torch.Tensor, int]  # weight, bias, stride
@@ -210,14 +215,14 @@ class _FoldedBlock(NamedTuple):
         return _relu(y)
 
 
-def _fold(block: Any, graph: torch.Tensor, dtype: torch.dtype) -> _FoldedBlock:
+def _fold(block: Any, graph: Graph, dtype: torch.dtype) -> _FoldedBlock:
     norm, _, temporal, norm_after, _ = block.tcn
     gain, offset = _affine(norm)
     weight, bias = block.gcn.maps()
     return _FoldedBlock(
         graph,
         (weight * gain[:, None]).to(dtype),
-        (torch.einsum("ko,kvw->wo", bias * gain, graph) + offset).to(dtype),
+        (torch.einsum("ko,kvw->wo", bias * gain, graph.values) + offset).to(dtype),
         _fold_conv(temporal, norm_after, dtype),
         block.residual_kind,
         _fold_conv(block.residual[0], block.residual[1], dtype)
@@ -245,5 +250,10 @@ def _relu(x: torch.Tensor) -> torch.Tensor:
 
 
 def _pooled(x: torch.Tensor) -> torch.Tensor:
-    """(N, C, V, T) -> (N, C), in float32 at least."""
-    return x.mean(dim=(2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
+    """(V, C, N, T) -> (N, C)."""
+    return _mean(x, dim=(0, 3)).t()
+
+
+def _mean(x: torch.Tensor, *, dim: tuple[int, int]) -> torch.Tensor:
+    """In float32 at least."""
+    return x.mean(dim=dim, dtype=torch.promote_types(x.dtype, torch.float32))

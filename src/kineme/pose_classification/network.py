@@ -25,6 +25,7 @@ from kineme.network import (
 )
 from kineme.pose_classification import convert
 from kineme.pose_classification.dataset import SkeletonDataset, View
+from kineme.pose_classification.inspection import inspect
 from kineme.pose_classification.layouts import adjacency, layout_facts, layout_of
 from kineme.pose_classification.model import MODELS
 from kineme.pose_classification.occlusion import occluded
@@ -229,4 +230,5 @@ NETWORK = Network(
         "dataset.num_persons",
     ),
     head=("fcn.weight", "fcn.bias"),
+    inspect=inspect,
 )

@@ -184,7 +184,7 @@ class Evaluate(sections.Predict):
     occlusion: bool = setting(False, "also measure accuracy with joints missing", ours=True)
 
 
-class Inference(sections.Predict, sections.Output):
+class Inference(sections.Inference):
     """Prediction."""
 
     test_dataset: Files = block(Files, "data to classify")

@@ -3,51 +3,81 @@
 Promises: `graph_conv` gives what the published einsum gives, in value and in gradients;
 `drop` repeats under the same torch seed. Leaves out: parameters and their names (model.py).
 Legend: N windows of one person each, C channels in, O channels out, V joints, T frames,
-K partitions. Activations are (N, C, V, T) stored channels last: in memory (N, V, T, C).
+K partitions. Activations are (V, C, N, T) stored channels last: in memory (V, N, T, C).
 
 Why this is fast:
 - Channels last lets oneDNN run convolutions on its best kernels, bfloat16 ones on AMX.
-- With joints before frames, the sum over neighbours is a (V, V) x (V, T C) product. It is
-  done before the linear maps, where channels are fewer, and a few windows at a time in one
-  small buffer, so that the K times larger intermediate stays in the cache; backward
-  computes it again instead of keeping it.
+- With joints first, all windows of a joint are one large matrix, and a skeleton has about
+  three links per joint. So a graph convolution is a matrix product per joint and partition,
+  added up in place, with no product of graph and activations, forward or backward.
+- Long convolutions over time with many channels take fewer products (minimal_filtering.py).
 - Dropout draws 64 bits for two or four numbers, not one number at a time.
 """
 
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-_BUFFER_BYTES = 1 << 24  # of the intermediate at a time: a good part of a CPU's cache
+from kineme.pose_classification.minimal_filtering import conv_nine_taps, pays_off
+
+Links = Sequence[tuple[int, int, int]]  # (k, v, w)
+
+
+class Graph(NamedTuple):
+    """values (K, V, V), where [k, v, w] carries joint v to joint w; zero but at the links."""
+
+    values: torch.Tensor
+    links: Links
 
 
 def graph_conv(
-    x: torch.Tensor, weight: torch.Tensor, shift: torch.Tensor, graph: torch.Tensor
+    x: torch.Tensor, weight: torch.Tensor, shift: torch.Tensor, graph: Graph
 ) -> torch.Tensor:
-    """(N, C, V, T) -> (N, O, V, T): a linear map per partition, summed over the neighbours.
+    """(V, C, N, T) -> (V, O, N, T): a linear map per partition, summed over the neighbours.
 
-    weight: (K, O, C); shift: (V, O), added to each joint; graph: (K, V, V), where
-    [k, v, w] carries v to w.
+    weight: (K, O, C); shift: (V, O), added to each joint. On a CPU, only the links of the
+    graph have gradients. While exporting: (N, C, V, T) -> (N, O, V, T).
     """
     if torch.compiler.is_exporting():
-        neighbours = torch.cat([partition.t() @ x for partition in graph], dim=1)
+        neighbours = torch.cat([partition.t() @ x for partition in graph.values], dim=1)
         weight = weight.transpose(0, 1).flatten(1)[:, :, None, None]
         return F.conv2d(neighbours, weight) + shift.t()[:, :, None]
-    apply = cast(Any, _GraphConv.apply)
-    y: torch.Tensor = apply(x.permute(0, 2, 3, 1).contiguous(), weight, shift, graph)
-    return y.permute(0, 3, 1, 2)
+    (v, c, n, t), o = x.shape, weight.shape[1]
+    rows = x.permute(0, 2, 3, 1).reshape(v, n * t, c)
+    if x.device.type == "cpu":
+        y: torch.Tensor = cast(Any, _GraphConv.apply)(rows, weight, shift, *graph)
+    else:
+        y = dense_graph_conv(rows, weight, shift, graph.values)
+    return y.view(v, n, t, o).permute(0, 3, 1, 2)
+
+
+def dense_graph_conv(
+    x: torch.Tensor, weight: torch.Tensor, shift: torch.Tensor, graph: torch.Tensor
+) -> torch.Tensor:
+    """`graph_conv` for (V, R, C) -> (V, R, O) in few, large products, as accelerators want."""
+    (v, r, c), k = x.shape, len(graph)
+    gather = graph.transpose(1, 2).reshape(k * v, v).to(x.dtype)
+    neighbours = (gather @ x.flatten(1)).view(k, v * r, c)
+    y = torch.stack([a @ b.t() for a, b in zip(neighbours, weight.to(x.dtype), strict=True)])
+    return y.sum(0).view(v, r, -1) + shift.to(x.dtype)[:, None]
 
 
 def conv_over_time(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int
 ) -> torch.Tensor:
-    """(N, C, V, T) -> (N, O, V, T / stride), for a weight (O, C, odd number of frames, 1)."""
+    """(V, C, N, T) -> (V, O, N, T / stride), for a weight (O, C, odd number of frames, 1)."""
     padding = weight.shape[2] // 2
-    if not torch.compiler.is_exporting() and 1 < stride >= x.shape[3]:
+    if torch.compiler.is_exporting():
+        return F.conv2d(x, weight.transpose(2, 3), bias, (1, stride), (0, padding))
+    if stride == 1 and pays_off(x, weight):
+        v, _, n, t = x.shape
+        y = conv_nine_taps(x.permute(0, 2, 3, 1).flatten(0, 1), weight[..., 0], bias)
+        return y.view(v, n, t, -1).permute(0, 3, 1, 2)
+    if 1 < stride >= x.shape[3]:
         # oneDNN's bfloat16 kernel reads foreign memory where a stride leaves one column
         rows = x.transpose(2, 3).contiguous(memory_format=torch.channels_last)
         return F.conv2d(rows, weight, bias, (stride, 1), (padding, 0)).transpose(2, 3)
@@ -61,72 +91,54 @@ def drop(x: torch.Tensor, p: float) -> torch.Tensor:
 
 
 class _GraphConv(torch.autograd.Function):
-    """As `graph_conv`, for x (N, V, T, C) -> (N, V, T, O)."""
+    """As `graph_conv`, for x (V, R, C) -> (V, R, O), where R = N T."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, weight: Any, shift: Any, graph: Any) -> Any:
+    def forward(ctx: Any, x: Any, weight: Any, shift: Any, graph: Any, links: Links) -> Any:
         ctx.save_for_backward(x, weight, graph)
-        weight, gather = weight.to(x.dtype), graph.transpose(1, 2).to(x.dtype)
-        (n, v, t, c), (k, o, _) = x.shape, weight.shape
-        y = x.new_empty(n, v, t, o)
+        ctx.links = links
+        y = x.new_empty(*x.shape[:2], weight.shape[1])
         y.copy_(shift[:, None])
-        for rows, buffer in _pieces(x, partitions=k):
-            _gather(x[rows], gather, out=buffer)
-            for neighbours, linear in zip(buffer.view(k, -1, c), weight, strict=True):
-                y[rows].view(-1, o).addmm_(neighbours, linear.t())
+        _add_neighbours(x, weight.to(x.dtype).transpose(1, 2), graph, links, out=y)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        x, weight_kept, graph = ctx.saved_tensors
+        x, weight, graph = ctx.saved_tensors
         grad = grad.contiguous()
-        weight, gather = weight_kept.to(x.dtype), graph.transpose(1, 2).to(x.dtype)
-        (n, v, t, c), (k, o, _) = x.shape, weight.shape
-        grad_x = torch.empty_like(x)
-        grad_weight, grad_gather = torch.zeros_like(weight_kept), torch.zeros_like(graph)
-        for rows, buffer in _pieces(x, partitions=k):
-            flat, by_partition = grad[rows].view(-1, o), buffer.view(k, -1, c)
-            for neighbours, linear in zip(by_partition, weight, strict=True):
-                torch.mm(flat, linear, out=neighbours)
-            _scatter(buffer, gather, out=grad_x[rows])
-            columns = x[rows].flatten(2).transpose(1, 2)
-            for numbers, total in zip(buffer, grad_gather, strict=True):
-                total += torch.bmm(numbers, columns).sum(0)
-            _gather(x[rows], gather, out=buffer)
-            for neighbours, total in zip(by_partition, grad_weight, strict=True):
-                total += flat.t() @ neighbours
-        ones = grad.new_ones(1, 1, t).expand(n * v, 1, t)  # a product sums faster than .sum
-        per_joint = torch.bmm(ones, grad.view(n * v, t, o)).view(n, v, o)
-        grad_shift = per_joint.sum(0, dtype=weight_kept.dtype)
-        return grad_x, grad_weight, grad_shift, grad_gather.transpose(1, 2)
+        turned = [(k, w, v) for k, v, w in ctx.links]
+        grad_x = torch.zeros_like(x)
+        _add_neighbours(grad, weight.to(x.dtype), graph.transpose(1, 2), turned, out=grad_x)
+        grad_weight, grad_graph = torch.zeros_like(weight), torch.zeros_like(graph)
+        values, product = graph.tolist(), x.new_empty(weight.shape[1:])
+        for k, v, w in ctx.links:
+            torch.mm(grad[w].t(), x[v], out=product)
+            grad_weight[k].add_(product, alpha=values[k][v][w])
+            grad_graph[k, v, w] = (product * weight[k]).sum()
+        ones = grad.new_ones(1, 1, x.shape[1]).expand(len(x), 1, -1)
+        grad_shift = torch.bmm(ones, grad)[:, 0].to(weight.dtype)  # faster than .sum
+        return grad_x, grad_weight, grad_shift, grad_graph, None
 
 
-def _pieces(x: torch.Tensor, *, partitions: int) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Slices of about equally many windows, each with a buffer (K, n, V, T C) to work in."""
-    n, v, t, c = x.shape
-    bytes_per_window = partitions * v * t * c * x.element_size()
-    fitting = max(1, _BUFFER_BYTES // bytes_per_window) if x.device.type == "cpu" else n
-    size = -(-n // -(-n // fitting))
-    numbers = x.new_empty(partitions * size * v * t * c)
-    for start in range(0, n, size):
-        count = min(size, n - start)
-        buffer = numbers[: partitions * count * v * t * c].view(partitions, count, v, t * c)
-        yield slice(start, start + count), buffer
+def _add_neighbours(
+    x: torch.Tensor, maps: torch.Tensor, graph: torch.Tensor, links: Links, *, out: torch.Tensor
+) -> None:
+    """out[w] += graph[k, v, w] * x[v] @ maps[k], summed over the links (k, v, w).
 
-
-def _gather(x: torch.Tensor, gather: torch.Tensor, *, out: torch.Tensor) -> None:
-    """out[k, n] = gather[k] @ x[n], for x (n, V, T, C), gather (K, V, V), out (K, n, V, T C)."""
-    for matrix, result in zip(gather, out, strict=True):
-        torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2), out=result)
-
-
-def _scatter(by_partition: torch.Tensor, gather: torch.Tensor, *, out: torch.Tensor) -> None:
-    """out[n] = sum over k of gather[k].T @ by_partition[k, n]: the transpose of `_gather`."""
-    out = out.flatten(2)
-    for index, (matrix, numbers) in enumerate(zip(gather, by_partition, strict=True)):
-        spread = matrix.t().expand(len(out), -1, -1)
-        torch.baddbmm(out, spread, numbers, beta=int(index > 0), out=out)
+    Neighbours of one partition are summed before the product; the largest of their factors
+    is taken out, so that the product applies it and a lone neighbour needs no copy.
+    """
+    values, buffer = graph.tolist(), torch.empty_like(x[0])
+    sums: dict[tuple[int, int], list[tuple[int, float]]] = {}
+    for k, v, w in links:
+        sums.setdefault((w, k), []).append((v, values[k][v][w]))
+    for (w, k), terms in sorted(sums.items()):
+        (first, factor), *others = sorted(terms, key=lambda term: -abs(term[1]))
+        neighbours = x[first]
+        for v, value in others:
+            neighbours = torch.add(neighbours, x[v], alpha=value / (factor or 1), out=buffer)
+        out[w].addmm_(neighbours, maps[k], alpha=factor)
 
 
 class _Drop(torch.autograd.Function):

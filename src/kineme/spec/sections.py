@@ -147,6 +147,12 @@ class Train(Compute):
     )
     resume: bool = setting(False, "continue the newest checkpoint of results_dir", ours=True)
     tensorboard: bool = setting(True, "write TensorBoard events", ours=True)
+    stall_timeout: float = setting(
+        300.0,
+        "seconds that any action waits for a batch of its data workers until it ends; 0: for ever",
+        ge=0,
+        ours=True,
+    )
     on_nan: str = setting(
         "stop",
         "when the loss is not finite; rollback: on from the newest checkpoint, without that step "
@@ -170,6 +176,21 @@ class Output(Section):
 
     overwrite: bool = setting(
         False, "replace the file that this block names, if there is one already", ours=True
+    )
+
+
+class Inference(Predict, Output):
+    """The part of `inference` that all networks share."""
+
+    resume: bool = setting(
+        False, "go on where an inference into the same folder was cut off", ours=True
+    )
+    max_bad: float = setting(
+        0.0,
+        "share of samples that may fail; where more do, the exit code is 8",
+        ge=0,
+        le=1,
+        ours=True,
     )
 
 

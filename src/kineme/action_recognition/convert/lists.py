@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kineme import files
 from kineme.action_recognition.convert.found import WHOLE, Source, Tally
-from kineme.data.decode_pool import probe_all
+from kineme.data.probing import probe_all
 from kineme.data.frames import frame_paths
 from kineme.data.video import VideoFacts
 from kineme.errors import DataError, Problem

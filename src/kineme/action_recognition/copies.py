@@ -1,0 +1,85 @@
+"""Videos that a data set holds twice, told by their bytes.
+
+Promises: both names are said, and whether they stand in two classes. Only what is equally
+large is opened, and of that the beginning and the end (of a file) or three frames (of a
+folder), so that looking costs next to nothing.
+Leaves out: copies that were encoded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kineme.data.inputs import InputFile
+from kineme.errors import DataError
+
+if TYPE_CHECKING:
+    from kineme.action_recognition.sources import Video
+
+_READ_BYTES = 1 << 20
+
+
+def copy_notes(videos: Sequence[Video]) -> Iterator[str]:
+    """A line for the copies within a class, one for those in two classes."""
+    pairs = list(find_copies(videos))
+    for is_same, what in ((True, "twice"), (False, "in two classes")):
+        found = [(a, b) for a, b in pairs if (a.label == b.label) is is_same]
+        if found:
+            first, second = found[0]
+            yield (
+                f"{len(found)} of {len(videos)} videos are there {what}, the first "
+                f"{first.id!r} and {second.id!r}."
+            )
+
+
+def find_copies(videos: Sequence[Video]) -> Iterator[tuple[Video, Video]]:
+    """Pairs of a video and a later one with the same bytes, each later one once."""
+    by_size: dict[Hashable, list[Video]] = defaultdict(list)
+    for video in videos:
+        by_size[_size(video)].append(video)
+    for group in by_size.values():
+        seen: dict[str, Video] = {}
+        for video in group if len(group) > 1 else ():
+            first = seen.setdefault(_digest(video), video)
+            if first is not video:
+                yield first, video
+
+
+def _size(video: Video) -> Hashable:
+    """What copies have in common, without opening anything."""
+    try:
+        sizes = tuple(path.stat().st_size for path in _parts(video))
+    except OSError:  # gone since it was listed; reading it will say so
+        return video.id
+    return video.is_file, video.first, video.num_frames, sizes
+
+
+def _parts(video: Video) -> list[Path]:
+    """A file; or the first, middle and last image of a folder, of each stream."""
+    if video.is_file:
+        return [video.path]
+    streams = (names for names in (video.rgb, video.u, video.v) if names)
+    return [names[i] for names in streams for i in (0, len(names) // 2, -1)]
+
+
+def _digest(video: Video) -> str:
+    digest = hashlib.sha256()
+    for path in _parts(video):
+        try:
+            file = InputFile(path)
+        except DataError:
+            return video.id
+        try:
+            size = file.stamp.size
+            digest.update(file.read(0, min(size, _READ_BYTES)))
+            rest = min(max(0, size - _READ_BYTES), _READ_BYTES)
+            digest.update(file.read(size - rest, rest))
+        except DataError:
+            return video.id
+        finally:
+            file.close()
+    return digest.hexdigest()

@@ -1,0 +1,252 @@
+"""Everything that can be found wrong in a folder of videos, without a spec or a model.
+
+Promises: every frame of every video is decoded, in processes that may crash or hang without
+harm; nothing is changed; one fault hides no other.
+Leaves out: what only a spec decides (missing streams, short clips, unknown classes).
+"""
+
+import contextlib
+import hashlib
+import os
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kineme.action_recognition.copies import find_copies
+from kineme.action_recognition.entries import Entry
+from kineme.action_recognition.listing import STREAM_FOLDERS, is_video_file, list_videos
+from kineme.action_recognition.sources import Video, frame_video
+from kineme.data import archives, images
+from kineme.data.faults import Fault, Inspection
+from kineme.data.frames import FrameReader
+from kineme.data.workers import Beat, run_tasks
+from kineme.errors import DataError, printable
+from kineme.network import PREDICT, TRAIN
+
+DEADLINE_SECONDS = 60.0  # without a sign of life
+_TASK = "kineme.action_recognition.inspection:inspect_one"
+
+
+def inspect(where: Path, cache: Path, *, num_workers: int = 2) -> Inspection | None:
+    """Look at the videos at `where`: class folders, folders of these by split, an archive, a list.
+
+    cache: where an archive is extracted. None where there is no video.
+    """
+    if where.is_file() and not is_video_file(where) and where.suffix not in (".csv", ".jsonl"):
+        where = archives.extract(where, cache)
+    listings = {split: list_videos(path, kind) for split, path, kind in _splits(where)}
+    if not any(found.entries for found in listings.values()):
+        return None
+    faults = [Fault.of(p) for found in listings.values() for p in found.problems]
+    faults += [Fault(str(where), note, False) for f in listings.values() for note in f.notes]
+    entries = {
+        f"{split}/{entry.id}" if split else entry.id: entry
+        for split, found in listings.items()
+        for entry in found.entries
+    }
+    num_frames, found = _seen(entries, num_workers)
+    faults += found
+    labels = {split: [e.label or "" for e in x.entries] for split, x in listings.items()}
+    faults += _copies(entries, {split: len(names) for split, names in labels.items()})
+    faults += [*_strange_classes(labels), *_beside_splits(where, listings)]
+    classes = {split: dict(sorted(Counter(names).items())) for split, names in labels.items()}
+    return Inspection(classes, num_frames, tuple(faults))
+
+
+def inspect_one(task: Mapping[str, Any], beat: Beat) -> dict[str, Any]:
+    """Decode one video, in a worker. {"frames": how many, "faults": [where, what, is_error]}."""
+    path = Path(task["name"])
+    faults: list[Fault] = []
+    if task["is_file"]:
+        num_frames = _decode_file(path, faults, beat)
+    else:
+        num_frames = _decode_folder(path, Path(task["root"]), faults, beat)
+    if num_frames == 1:
+        faults.append(Fault(str(path), "it has one frame: nothing moves", False))
+    told = [[fault.where, fault.what, fault.is_error] for fault in faults]
+    return {"frames": num_frames, "faults": told}
+
+
+def _splits(where: Path) -> Iterator[tuple[str, Path, str]]:
+    """(name, folder, how it is listed) of train/, test/ and the like, where there are such."""
+    if not where.is_dir():
+        yield "", where, PREDICT
+        return
+    children = [child for child in images.natural_order(os.listdir(where)) if child[0] != "."]
+    splits = [name for name in children if name.lower() in archives.SPLIT_FOLDERS]
+    if not splits:
+        yield "", where, TRAIN
+    for name in sorted(splits, key=lambda name: not name.lower().startswith("train")):
+        yield name, where / name, TRAIN
+
+
+def _seen(entries: Mapping[str, Entry], num_workers: int) -> tuple[int, list[Fault]]:
+    """Frames that could be decoded, and what is wrong with the videos, in their order."""
+    tasks: deque[Mapping[str, Any]] = deque(
+        {
+            "name": str(entry.path),
+            "is_file": entry.is_file,
+            "root": str(entry.root),
+            "place": place,
+        }
+        for place, entry in enumerate(entries.values())
+    )
+    num_frames = 0
+    by_place: dict[int, list[Fault]] = {}
+    for task, answer in run_tasks(
+        _TASK, tasks, num_workers=num_workers, silence_seconds=DEADLINE_SECONDS
+    ):
+        if isinstance(answer, DataError):
+            by_place[task["place"]] = [Fault.of(problem) for problem in answer.problems]
+        else:
+            num_frames += answer["frames"]
+            by_place[task["place"]] = [Fault(*told) for told in answer["faults"]]
+    return num_frames, [fault for place in sorted(by_place) for fault in by_place[place]]
+
+
+def _decode_file(path: Path, faults: list[Fault], beat: Beat) -> int:
+    reader = FrameReader(path)
+    pictures = _Pictures()
+    for frame in reader:
+        pictures.add(frame)
+        beat()
+    if reader.damage:
+        faults.append(Fault(str(path), f"damaged: {reader.damage}", False))
+    pictures.judge(path, faults)
+    return pictures.count
+
+
+def _decode_folder(path: Path, root: Path, faults: list[Fault], beat: Beat) -> int:
+    """The streams of a frame folder, each on its own, then held against each other."""
+    is_plain = not any((path / name).is_dir() for name in STREAM_FOLDERS)
+    folders = [path] if is_plain else [path / name for name in STREAM_FOLDERS]
+    found: dict[str, tuple[Path, ...]] = {}
+    for folder in folders:
+        if folder.is_dir():
+            with _collected(faults):
+                listing = images.list_frames(folder)
+                found["rgb" if is_plain else folder.name] = listing.paths
+                _check_listing(listing, root, faults)
+                _decode_images(listing.paths, folder, faults, beat)
+    if not any(found.values()) and not faults:
+        faults.append(Fault(str(path), "expected frames, got none", True))
+    with _collected(faults):
+        images.check_pairs(found.get("u", ()), found.get("v", ()))
+    colour, motion = len(found.get("rgb", ())), len(found.get("u", ()))
+    if colour and motion and motion not in (colour, colour - 1):
+        what = f"{colour} frames in rgb/ and {motion} in u/: not of the same video?"
+        faults.append(Fault(str(path), what, colour < motion))
+    return colour or motion
+
+
+def _check_listing(listing: images.Frames, root: Path, faults: list[Fault]) -> None:
+    folder = str(listing.folder)
+    if listing.num_missing:
+        after = listing.gaps[0].after
+        what = f"{listing.num_missing} numbers are missing, the first after {after!r}"
+        faults.append(Fault(folder, what, False))
+    others = [name for name in listing.ignored if not name.startswith(".")]
+    if others and listing.names:
+        what = f"{len(others)} others than images are passed over, the first {others[0]!r}"
+        faults.append(Fault(folder, printable(what), False))
+    for path in (listing.folder, *listing.paths):
+        if path.is_symlink():
+            with _collected(faults):
+                archives.resolve_inside(root, path)
+
+
+def _decode_images(paths: Sequence[Path], folder: Path, faults: list[Fault], beat: Beat) -> None:
+    pictures = _Pictures()
+    sizes: dict[tuple[int, ...], Path] = {}
+    for path in paths:
+        beat()
+        with _collected(faults):
+            if folder.name in ("u", "v"):
+                frame = images.read_flow_images([path], [path])[0, ..., 0]
+            else:
+                frame = images.read_images([path])[0]
+            pictures.add(frame)
+            sizes.setdefault(frame.shape[:2], path)
+    if len(sizes) > 1:
+        told = ", ".join(f"{w} x {h} ({path.name!r})" for (h, w), path in sizes.items())
+        faults.append(Fault(str(folder), f"frames of {len(sizes)} sizes: {told}", True))
+    if folder.name not in ("u", "v"):  # steady motion is no fault
+        pictures.judge(folder, faults)
+
+
+class _Pictures:
+    """Counts pictures, and remembers whether they are all the same."""
+
+    def __init__(self) -> None:
+        self.count, self.first, self.has_change = 0, b"", False
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        digest = hashlib.sha256(frame.tobytes()).digest()
+        self.first = self.first or digest
+        self.has_change |= digest != self.first
+        self.count += 1
+
+    def judge(self, where: Path, faults: list[Fault]) -> None:
+        if self.count > 1 and not self.has_change:
+            faults.append(Fault(str(where), f"all {self.count} frames are the same picture", False))
+
+
+@contextlib.contextmanager
+def _collected(faults: list[Fault]) -> Iterator[None]:
+    """Turn a DataError of the block into faults, so that what follows is still looked at."""
+    try:
+        yield
+    except DataError as error:
+        faults += [Fault.of(problem) for problem in error.problems]
+
+
+def _copies(entries: Mapping[str, Entry], sizes: Mapping[str, int]) -> Iterator[Fault]:
+    """Videos that are there twice; across splits, that is a leak."""
+    split_of = [split for split, size in sizes.items() for _ in range(size)]
+    numbers = {name: i for i, name in enumerate(sorted({e.label or "" for e in entries.values()}))}
+    places: dict[int, int] = {}
+    videos: list[Video] = []
+    for place, (name, entry) in enumerate(entries.items()):
+        label = numbers[entry.label or ""]
+        try:
+            if entry.is_file:
+                video = Video(name, entry.path, label, num_frames=1)
+            else:
+                video = frame_video(entry, (), label)[0]
+        except DataError:  # which is a fault already
+            continue
+        places[id(video)] = place
+        videos.append(video)
+    names = list(entries)
+    for first, second in find_copies(videos):
+        a, b = places[id(first)], places[id(second)]
+        what = f"the same video as {names[a]!r}"
+        if split_of[a] != split_of[b]:
+            what += ": it is in two splits"
+        if first.label != second.label:
+            what += ": it is in two classes"
+        yield Fault(names[b], what, False)
+
+
+def _strange_classes(labels: Mapping[str, Sequence[str]]) -> Iterator[Fault]:
+    """Classes that only some splits have."""
+    every = sorted({name for names in labels.values() for name in names})
+    for split, names in labels.items():
+        absent = [name for name in every if name not in names]
+        if absent:
+            yield Fault(split, f"no videos of class {', '.join(map(repr, absent))}", False)
+
+
+def _beside_splits(where: Path, splits: Collection[str]) -> Iterator[Fault]:
+    """What lies beside train/ and test/ belongs to none of them."""
+    if "" in splits:
+        return
+    others = [name for name in os.listdir(where) if name[0] != "." and name not in splits]
+    if others:
+        first = images.natural_order(others)[0]
+        what = f"{len(others)} others beside the splits are passed over, the first {first!r}"
+        yield Fault(str(where), printable(what), False)

@@ -1,0 +1,43 @@
+"""What is wrong with a data set, as a list: what `kineme data check` finds, whatever the data.
+
+Leaves out: finding it (each network's `inspect`), showing it (report/fault_page.py).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kineme.errors import Problem, printable
+
+
+@dataclass(frozen=True)
+class Fault:
+    """where: a path or a sample. is_error: training refuses it, otherwise it tells and goes on."""
+
+    where: str
+    what: str
+    is_error: bool
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Fault":
+        """A problem that training would end with."""
+        what = f"expected {problem.expected}, got {problem.received}"
+        return cls(printable(problem.where), printable(what), True)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """classes: samples by class, by split ("" where the data are not split)."""
+
+    classes: Mapping[str, Mapping[str, int]]
+    num_frames: int
+    faults: tuple[Fault, ...]
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that were looked at, good and bad."""
+        return sum(sum(counts.values()) for counts in self.classes.values())
+
+    @property
+    def errors(self) -> tuple[Fault, ...]:
+        """The faults that training refuses."""
+        return tuple(fault for fault in self.faults if fault.is_error)

@@ -1,0 +1,21 @@
+"""data_check.html: what is wrong with a data set, as a page that makes no request.
+
+Promises: every string of the user is escaped; no script.
+Leaves out: finding it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+SHOWN = 2000  # faults; all of them are in the JSON
+
+
+def render_faults(facts: Mapping[str, Any]) -> str:
+    """The page, from the facts of data_check.json."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("kineme.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("data_check.html").render(facts=facts, shown=SHOWN)

@@ -1,0 +1,236 @@
+"""`kineme data check` (row V32): finds what was planted, says it twice over, changes nothing."""
+
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clips_made import make_video
+from kineme import cli
+from kineme.data.images import save_image
+from stick import CLASSES, waves
+from video_folders import pack, save_classes, save_flow, save_frames, save_tao
+
+TRAIN = "train/walk"
+
+
+def _state(root):
+    """Every path below `root` with its size, times and, of links, where they lead."""
+    return {
+        path: (
+            path.lstat().st_size,
+            path.lstat().st_mtime_ns,
+            os.readlink(path) if path.is_symlink() else "",
+        )
+        for path in [root, *root.rglob("*")]
+    }
+
+
+def check(where, results, capsys):
+    """(exit code, facts, stdout); nothing may have changed below `where`."""
+    before = _state(where)
+    code = cli.main(["data", "check", str(where), f"results_dir={results}"])
+    assert _state(where) == before
+    return code, json.loads((results / "data_check.json").read_text()), capsys.readouterr().out
+
+
+def plant(root, outside):
+    """25 faults in a data set with train/ and test/; what each is called, as a pattern."""
+    good = save_tao(root / TRAIN / "good", 4, seed=200)
+    save_tao(root / "test" / "walk" / "fine", 4, seed=201)
+
+    def frames(name, seed, num=4):
+        return save_tao(root / TRAIN / name, num, seed=seed) / "rgb"
+
+    (root / "train" / "nothing").mkdir()
+    save_tao(root / "train" / "bad\udcff" / "v")
+    (root / TRAIN / "out").symlink_to(save_tao(outside / "v", seed=9))
+    (root / TRAIN / "up").symlink_to("..")
+    (root / TRAIN / "gone.mp4").symlink_to("nowhere")
+    (frames("leaks", 10) / "000004.png").symlink_to(outside / "v" / "rgb" / "000000.png")
+    (root / TRAIN / "hollow" / "rgb").mkdir(parents=True)
+    torn = frames("torn", 11) / "000001.png"
+    torn.write_bytes(torn.read_bytes()[:-15])
+    (frames("zero", 12) / "000002.png").write_bytes(b"")
+    (frames("page", 13) / "000000.png").write_text("<html></html>")
+    (frames("gap", 14) / "000001.png").unlink()
+    save_frames(frames("sizes", 15), [4], size=(10, 16))
+    save_flow(frames("pairs", 16).parent)
+    (root / TRAIN / "pairs" / "v" / "000002.png").rename(root / TRAIN / "pairs" / "v" / "x.png")
+    save_flow(frames("more flow", 17).parent, range(9))
+    save_flow(frames("coloured", 18).parent)
+    save_frames(root / TRAIN / "coloured" / "u", [1])
+    save_image(frames("two of one", 19) / "000001.bmp", np.zeros((12, 16, 3), np.uint8))
+    Image.new("1", (20000, 20000)).save(frames("bomb", 20) / "000004.png")
+    (root / TRAIN / "text.mp4").write_text("no video at all")
+    (root / TRAIN / "empty.avi").write_bytes(b"")
+    film = make_video(root / TRAIN / "cut.mkv", 30)
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    os.mkfifo(root / TRAIN / "pipe.mp4")
+    save_tao(root / TRAIN / "again", 4, seed=200)
+    frames("both", 203)
+    save_tao(root / "train" / "run" / "too", 4, seed=203)
+    frames("seen", 204)
+    save_tao(root / "test" / "walk" / "leak", 4, seed=204)
+    frames("GOOD", 21)
+    frames("still", 22, num=1)
+    make_video(root / TRAIN / "black.mp4", frames=[np.zeros((64, 80, 3), np.uint8)] * 5)
+    (frames("notes", 23) / "readme.txt").write_text("x")
+    save_tao(root / "test" / "jump" / "v", 4, seed=202)
+    (root / "labels.csv").write_text("x")
+    assert good.is_dir()
+    return [
+        r"error: D/train/nothing: expected videos or folders of frames, got none",
+        r"error: D/train/bad\\udcff: expected the name of a class in UTF-8, got b'bad\\xff'",
+        r"error: D/train/walk/out: expected a path inside D/train, got a link to '.*/outside/v'",
+        r"error: D/train/walk/up: expected a link that does not lead back above itself",
+        r"error: D/train/walk/gone.mp4: expected a path inside the data set, got no such file",
+        r"error: D/train/walk/leaks/rgb/000004.png: expected a path inside D/train",
+        r"error: D/train/walk/hollow: expected frames, got none",
+        r"error: D/train/walk/torn/rgb/000001.png: expected a whole PNG",
+        r"error: D/train/walk/zero/rgb/000002.png: .* got an empty file",
+        r"error: D/train/walk/page/rgb/000000.png: .* got a web page",
+        r"note: D/train/walk/gap/rgb: 1 numbers are missing, the first after '000000.png'",
+        r"error: D/train/walk/sizes/rgb: frames of 2 sizes: 16 x 12 .*, 16 x 10 \('000004.png'\)",
+        r"error: D/train/walk/pairs/u/000002.png: expected an image of the same name in v/",
+        r"error: D/train/walk/more flow: 4 frames in rgb/ and 9 in u/",
+        r"error: D/train/walk/coloured/u/000001.png: expected an 8-bit gray image of flow",
+        r"error: D/train/walk/two of one/rgb: expected one image of each frame",
+        r"error: D/train/walk/bomb/rgb/000004.png: expected at most 67,108,864 pixels",
+        r"error: D/train/walk/text.mp4: expected a video, got ",
+        r"error: D/train/walk/empty.avi: expected a video, got ",
+        r"note: D/train/walk/cut.mkv: damaged: ",
+        r"error: D/train/walk/pipe.mp4: expected a regular file, got a FIFO",
+        r"note: train/walk/good: the same video as 'train/walk/again'$",
+        r"note: train/walk/both: the same video as 'train/run/too': it is in two classes$",
+        r"note: test/walk/leak: the same video as 'train/walk/seen': it is in two splits$",
+        r"note: D: 1 names of videos differ in upper and lower case only, the first 'walk/GOOD'",
+        r"note: D/train/walk/still: it has one frame: nothing moves",
+        r"note: D/train/walk/black.mp4: all 5 frames are the same picture",
+        r"note: D/train/walk/notes/rgb: 1 others than images are passed over, the first 'readme",
+        r"note: train: no videos of class 'jump'",
+        r"note: test: no videos of class 'run'",
+        r"note: D: 1 others beside the splits are passed over, the first 'labels.csv'",
+    ]
+
+
+def test_v32_a_check_finds_everything_that_was_planted_and_changes_nothing(tmp_path, capsys):
+    root = tmp_path / "data"
+    patterns = plant(root, tmp_path / "outside")
+    assert len(patterns) >= 25
+    code, facts, out = check(root, tmp_path / "found", capsys)
+    assert code == 3
+    said = [
+        f"{fault['kind']}: {fault['where']}: {fault['what']}".replace(str(root), "D")
+        for fault in facts["faults"]
+    ]
+    missed = [p for p in patterns if not any(re.match(p, line) for line in said)]
+    assert missed == []
+    unexpected = [line for line in said if not any(re.match(p, line) for p in patterns)]
+    assert unexpected == []
+    assert facts["errors"] + facts["notes"] == len(said)
+    assert facts["classes"]["test"] == {"jump": 1, "walk": 2}
+    assert f"... and {len(said) - 20} more" in out
+    page = (tmp_path / "found" / "data_check.html").read_text()
+    assert page.count("<tr><td") - len(facts["names"]) == len(said)
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+
+
+def test_a_good_data_set_has_no_faults(tmp_path, capsys):
+    save_classes(tmp_path / "data", 5, flow=True)
+    code, facts, out = check(tmp_path / "data", tmp_path / "found", capsys)
+    assert (code, facts["faults"]) == (0, [])
+    assert (facts["samples"], facts["frames"]) == (4, 20)
+    assert facts["classes"] == {"": {"catch": 2, "smile": 2}}
+    assert out == (
+        "4 samples, 20 frames: 0 errors, 0 notes; all of them in "
+        f"{tmp_path / 'found' / 'data_check.html'}\n"
+    )
+
+
+def test_names_from_the_data_are_text_on_the_page(tmp_path, capsys):
+    save_tao(tmp_path / "data" / "<script>alert(1)" / "a&b", 1)
+    _, facts, _ = check(tmp_path / "data", tmp_path / "found", capsys)
+    assert facts["notes"] == 1
+    page = (tmp_path / "found" / "data_check.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)/a&amp;b" in page
+
+
+def test_an_archive_and_a_list_are_checked_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("KINEME_CACHE", str(tmp_path / "cache"))
+    save_classes(tmp_path / "made", 3)
+    where = pack(tmp_path / "a.tar.gz", tmp_path / "made", inside="train")
+    assert cli.main(["data", "check", str(where), f"results_dir={tmp_path / 'one'}"]) == 0
+    (tmp_path / "l.csv").write_text("path,label\nmade/catch/v0,catch\nmade/none,catch\n")
+    where = tmp_path / "l.csv"
+    assert cli.main(["data", "check", str(where), f"results_dir={tmp_path / 'two'}"]) == 3
+    out = capsys.readouterr().out
+    assert "4 samples, 12 frames: 0 errors, 0 notes" in out
+    assert "1 samples, 3 frames: 1 errors, 0 notes" in out
+    assert "l.csv:3: path: expected a video, got 'made/none', which does not exist" in out
+
+
+def test_v32_skeletons_are_checked_too(tmp_path, capsys):
+    root = tmp_path / "data"
+    root.mkdir()
+    data, labels = waves(9, 0)
+    names = [str(CLASSES[label]) for label in labels]
+
+    def save(prefix, values, texts):
+        np.save(root / f"{prefix}_data.npy", values)
+        if texts is not None:
+            samples = {f"{prefix}{i}": text for i, text in enumerate(texts)}
+            (root / f"{prefix}_label.json").write_text(json.dumps(samples))
+
+    save("train", data, names)
+    hurt = waves(6, 1)[0]
+    hurt[2, 0, 3, 1, 0] = np.nan
+    hurt[4, 1] *= 1000
+    save("hurt", hurt, names[:5])
+    save("leak", np.concatenate([data[4:5], waves(3, 2)[0]]), ["a"] * 4)
+    save("bare", waves(2, 3)[0], None)
+    save("flat", data[..., 0], None)
+    (root / "cut_data.npy").write_bytes((root / "train_data.npy").read_bytes()[:-100])
+    (root / "text_data.npy").write_text("no array")
+    code, facts, out = check(root, tmp_path / "found", capsys)
+    assert code == 3
+    said = [
+        f"{fault['kind']}: {fault['where']}: {fault['what']}".replace(f"{root}/", "")
+        for fault in facts["faults"]
+    ]
+    patterns = [
+        r"error: hurt_data.npy: sample 2: expected finite numbers",
+        r"note: hurt_data.npy: channel 1 is in \[-?\d+",
+        r"error: hurt_label.json: expected 6 labels for 6 samples, got 5 labels",
+        r"error: leak_label.json: expected samples of at least 2 classes, got only class 0",
+        r"note: train_data.npy: 1 of 9 samples are also in leak_data.npy: .*train4",
+        r"note: bare_data.npy: no labels beside it \(bare_label.json, .csv or .pkl\)",
+        r"error: flat_data.npy: expected ",
+        r"error: cut_data.npy: expected [\d,]+ bytes",
+        r"error: text_data.npy: expected ",
+    ]
+    assert [p for p in patterns if not any(re.match(p, line) for line in said)] == []
+    assert [line for line in said if not any(re.match(p, line) for p in patterns)] == []
+    assert facts["classes"]["train_data"] == dict.fromkeys(sorted(CLASSES), 3)
+    assert out.splitlines()[-1].startswith("21 samples, ")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "expected"),
+    [
+        (["check"], 2, "expected kineme data check FOLDER [results_dir=FOLDER], got 'kineme data"),
+        (["check", "gone"], 3, "gone: expected a folder, a file of data or an archive"),
+        (["check", "{}", "results_dir={}/found"], 2, "results_dir: expected a folder outside"),
+        (["check", "{}"], 3, "expected videos in class folders, or skeletons in .npy files, got n"),
+        (["look", "{}"], 2, "expected kineme data check FOLDER"),
+    ],
+)
+def test_words_that_are_no_check_are_refused(tmp_path, capsys, words, code, expected):
+    filled = [word.format(tmp_path) for word in words]
+    assert cli.main(["data", *filled]) == code
+    assert expected.replace("'kineme data", "kineme data") in capsys.readouterr().err

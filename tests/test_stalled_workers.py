@@ -1,0 +1,88 @@
+"""T19: a data worker that hangs ends the run with what it hung on, and nothing is lost."""
+
+import contextlib
+import ctypes
+import time
+
+import pytest
+import torch
+
+from kineme.actions import train
+from kineme.engine import checkpoint as checkpoints
+from kineme.engine import feeding
+from kineme.engine.feeding import Feed, evaluation_requests
+from kineme.errors import ResourceError
+from kineme.network import TRAIN, VAL
+from tiny import TINY, TinyData, tiny_spec
+
+
+@pytest.fixture(autouse=True)
+def _ended_quickly(monkeypatch):
+    """torch gives its workers 5 s to end by themselves."""
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
+
+
+class Hanging(TinyData):
+    """One sample is never read: its worker sleeps, with or without Python's lock."""
+
+    holds_lock = False
+
+    def read(self, indices, epoch):
+        if 6 in indices and torch.utils.data.get_worker_info():
+            (ctypes.PyDLL(None) if self.holds_lock else time).sleep(600)
+        return super().read(indices, epoch)
+
+
+@pytest.mark.parametrize("holds_lock", [False, True])
+def test_t19_a_worker_that_hangs_is_ended_and_its_samples_are_named(tmp_path, holds_lock):
+    data = Hanging(tiny_spec(tmp_path), VAL)
+    data.holds_lock = holds_lock
+    feed = Feed(data, num_workers=2, stall_seconds=0.5)
+    with contextlib.closing(feed):
+        with pytest.raises(ResourceError) as caught:
+            list(feed.read(evaluation_requests(11, 2)))
+        workers = feed._loader._iterator._workers
+    assert caught.value.exit_code == 5
+    assert str(caught.value) == (
+        "samples 'val-6', 'val-7': expected to be read within 0.5 s, got nothing from the data "
+        "workers, which were ended. Remove or re-encode what hangs; if it is only slow, raise "
+        "train.stall_timeout."
+    )
+    assert [worker.is_alive() for worker in workers] == [False, False]
+
+
+def test_t19_training_that_hangs_ends_and_keeps_its_checkpoint(tmp_path, monkeypatch):
+    class HangsInTheSecondEpoch(TinyData):
+        def read(self, indices, epoch):
+            if epoch == 1:
+                time.sleep(600)
+            return super().read(indices, epoch)
+
+    monkeypatch.setattr("tiny.TinyData", HangsInTheSecondEpoch)
+    network = TINY.__class__(**{**vars(TINY), "build_dataset": HangsInTheSecondEpoch})
+    spec = tiny_spec(tmp_path, dataset__num_workers=1, train__stall_timeout=1.0)
+    started = time.monotonic()
+    with pytest.raises(
+        ResourceError, match=r"samples 'train-\d+', .*: expected to be read within 1"
+    ):
+        train.run(network, spec)
+    assert time.monotonic() - started < 60
+    (path,) = checkpoints.find_checkpoints(tmp_path / "train")
+    assert checkpoints.load_checkpoint(path).content["epoch"] == 0
+
+
+def test_many_samples_are_counted_in_the_message_and_listed_in_the_log(tmp_path, caplog):
+    caplog.set_level("DEBUG", logger="kineme")
+    feed = Feed(TinyData(tiny_spec(tmp_path), TRAIN))
+    error = feed._stall(evaluation_requests(26, 20))
+    assert error.problems[0].where.endswith("'train-7' and 12 more (all in the log)")
+    assert "'train-19'" in caplog.text
+
+
+def test_a_worker_that_is_only_slow_is_waited_for_as_long_as_it_is_told(tmp_path):
+    data = TinyData(tiny_spec(tmp_path, dataset__seconds=0.4), VAL)
+    for seconds in (30.0, 0.0):
+        feed = Feed(data, num_workers=1, stall_seconds=seconds)
+        assert sum(len(batch.indices) for batch in feed.read(evaluation_requests(11, 6))) == 11
+        feed.close()
+    assert feeding.STALL_SECONDS == 300
