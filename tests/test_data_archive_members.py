@@ -15,8 +15,8 @@ import zlib
 import pytest
 
 from kineme.data import archives
-from kineme.data.archive_unpack import unpack
 from kineme.data.archives import extract
+from kineme.data.archives.unpacking import unpack
 from kineme.errors import DataError, printable
 from packed import FRAMES, refusal, tar_of, tree, zip_of
 
@@ -198,7 +198,7 @@ def stopped(path, cache):
 def test_v24_little_that_becomes_much_is_stopped_while_it_does(
     tmp_path, cache, kind, written, monkeypatch
 ):
-    monkeypatch.setattr("kineme.data.archive_unpack.RATIO_FROM_BYTES", 1 << 20)
+    monkeypatch.setattr("kineme.data.archives.unpacking.RATIO_FROM_BYTES", 1 << 20)
     path, files = tmp_path / "a", {"a/bomb.png": bytes(40 << 20)}
     zip_of(path, files) if kind == "zip" else tar_of(path, files, kind)
     assert path.stat().st_size < 50_000
@@ -231,7 +231,7 @@ def test_v24_members_without_content_are_stopped_at_a_thousand(
 
 
 def test_v24_small_files_beside_as_many_frames_are_no_bomb(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr("kineme.data.archive_unpack.NUM_SMALL_FREE", 5)
+    monkeypatch.setattr("kineme.data.archives.unpacking.NUM_SMALL_FREE", 5)
     files = {f"a/{n}{ending}": b"x" * size for n in range(20) for ending, size in
              ((".png", 64), (".txt", 4))}  # fmt: skip
     assert tree(extract(tar_of(tmp_path / "a.tar", files), cache)) == files
@@ -239,10 +239,10 @@ def test_v24_small_files_beside_as_many_frames_are_no_bomb(tmp_path, cache, monk
 
 def test_v24_more_members_or_bytes_than_any_data_set_are_stopped(tmp_path, cache, monkeypatch):
     path = tar_of(tmp_path / "a.tgz", FRAMES, "w:gz")
-    monkeypatch.setattr("kineme.data.archive_unpack.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("kineme.data.archives.unpacking.MAX_BYTES", 1 << 20)
     assert "expected at most 1,048,576 bytes, got more" in stopped(path, cache)
     monkeypatch.undo()
-    monkeypatch.setattr("kineme.data.archive_unpack.MAX_MEMBERS", 3)
+    monkeypatch.setattr("kineme.data.archives.unpacking.MAX_MEMBERS", 3)
     assert "expected at most 3 members, got more" in stopped(path, cache)
 
 

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kineme.data import archives
-from kineme.data.archive_unpack import unpack
 from kineme.data.archives import data_root, default_cache, extract, resolve_inside
+from kineme.data.archives.unpacking import unpack
 from kineme.errors import DataError, ResourceError, printable
 from packed import FRAMES, leftovers, refusal, tar_of, tree, zip_of
 
@@ -213,14 +213,15 @@ def test_any_tree_comes_out_as_it_went_in_or_is_refused_as_a_clash(tmp_path, cac
 EXTRACT = """
 import sys, time
 from pathlib import Path
-from kineme.data import archive_unpack, archives
+from kineme.data import archives
+from kineme.data.archives import unpacking
 if sys.argv[3] == "slow":
-    add_file = archive_unpack._Tree.add_file
+    add_file = unpacking._Tree.add_file
     def slow(self, member, parts):
         add_file(self, member, parts)
         print("file", flush=True)
         time.sleep(0.2 if self.num_files < 3 else 0)
-    archive_unpack._Tree.add_file = slow
+    unpacking._Tree.add_file = slow
 whole = archives._extract_whole
 def told(archive, folder):
     print("extracts", flush=True)

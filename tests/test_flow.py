@@ -19,7 +19,7 @@ from kineme.data.flow import (
     frame_ranges,
     iterate_flow,
 )
-from kineme.data.flow_store import FlowSettings, FlowStore, build_store, read_flow, resize_flow
+from kineme.data.flow.store import FlowSettings, FlowStore, build_store, read_flow, resize_flow
 from kineme.data.images import read_flow_images, save_image
 from kineme.errors import DataError, SpecError
 from moving import inside, moving

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kineme.data import flow_cache, frames
+from kineme.data import frames
+from kineme.data.flow import cache as flow_cache
 from kineme.data.flow import decode_flow
-from kineme.data.flow_cache import build_stores, store_name
-from kineme.data.flow_store import FlowSettings, FlowStore, build_store, read_flow
+from kineme.data.flow.cache import build_stores, store_name
+from kineme.data.flow.store import FlowSettings, FlowStore, build_store, read_flow
 from kineme.data.images import save_image
 from kineme.data.video import read_frames, write_video
 from kineme.errors import ResourceError
@@ -183,7 +184,7 @@ def test_a_cache_that_cannot_be_made_is_one_error(videos, tmp_path):
 BUILD = """
 import sys
 from pathlib import Path
-from kineme.data.flow_cache import FlowSettings, build_stores
+from kineme.data.flow.cache import FlowSettings, build_stores
 root = Path(sys.argv[1])
 videos = [root / "data" / f"{n}.mp4" for n in range(int(sys.argv[2]))]
 settings, num_workers = FlowSettings(short_side=0), int(sys.argv[3])

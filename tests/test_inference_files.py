@@ -13,8 +13,8 @@ from inferred import LABELS, VIDEOS, make_data, spec_of, untrained, words_of
 from kineme.action_recognition.dataset import ClipDataset
 from kineme.actions import inference
 from kineme.cli import main
-from kineme.data import video_writing
 from kineme.data.images import save_image
+from kineme.data.video import writing
 from kineme.engine.runtime import Interrupted
 from kineme.errors import DataError, PartialError, ResourceError
 from kineme.network import Footage, load_network
@@ -247,7 +247,7 @@ def without(monkeypatch, *missing):
             raise UnknownCodecError(name)
         return Codec(name, mode)
 
-    monkeypatch.setattr(video_writing, "Codec", codec)
+    monkeypatch.setattr(writing, "Codec", codec)
 
 
 def footage_of(num_frames, height=64, width=80):
@@ -255,11 +255,11 @@ def footage_of(num_frames, height=64, width=80):
 
 
 def test_i18_without_h264_the_video_is_mpeg4_and_the_user_is_told(tmp_path, monkeypatch):
-    assert video_writing.encoder_note() == ""
+    assert writing.encoder_note() == ""
     without(monkeypatch, "libx264")
     assert write_annotated(tmp_path / "x.mp4", footage_of(8), "99.0 %  jump") == 8
     check_annotated(tmp_path / "x.mp4", [picture(k) for k in range(8)], 64, 80)
-    assert video_writing.encoder_note().startswith("This build of FFmpeg has no H.264 encoder")
+    assert writing.encoder_note().startswith("This build of FFmpeg has no H.264 encoder")
 
 
 def test_i18_without_any_encoder_the_error_says_what_to_install(tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clips_made import KINDS, Made, full_decode, make_video, number_in, picture
-from kineme.data import decoding, video
-from kineme.data.video import VideoFacts, iterate, probe, read_frames
+from kineme.data import video
+from kineme.data.video import VideoFacts, decoding, iterate, probe, read_frames
 
 
 @pytest.fixture(scope="session")

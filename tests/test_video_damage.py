@@ -12,9 +12,9 @@ import pytest
 from clips_made import KINDS, Made, full_decode
 from kineme.data import video
 from kineme.data.inputs import InputFile
-from kineme.data.nal_units import is_impossible, length_bytes
-from kineme.data.transport_stream import count_gaps
 from kineme.data.video import iterate, probe, read_frames
+from kineme.data.video.nal_units import is_impossible, length_bytes
+from kineme.data.video.transport_stream import count_gaps
 from kineme.errors import DataError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

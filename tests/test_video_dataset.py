@@ -399,7 +399,7 @@ def test_flow_is_computed_once_and_used_again(film, monkeypatch, caplog):
     store = dataset.videos.items[0].flow
     before = os.stat(store)
     caplog.clear()
-    monkeypatch.setattr("kineme.data.flow_cache.build_one", None)
+    monkeypatch.setattr("kineme.data.flow.cache.build_one", None)
     again = dataset_of(film / "data", "train", *words)
     assert again.videos.items[0].flow == store
     assert os.stat(store) == before

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from clips_made import Made
-from kineme.data.probing import probe_all
 from kineme.data.video import VideoFacts, probe
+from kineme.data.video.probing import probe_all
 from kineme.errors import DataError
 
 
@@ -60,7 +60,7 @@ def test_v16_a_decoder_that_hangs_is_stopped_and_only_its_file_fails(made, tmp_p
             assert str(answer).endswith("got none: the worker was ended. Remove or re-encode it.")
         else:
             assert isinstance(answer, VideoFacts)
-    assert children() == []
+    assert workers_left() == []
 
 
 def test_v16_a_decoder_that_crashes_or_wants_too_much_memory_fails_alone(
@@ -73,17 +73,18 @@ def test_v16_a_decoder_that_crashes_or_wants_too_much_memory_fails_alone(
     assert first.num_frames == last.num_frames == 30
     assert "the death of the worker by signal 11 (SIGSEGV)" in str(crashed)
     assert "a video that is decoded within 4 GiB of memory, got more" in str(greedy)
-    assert children() == []
+    assert workers_left() == []
 
 
-def children():
-    """Processes whose parent this is, by /proc."""
+def workers_left():
+    """Workers whose parent this process is, by /proc."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            command = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(words[1]) == os.getpid():
+        if int(words[1]) == os.getpid() and b"kineme.data.workers" in command:
             found.append(int(folder.name))
     return found

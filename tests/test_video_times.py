@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kineme.data.frame_times import frame_grid, usual_rate
+from kineme.data.video.frame_times import frame_grid, usual_rate
 from kineme.errors import DataError
 
 TICK = 0.001

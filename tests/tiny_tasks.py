@@ -4,7 +4,8 @@ import os
 import signal
 import time
 
-from kineme.data import probing, video
+from kineme.data import video
+from kineme.data.video import probing
 from kineme.errors import DataError, ResourceError
 
 

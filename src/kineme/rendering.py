@@ -4,7 +4,7 @@ Promises: the same (seed, index) gives the same clip in any set; room, light, cl
 camera are drawn for each clip and know nothing of its label; joints are where `project` says.
 What makes films hard is what does so in life: a camera held by hand blurs what moves, rooms,
 clothes, light and grain what is seen. Writes nothing.
-Leaves out: who moves how (synthetic.py), video files (data/video.py), and faces.
+Leaves out: who moves how (synthetic.py), video files (data/video), and faces.
 
 Shapes: N clips, T frames, V joints, P bones; frames (T, S, S, 3) uint8 RGB, S pixels a side.
 A camera's axes are x right, y down, z away, in metres. Pixels count from the top left corner.

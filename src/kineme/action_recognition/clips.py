@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.action_recognition.sources import Video
-from kineme.data import flow_store, images, video
+from kineme.data import images, video
+from kineme.data.flow import store
 from kineme.errors import DataError
 
 
@@ -47,7 +48,7 @@ def read_flow(source: Video, indices: NDArray[np.int64], *, size: tuple[int, int
         return Clip(images.read_flow_images(u_paths, v_paths, size=size))
     if source.flow is None:
         raise DataError(source.id, "optical flow that was computed", "none")
-    return Clip(flow_store.read_flow(source.flow, indices + source.first, size=size))
+    return Clip(store.read_flow(source.flow, indices + source.first, size=size))
 
 
 def _check(source: Video, indices: NDArray[np.int64], available: int) -> None:

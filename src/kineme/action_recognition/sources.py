@@ -23,8 +23,8 @@ from kineme.action_recognition.entries import Entry
 from kineme.action_recognition.listing import STREAM_FOLDERS, is_video_file, list_videos
 from kineme.data import archives, images
 from kineme.data.clip_sampling import Sampling, needed_frames
-from kineme.data.probing import probe_all
 from kineme.data.video import VideoFacts
+from kineme.data.video.probing import probe_all
 from kineme.errors import CheckpointError, DataError, Problem, printable
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 from kineme.spec.load import with_values

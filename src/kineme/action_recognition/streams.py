@@ -2,7 +2,7 @@
 
 Promises: what was computed before is used again; several processes share the work; what
 fails is named, video by video; a cache that cannot be written costs a note, and the time.
-Leaves out: how flow is computed (data/flow.py) and stored (data/flow_cache.py).
+Leaves out: how flow is computed (data/flow) and stored (data/flow/cache.py).
 """
 
 import atexit
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kineme.action_recognition.sources import Videos, cache_of, skips_bad
-from kineme.data.flow_cache import FlowSettings, build_stores
+from kineme.data.flow.cache import FlowSettings, build_stores
 from kineme.errors import DataError, ResourceError
 
 _LOGGER = logging.getLogger("kineme")

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from kineme.data.video_writing import encoder_note as encoder_note
-from kineme.data.video_writing import write_video
+from kineme.data.video.writing import encoder_note as encoder_note
+from kineme.data.video.writing import write_video
 from kineme.errors import printable
 from kineme.network import Footage
 

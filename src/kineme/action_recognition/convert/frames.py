@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from kineme import files
 from kineme.action_recognition.convert.found import Found, Source, Tally
 from kineme.data.flow import encode_flow, iterate_flow
-from kineme.data.flow_store import encode_jpeg
+from kineme.data.flow.store import encode_jpeg
 from kineme.data.frames import FrameReader, FramesFacts, stamp_of
 from kineme.data.workers import run_tasks
 from kineme.errors import DataError, Problem

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from kineme import files
 from kineme.action_recognition.convert.found import WHOLE, Source, Tally
-from kineme.data.probing import probe_all
 from kineme.data.frames import frame_paths
 from kineme.data.video import VideoFacts
+from kineme.data.video.probing import probe_all
 from kineme.errors import DataError, Problem
 
 HEADER = ("path", "label", "split", "start", "end")

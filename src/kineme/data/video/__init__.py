@@ -24,14 +24,14 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from kineme.data.decoding import Decoded, decode_slots
-from kineme.data.frame_index import FrameIndex, build_index
-from kineme.data.frame_times import said_rate
 from kineme.data.inputs import InputFile, Stamp
-from kineme.data.packets import decode_packet, demux, no_pictures
-from kineme.data.pictures import Picture, Shaper
-from kineme.data.video_files import OpenVideo, ffmpeg_errors_named, open_video
-from kineme.data.video_writing import write_video
+from kineme.data.video.decoding import Decoded, decode_slots
+from kineme.data.video.files import OpenVideo, ffmpeg_errors_named, open_video
+from kineme.data.video.frame_index import FrameIndex, build_index
+from kineme.data.video.frame_times import said_rate
+from kineme.data.video.packets import decode_packet, demux, no_pictures
+from kineme.data.video.pictures import Picture, Shaper
+from kineme.data.video.writing import write_video
 from kineme.errors import DataError
 
 __all__ = ["Clip", "FrameStream", "VideoFacts", "iterate", "probe", "read_frames", "write_video"]

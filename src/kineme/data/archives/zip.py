@@ -4,7 +4,7 @@ Promises: stored and deflated members, zip64 too; sizes and CRC-32 are checked, 
 and local headers must agree, and no two members may share bytes; a list of a million
 members costs no more than those that are looked at.
 Leaves out: other methods and encryption (handed on with a refusal), archives in several
-parts, and whether a name is a good one (archive_unpack.py).
+parts, and whether a name is a good one (unpacking.py).
 
 The format: PKWARE APPNOTE 6.3.10.
 """
@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kineme.data.archive_unpack import CHUNK_BYTES, Member, Meter, damaged
+from kineme.data.archives.unpacking import CHUNK_BYTES, Member, Meter, damaged
 from kineme.data.inputs import InputFile
 
 _END = struct.Struct("<4s4H2IH")

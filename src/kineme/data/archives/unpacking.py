@@ -5,8 +5,8 @@ be meant well is refused by name: a path that leads out, a link, device, FIFO, s
 setuid file, a name twice, or two that are one name to Unicode. An archive that grows too
 far (bytes, ratio, members, members without content) is stopped while it does. Archives
 inside are files like others. Odd but possible names (newline, `-rf`, no UTF-8) are kept.
-Leaves out: the formats (archive_tar.py, archive_zip.py), and removing what was made
-before a refusal (archives.py).
+Leaves out: the formats (tar.py, zip.py), and removing what was made
+before a refusal (__init__.py).
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from kineme.data.nal_units import is_impossible, length_bytes
-from kineme.data.video_files import MAX_FRAMES, MAX_PIXELS, OpenVideo
+from kineme.data.video.files import MAX_FRAMES, MAX_PIXELS, OpenVideo
+from kineme.data.video.nal_units import is_impossible, length_bytes
 from kineme.errors import DataError
 
 

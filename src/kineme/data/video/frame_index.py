@@ -3,7 +3,7 @@
 Promises: frame k is the k-th picture that a full decode shows, or for a variable frame rate the
 one shown at time k / fps; where packets cannot tell that for certain (no times, doubled times,
 hidden frames, fields), the file is decoded once to find out, and always from its start.
-Leaves out: turning pictures into arrays (decoding.py), and keeping indexes (video.py).
+Leaves out: turning pictures into arrays (decoding.py), and keeping indexes (__init__.py).
 
 Words: a *packet* is one compressed picture, numbered in the order they lie in the file; a *slot*
 is one shown picture, numbered in the order they are shown; a *frame* is what the caller counts.
@@ -21,11 +21,18 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from kineme.data.frame_times import frame_grid, has_broken_times, said_rate, usual_rate
-from kineme.data.packets import Seen, decode_packet, demux, first_error, no_pictures, read_packets
-from kineme.data.pictures import Turn, turn_of
-from kineme.data.transport_stream import count_gaps
-from kineme.data.video_files import OpenVideo, open_video
+from kineme.data.video.files import OpenVideo, open_video
+from kineme.data.video.frame_times import frame_grid, has_broken_times, said_rate, usual_rate
+from kineme.data.video.packets import (
+    Seen,
+    decode_packet,
+    demux,
+    first_error,
+    no_pictures,
+    read_packets,
+)
+from kineme.data.video.pictures import Turn, turn_of
+from kineme.data.video.transport_stream import count_gaps
 
 Int64 = NDArray[np.int64]
 NO_TIME = int(np.iinfo(np.int64).min)

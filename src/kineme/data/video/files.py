@@ -24,7 +24,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from kineme.data.inputs import InputFile
-from kineme.data.movie_boxes import claimed_frames, has_no_index
+from kineme.data.video.movie_boxes import claimed_frames, has_no_index
 from kineme.errors import DataError
 
 MAX_FRAMES = 5_000_000  # two days at 30 frames a second

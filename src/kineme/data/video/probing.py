@@ -21,7 +21,7 @@ from kineme.errors import DataError
 
 DEADLINE_SECONDS = 60.0
 MAX_BYTES = 4 * 1024**3  # of address space: a frame of 64 million pixels and its references fit
-_TASK = "kineme.data.probing:probe_one"
+_TASK = "kineme.data.video.probing:probe_one"
 
 
 def probe_all(

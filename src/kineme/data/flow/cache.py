@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kineme.data.flow_store import FORMAT, FlowSettings, FlowStore, build_store
+from kineme.data.flow.store import FORMAT, FlowSettings, FlowStore, build_store
 from kineme.data.frames import content_hash, stamp_of
 from kineme.data.workers import run_tasks
 from kineme.errors import DataError
@@ -32,7 +32,7 @@ from kineme.files import append_line, sweep_temporaries, write_errors_named
 
 __all__ = ["FlowSettings", "build_stores"]
 
-_TASK = "kineme.data.flow_cache:build_one"
+_TASK = "kineme.data.flow.cache:build_one"
 _BUSY_SECONDS = 2.0  # that a worker waits for a store another one computes, before it asks again
 
 Progress = Callable[[int, int], None]  # (done, of all)

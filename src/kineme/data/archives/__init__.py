@@ -5,7 +5,7 @@ told apart by content. The folder is named by the archive's sha256 and appears w
 one rename, after it is on disk: kill -9 half-way leaves nothing that is taken for data,
 and the next call tidies up. Of several processes one extracts and the others wait. A bad
 archive is a DataError that names the member, and leaves the disk as it was.
-Leaves out: what members may be (archive_unpack.py); emptying the cache.
+Leaves out: what members may be (unpacking.py); emptying the cache.
 
 The cache: `archives/<sha256>/` with the members, `<sha256>.lock`, and `stamps/` that
 remember the sha256 of a file by path, size, time and inode.
@@ -27,9 +27,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from kineme.data.archive_tar import is_tar, tar_members
-from kineme.data.archive_unpack import Member, unpack
-from kineme.data.archive_zip import is_zip, zip_members
+from kineme.data.archives.tar import is_tar, tar_members
+from kineme.data.archives.unpacking import Member, unpack
+from kineme.data.archives.zip import is_zip, zip_members
 from kineme.data.inputs import InputFile, read_bytes
 from kineme.errors import DataError, ResourceError
 from kineme.files import write_text

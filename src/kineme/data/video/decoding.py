@@ -3,7 +3,7 @@
 Promises: a picture is the one that a full decode gives, whatever was skipped; where starting at
 a key frame turns out not to be exact, decoding starts at the beginning of the file; a picture
 that cannot be decoded is missing from the answer, never guessed.
-Leaves out: what stands in for a missing picture, and the order and repeats asked for (video.py).
+Leaves out: what stands in for a missing picture, and the order and repeats asked for (__init__.py).
 
 Slots, packets and time stamps are those of frame_index.py.
 """
@@ -21,9 +21,9 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from kineme.data.frame_index import NO_TIME, FrameIndex, PacketTable
-from kineme.data.packets import decode_packet, demux
-from kineme.data.video_files import OpenVideo, open_video
+from kineme.data.video.files import OpenVideo, open_video
+from kineme.data.video.frame_index import NO_TIME, FrameIndex, PacketTable
+from kineme.data.video.packets import decode_packet, demux
 
 _SKIPS_UNREFERENCED = ("h264", "hevc")  # decoders that can pass over what nothing else refers to
 _INTRA = (PictureType.NONE, PictureType.I, PictureType.SI, PictureType.BI)

@@ -4,7 +4,7 @@ Promises: v7, ustar, GNU and pax headers are understood, their sums checked; a f
 cut off, that fails gzip's check or goes on after its end is a DataError; memory stays at a
 few chunks, whatever a header claims.
 Leaves out: members that are no plain files (handed on with a refusal), and whether a name
-is a good one (archive_unpack.py).
+is a good one (unpacking.py).
 
 The format: POSIX.1-2017 pax, section "pax Interchange Format", and GNU tar's manual.
 """
@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kineme.data.archive_unpack import CHUNK_BYTES, Member, Meter, damaged, refused
+from kineme.data.archives.unpacking import CHUNK_BYTES, Member, Meter, damaged, refused
 from kineme.data.inputs import InputFile
 
 _BLOCK = 512

@@ -2,7 +2,7 @@
 
 Promises: x grows to the right and y downwards, in pixels of the frames given, per frame; the same
 frames give the same flow on any number of cores; a stream of frames needs memory for two of them.
-Leaves out: keeping flow (flow_store.py), resizing frames before (they come as they are to be used).
+Leaves out: keeping flow (store.py), resizing frames before (they come as they are to be used).
 
 Shapes: T frames (T, H, W, 3) uint8 RGB; flow (T - 1, H, W, 2) float32 or, encoded, uint8; the last
 axis is (u, v) = (x, y).

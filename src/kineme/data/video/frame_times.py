@@ -13,7 +13,7 @@ import numpy as np
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from kineme.data.video_files import MAX_FPS, MAX_FRAMES, MAX_SECONDS
+from kineme.data.video.files import MAX_FPS, MAX_FRAMES, MAX_SECONDS
 from kineme.errors import DataError
 
 Seconds = NDArray[np.float64]

@@ -6,7 +6,7 @@ is the flow of and how it was made. The zip's comment says where the manifest li
 opening costs the same for a clip and for an hour.
 Promises: a store is complete or absent; every byte read is held against its checksum; a store can
 be read from any process and thread, forked or not.
-Leaves out: which stores there are and making them for a data set (flow_cache.py).
+Leaves out: which stores there are and making them for a data set (cache.py).
 
 Shapes: F pairs of frames asked for, (F, H, W, 2) uint8, the last axis (u, v).
 """
@@ -51,7 +51,7 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class FlowSettings:
-    """How flow is made; see data/flow.py.
+    """How flow is made; see data/flow.
 
     short_side: of the frames it is computed on, in whose pixels it is measured; 0: as the video.
     """
