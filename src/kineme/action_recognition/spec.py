@@ -187,7 +187,9 @@ class Dataset(Section):
     clips_per_video: int = setting(1, "times that an epoch sees the training data", ge=1)
     augmentation_config: Augmentation = block(Augmentation, "size, crop and augmentation")
     cache_dir: str | None = setting(
-        None, "folder for unpacked archives and computed flow; null: beside the data", ours=True
+        None,
+        "folder for unpacked archives and computed flow; null: KINEME_CACHE or the user's cache",
+        ours=True,
     )
     short_clip: str = setting(
         "pad",
