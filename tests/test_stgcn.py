@@ -7,12 +7,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kineme.pose_classification import stgcn_ops
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.model import MODELS, STGCN
 from kineme.pose_classification.stgcn_ops import drop
 from parity.stgcn_reference import ReferenceSTGCN
 
 STRATEGIES = ["uniform", "distance", "spatial"]
+
+
+@pytest.fixture(params=[0, 1 << 40], ids=["by links", "dense"])
+def _either_way(request, monkeypatch):
+    """Graph convolutions as large batches have them, and as small ones do."""
+    monkeypatch.setattr(stgcn_ops, "_FEW_BYTES", request.param)
 
 
 def build_pair(**settings) -> tuple[STGCN, ReferenceSTGCN]:
@@ -87,6 +94,7 @@ def test_without_edge_weighting_no_such_weights_exist() -> None:
     assert MODELS["ST-GCN"] is STGCN
 
 
+@pytest.mark.usefixtures("_either_way")
 @pytest.mark.parametrize(
     ("strategy", "num_persons", "num_frames", "is_weighted"),
     [
@@ -135,6 +143,7 @@ def test_float32_training_follows_the_reference_for_twenty_steps(num_samples, nu
     assert losses[19] < 0.6 * losses[0]
 
 
+@pytest.mark.usefixtures("_either_way")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(("num_persons", "num_frames"), [(1, 64), (2, 13), (1, 1), (2, 2)])
 def test_inference_gives_the_logits_of_the_reference(strategy, num_persons, num_frames) -> None:

@@ -62,7 +62,7 @@ def _print(logs: dict[str, Log], reports: Sequence[Path], folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("of", "step", "result", title=f"in {folder.resolve()}", title_justify="left")
+    table = Table("data", "step", "result", title=f"in {folder.resolve()}", title_justify="left")
     table.add_column("seconds", justify="right")
     for half, log in logs.items():
         for i, (step, result, seconds) in enumerate(log.rows):

@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from kineme.pose_classification.minimal_filtering import conv_nine_taps, pays_off
 
 Links = Sequence[tuple[int, int, int]]  # (k, v, w)
+_FEW_BYTES = 24 << 20  # of neighbours: below, a product per link does not pay
 
 
 class Graph(NamedTuple):
@@ -39,8 +40,8 @@ def graph_conv(
 ) -> torch.Tensor:
     """(V, C, N, T) -> (V, O, N, T): a linear map per partition, summed over the neighbours.
 
-    weight: (K, O, C); shift: (V, O), added to each joint. On a CPU, only the links of the
-    graph have gradients. While exporting: (N, C, V, T) -> (N, O, V, T).
+    weight: (K, O, C); shift: (V, O), added to each joint. What has no link may have no
+    gradient. While exporting: (N, C, V, T) -> (N, O, V, T).
     """
     if torch.compiler.is_exporting():
         neighbours = torch.cat([partition.t() @ x for partition in graph.values], dim=1)
@@ -48,7 +49,8 @@ def graph_conv(
         return F.conv2d(neighbours, weight) + shift.t()[:, :, None]
     (v, c, n, t), o = x.shape, weight.shape[1]
     rows = x.permute(0, 2, 3, 1).reshape(v, n * t, c)
-    if x.device.type == "cpu":
+    num_bytes = len(graph.values) * x.numel() * x.element_size()  # of all neighbours at once
+    if x.device.type == "cpu" and num_bytes > _FEW_BYTES:
         y: torch.Tensor = cast(Any, _GraphConv.apply)(rows, weight, shift, *graph)
     else:
         y = dense_graph_conv(rows, weight, shift, graph.values)
@@ -58,12 +60,14 @@ def graph_conv(
 def dense_graph_conv(
     x: torch.Tensor, weight: torch.Tensor, shift: torch.Tensor, graph: torch.Tensor
 ) -> torch.Tensor:
-    """`graph_conv` for (V, R, C) -> (V, R, O) in few, large products, as accelerators want."""
+    """`graph_conv` for (V, R, C) -> (V, R, O) in few products, as accelerators and small
+    batches want: a product per link costs more to start than to compute there.
+    """
     (v, r, c), k = x.shape, len(graph)
     gather = graph.transpose(1, 2).reshape(k * v, v).to(x.dtype)
     neighbours = (gather @ x.flatten(1)).view(k, v * r, c)
-    y = torch.stack([a @ b.t() for a, b in zip(neighbours, weight.to(x.dtype), strict=True)])
-    return y.sum(0).view(v, r, -1) + shift.to(x.dtype)[:, None]
+    y = torch.bmm(neighbours, weight.to(x.dtype).transpose(1, 2)).sum(0)
+    return y.view(v, r, -1) + shift.to(x.dtype)[:, None]
 
 
 def conv_over_time(
