@@ -8,6 +8,9 @@ from torch import nn
 
 from kineme.action_recognition.backbones import STACK
 from kineme.action_recognition.model import TwoStream, build_model, fusion_note
+from kineme.action_recognition.network import NETWORK
+from kineme.action_recognition.spec import SPECS
+from kineme.spec.load import load_spec
 from parity.video_models_reference import clips, fill
 from parity.video_specs import video_spec
 
@@ -94,3 +97,15 @@ def test_a_fusion_too_narrow_for_the_sum_starts_at_random_and_says_so() -> None:
         assert fusion_note(silent) == ""
     asked = build_model(video_spec(model_type="joint", fusion_init="random"))
     assert asked.fc2.bias.abs().max() > 0
+
+
+def test_training_hears_that_the_fusion_cannot_start_as_a_sum() -> None:
+    names = {f"class{i}": i for i in range(40)}
+    asked = {"model.model_type": "joint", "dataset.label_map": names, "results_dir": "unused"}
+    asked |= {"dataset.train_dataset_dir": "unused"}
+    spec, _ = load_spec(SPECS["train"], None, asked)
+    _, notes = NETWORK.complete(spec, "train")
+    assert notes == (
+        "model.fusion_init sum needs model.num_fc of 80 or more for 40 classes, got 64: the"
+        " fusion starts at random.",
+    )

@@ -10,7 +10,7 @@ from kineme.action_recognition import convert
 from kineme.action_recognition.dataset import ClipDataset, View, is_stacked, normalisation
 from kineme.action_recognition.footage import footage_of
 from kineme.action_recognition.inspection import inspect
-from kineme.action_recognition.model import build_model
+from kineme.action_recognition.model import build_model, fusion_note
 from kineme.action_recognition.sources import class_names, complete, load_videos, skips_bad
 from kineme.action_recognition.streams import with_flow
 from kineme.action_recognition.weights import HEAD, adapt_weights, imagenet_weights_path
@@ -54,6 +54,13 @@ def pretrained(spec: Any) -> dict[str, str]:
     words = PARTS if model.model_type == "joint" else {model.model_type: ""}
     found = {part: own[word] or imagenet for word, part in words.items()}
     return {part: path for part, path in found.items() if path}
+
+
+def completed(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
+    """The spec with the classes of the data, and what the user should hear before training."""
+    spec, notes = complete(spec, split)
+    note = fusion_note(spec) if split == TRAIN and spec.dataset.label_map else ""
+    return spec, (*notes, note) if note else notes
 
 
 def build_dataset(spec: Any, split: str) -> ClipDataset:
@@ -178,7 +185,7 @@ NETWORK = Network(
     prefix="ar",
     common=common,
     class_names=class_names,
-    complete=complete,
+    complete=completed,
     build_dataset=build_dataset,
     build_model=build_model,
     export_form=export_form,
