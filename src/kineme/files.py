@@ -95,10 +95,21 @@ def sweep_temporaries(folder: str | os.PathLike[str]) -> int:
     swept = 0
     for entry in Path(folder).iterdir() if Path(folder).is_dir() else ():
         match = _TEMPORARY.match(entry.name)
-        if match and not _is_alive(int(match.group(1))):
+        if match and not is_alive(int(match.group(1))):
             entry.unlink(missing_ok=True)
             swept += 1
     return swept
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number runs on this machine, whoever owns it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextlib.contextmanager
@@ -142,13 +153,3 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -244,15 +244,5 @@ def _sweep(folder: Path) -> None:
     """Remove clips that a process which is no more had begun."""
     for path in folder.iterdir():
         owner = path.name.split("-")[0]
-        if owner.isdecimal() and not _is_alive(int(owner)):
+        if owner.isdecimal() and not files.is_alive(int(owner)):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
