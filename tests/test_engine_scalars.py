@@ -3,6 +3,7 @@
 import importlib.machinery
 import os
 import pty
+import select
 import sys
 import time
 import types
@@ -130,6 +131,15 @@ def test_curves_beyond_the_point_of_resumption_are_dropped(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("lr")] == [(1, 1.0), (2, 1.0), (3, 5.0)]
 
 
+def read_until(terminal, words, seconds=20):
+    """What a terminal shows until it shows `words`, or until time is up."""
+    shown, deadline = "", time.monotonic() + seconds
+    while words not in shown and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.1)[0]:
+            shown += os.read(terminal, 100_000).decode()
+    return shown
+
+
 def test_on_a_terminal_there_is_a_bar_and_notes_stay_readable(tmp_path, monkeypatch):
     ours, theirs = pty.openpty()
     monkeypatch.setenv("TERM", "xterm")
@@ -138,10 +148,10 @@ def test_on_a_terminal_there_is_a_bar_and_notes_stay_readable(tmp_path, monkeypa
         monkeypatch.setattr(sys, "stderr", terminal)
         with progress.track(Run(tmp_path, "tiny", "train"), "epoch 1/2", total=5) as advance:
             advance(3, "loss 0.25")
-            time.sleep(0.4)  # the bar is drawn ten times a second
+            shown = read_until(ours, "loss 0.25")
             print("a note", file=sys.stderr)
         terminal.flush()
-        shown = os.read(ours, 100_000).decode()
+        shown += read_until(ours, "a note\r\n")
     assert "epoch 1/2" in shown
     assert "3/5" in shown
     assert "loss 0.25" in shown
