@@ -32,6 +32,12 @@ from kineme.errors import (
 )
 from kineme.network import NETWORKS, load_network, load_specs
 
+# Commands beside the networks' own: words -> exit code.
+COMMANDS = {
+    "data": "kineme.actions.data_check:main",
+    "demo": "kineme.demo:main",
+}
+
 SPEC_OPTIONS = ("-e", "--experiment_spec_file", "--experiment-spec-file")
 FLAGS = ("--dry-run", "--log-json")
 SHORTHANDS = {"--annotate": "inference.annotate=true", "--resume": "{action}.resume=true"}
@@ -93,12 +99,10 @@ def _command(words: list[str], session: Session) -> int:
         return _network(words[0], words[1:], session)
     elif words[0] == "spec":
         print(_spec_text(words[1:]), end="")
-    elif words[0] == "demo":
-        return int(importlib.import_module("kineme.demo").main(words[1:]) or EXIT_OK)
-    elif words[0] == "data":
-        return int(importlib.import_module("kineme.actions.data_check").main(words[1:]))
+    elif words[0] in COMMANDS:
+        return int(_imported(COMMANDS[words[0]])(words[1:]))
     else:
-        known = [*NETWORKS, "spec", "data", "demo"]
+        known = [*NETWORKS, "spec", *COMMANDS]
         raise _unknown("command", words[0], known, "`kineme --help` lists them.")
     return EXIT_OK
 
