@@ -28,6 +28,7 @@ import numpy as np
 import onnxruntime
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from kineme.engine.feeding import Feed, training_requests
 from kineme.engine.memory import keep_freed_memory, return_freed_memory
@@ -58,6 +59,7 @@ def main() -> None:
     rounds = arguments.rounds or (2 if arguments.quick else 5)
     print(f"{machine()}, {arguments.threads} threads; load {os.getloadavg()[0]:.1f} at the start")
     tables = {
+        "Multiplications alone": multiplications(),
         "Losses over training steps": parity(arguments.quick),
         "Training step, 16 x 3 x 300 x 34 x 1": training(*NVIDIA, batch_size=16, rounds=rounds),
         "Training step, 32 x 3 x 64 x 20 x 1": training(*KINECT, batch_size=32, rounds=rounds),
@@ -68,6 +70,32 @@ def main() -> None:
     print(f"\nLoad {os.getloadavg()[0]:.1f} at the end.")
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine(), **tables}, indent=2) + "\n")
+
+
+def multiplications() -> Mapping[str, Any]:
+    """How long the products of the plain model take at the rate of a large matrix product.
+
+    What is faster than this bound needs fewer products; what is near it has no waste left.
+    """
+    reference, (x, labels) = build_pair(NVIDIA[0], dropout=0.0)[1], batch(NVIDIA[1], 1)
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(reference(skeleton=x), labels).backward()
+    flops = {"training step": 16 * counter.get_total_flops()}
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        reference(skeleton=x)
+    flops["forward"] = 16 * counter.get_total_flops()
+    bounds = {}
+    print("\nMultiplications alone, 16 x 3 x 300 x 34 x 1, at the rate of a large matrix product")
+    for dtype in (torch.float32, torch.bfloat16):
+        left = torch.randn(4096, 4096).to(dtype)
+        product = functools.partial(torch.mm, left, left)
+        product()
+        rate = 2 * 4096**3 / min(seconds(product) for _ in range(5))
+        for name, count in flops.items():
+            bounds[f"{name}, {dtype}"] = count / rate
+            kind = f"{name} {str(dtype).removeprefix('torch.')}"
+            print(f"  {kind:<28} {count / rate * 1000:>10,.1f} ms   at {rate / 1e9:,.0f} GFLOP/s")
+    return bounds
 
 
 def parity(is_quick: bool) -> Mapping[str, Any]:

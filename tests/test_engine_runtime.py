@@ -91,6 +91,14 @@ def test_a_body_runs_in_this_process_when_it_is_alone():
     assert got == (1, 3)
 
 
+def test_processes_that_the_spec_does_not_know_of_are_refused(monkeypatch):
+    """torchrun with two processes and num_gpus=1: each would train alone, in one folder."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SpecError, match=r"num_gpus.* 2 processes.* got 1 in the spec"):
+        runtime.launch(lambda fabric: 0, devices=Devices("cpu", (0,)))
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_body_that_does_not_wait_for_it(number, code):
     before = signal.getsignal(number)
@@ -216,4 +224,4 @@ def test_two_processes_answer_for_every_sample_once(tmp_path, monkeypatch):
     )  # fmt: skip
     assert world_size == 2
     assert scores == pytest.approx(alone, abs=1e-6)
-    assert counts == [2, 4, 6]  # 11 samples in 6 batches: three rounds of two
+    assert counts == [4, 8, 11]  # of 11 samples in 6 batches: three rounds of two

@@ -1,9 +1,11 @@
 """What every network promises: the same tests for all of them, on a tiny data set of each."""
 
+import functools
 import json
 import os
 import random
 import signal
+import socket
 import time
 from collections import defaultdict
 
@@ -164,6 +166,33 @@ def test_two_processes_see_each_sample_once(title, tmp_path):
     measured = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
     assert facts["accuracy"] == pytest.approx(100 * float(trained["val_acc"]), abs=1e-3)
     assert measured["loss"] == pytest.approx(float(trained["val_loss"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("whole", TITLES[:1], indirect=True)
+@pytest.mark.parametrize("launcher", ["two nodes", "torchrun"])
+def test_processes_that_others_started_judge_together(launcher, whole, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    (tmp_path / "train").mkdir()
+    os.link(whole.best, tmp_path / "train" / "best.pth")
+    processes = []
+    for rank in ("0", "1"):
+        if launcher == "torchrun":
+            own = {"LOCAL_RANK": rank, "RANK": rank, "WORLD_SIZE": "2"}
+            word = "evaluate.num_gpus=2"
+        else:
+            own, word = {"NODE_RANK": rank}, "evaluate.num_nodes=2"
+        faults = {"fork": True, "environment": {**address, **own}}
+        words = [word, "evaluate.batch_size=2"]
+        start = functools.partial(rooms.start, action="evaluate", faults=faults)
+        processes.append(start(whole.title, whole.data, tmp_path, *words))
+    assert [finish(process, 120) for process in processes] == [0, 0]
+    assert (tmp_path / "err.txt").read_text().count("5 samples judged") == 1
+    rows = rows_of(tmp_path / "evaluate" / "predictions.csv")
+    assert [row["id"] for row in rows] == list(whole.room.ids)
+    lines = (tmp_path / "evaluate" / "status.json").read_text().splitlines()
+    assert sum(json.loads(line)["status"] == "SUCCESS" for line in lines) == 1
 
 
 def test_training_leaves_the_promised_files(whole):

@@ -131,11 +131,13 @@ class Feed:
 
         Raises DataError naming the sample, or ResourceError when a worker died or hangs.
         """
+        if self._loader is None:
+            raise RuntimeError("this feed is closed")
         self._plan.requests = requests
         num_read = 0
         try:
             with worker_death_named(self.num_workers):
-                for batch in self._loader or ():
+                for batch in self._loader:
                     num_read += 1
                     if isinstance(batch, KinemeError):
                         raise batch

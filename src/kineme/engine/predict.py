@@ -9,7 +9,7 @@ N samples, R rows of a batch (several per sample where clips are averaged), C cl
 """
 
 import contextlib
-import functools
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -39,25 +39,25 @@ def predict(
     model: on the fabric's device, not wrapped for training (the processes have different
     numbers of batches, and a wrapped model would wait). It is left in evaluation mode.
     Raises QualityError when a sample that was read gets no finite score.
-    poll: called by all processes equally often, with the samples of this process seen so
-    far; it may raise to stop.
+    poll: called by all processes equally often, with the number of samples that all of them
+    have seen by then; it may raise to stop.
     journal: where answers are kept as they come; what it knows already is not computed.
     """
-    num_samples = len(feed.dataset)
+    num_samples, world_size = len(feed.dataset), fabric.world_size
     found, done = (journal.found, journal.done) if journal else (Found(), ())
-    requests_of = functools.partial(
-        evaluation_requests,
-        num_samples,
-        batch_size,
-        epoch=epoch,
-        world_size=fabric.world_size,
-        done=done,
-    )
-    requests, num_rounds = requests_of(rank=fabric.global_rank), len(requests_of(rank=0))
+    shares = [
+        evaluation_requests(
+            num_samples, batch_size, epoch=epoch, rank=rank, world_size=world_size, done=done
+        )
+        for rank in range(world_size)
+    ]
     num_seen = len(done)
     model.eval()
-    with torch.inference_mode(), contextlib.closing(feed.read(requests)) as batches:
-        for _ in range(num_rounds):
+    with (
+        torch.inference_mode(),
+        contextlib.closing(feed.read(shares[fabric.global_rank])) as batches,
+    ):
+        for turn in itertools.zip_longest(*shares):
             batch = next(batches, None)
             if batch is not None:
                 rows = _rows(fabric, model, feed, batch, epoch)
@@ -65,7 +65,7 @@ def predict(
                 found.add(rows, sample_of_row, batch.remarks)
                 if journal:
                     journal.write(batch.indices.numpy(), rows, sample_of_row, batch.remarks)
-                num_seen += len(batch.indices)
+            num_seen += sum(len(indices) for _, indices in filter(None, turn))
             if poll is not None:
                 poll(num_seen)
     answers = _joined(_gathered(fabric, found), num_samples)

@@ -32,6 +32,7 @@ from kineme.engine.runtime import (
     memory_errors_named,
     node_rank,
     patient_signals,
+    signal_handlers,
 )
 from kineme.errors import KinemeError, ResourceError
 
@@ -76,7 +77,9 @@ def supervise(
     with _forwarding(ranks, received):
         try:
             _start(ranks, body, args, devices, precision)
-            _wait_for(ranks, received)
+            if received:  # before all were there to hear it
+                _pass_on(ranks, received)
+            _wait_for(ranks)
         finally:
             for rank in ranks:
                 if rank.process.is_alive():
@@ -149,7 +152,7 @@ def _run_rank(
         raise SystemExit(getattr(message.error, "exit_code", 1))
 
 
-def _wait_for(ranks: Sequence[_Rank], received: list[int]) -> None:
+def _wait_for(ranks: Sequence[_Rank]) -> None:
     """Return when all have ended, or soon after one has failed."""
     deadline = None
     while running := [rank for rank in ranks if rank.process.is_alive()]:
@@ -217,22 +220,18 @@ def _forwarding(ranks: Sequence[_Rank], received: list[int]) -> Iterator[None]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        is_second_sigint = received.count(signal.SIGINT) > 1
-        for rank in ranks:
-            if rank.process.pid and rank.process.exitcode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(
-                        rank.process.pid, signal.SIGKILL if is_second_sigint else signal.SIGTERM
-                    )
+        _pass_on(ranks, received)
 
-    is_main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
-    before = {number: signal.signal(number, on_signal) for number in numbers}
-    try:
+    with signal_handlers(on_signal):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+def _pass_on(ranks: Sequence[_Rank], received: Sequence[int]) -> None:
+    number = signal.SIGKILL if received.count(signal.SIGINT) > 1 else signal.SIGTERM
+    for rank in ranks:
+        if rank.process.pid and rank.process.exitcode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rank.process.pid, number)
 
 
 @contextlib.contextmanager

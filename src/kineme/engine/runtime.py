@@ -168,6 +168,7 @@ def launch(
 
     Raises what the body raised: that of the process which failed first.
     """
+    _check_launcher(devices)
     if devices.world_size == 1:
         with impatient_signals(), memory_errors_named():
             fabric = build_fabric(devices, precision)
@@ -180,6 +181,18 @@ def launch(
 
     result: _Result = ranks.supervise(body, args, devices, precision)
     return result
+
+
+def _check_launcher(devices: Devices) -> None:
+    """Refuse processes that torchrun started and the spec does not know of."""
+    started = os.environ.get("WORLD_SIZE", "1")
+    if "LOCAL_RANK" in os.environ and started != str(devices.world_size):
+        raise SpecError(
+            "num_gpus, num_nodes",
+            f"{started} processes, as the launcher (torchrun) started",
+            f"{devices.world_size} in the spec",
+            "Set both as they are there, or start one process only: it starts the others.",
+        )
 
 
 def join_processes(devices: Devices, precision: str) -> Fabric:
@@ -239,7 +252,7 @@ def impatient_signals() -> Iterator[None]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         raise Interrupted.by(number)
 
-    with _handlers(on_signal):
+    with signal_handlers(on_signal):
         yield
 
 
@@ -253,12 +266,12 @@ def patient_signals() -> Iterator[StopRequest]:
             raise Interrupted.by(number, "at once")
         request.number = number
 
-    with _handlers(on_signal):
+    with signal_handlers(on_signal):
         yield request
 
 
 @contextlib.contextmanager
-def _handlers(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def signal_handlers(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Handle both signals while the block runs; a signal that is ignored stays ignored."""
     is_main = threading.current_thread() is threading.main_thread()  # only there it is allowed
     before = {
