@@ -85,3 +85,18 @@ def test_two_processes_roll_back_together(tmp_path):
     progress = content_of(last(tmp_path))["kineme"]["training"]["progress"]
     assert 1 <= len(progress["passed_over"]) <= 2
     assert progress["global_step"] == 12
+
+
+def test_an_epoch_of_two_steps_goes_on_without_one(tmp_path):
+    run(tmp_path, dataset__batch_size=13, train__num_epochs=2)
+    progress = content_of(last(tmp_path))["kineme"]["training"]["progress"]
+    assert (progress["epoch"], len(progress["passed_over"])) == (2, 2)
+
+
+def test_an_epoch_without_a_step_ends_the_run(tmp_path):
+    one_step = {"dataset__batch_size": 26}
+    run(tmp_path, **one_step, dataset__bad_sample=-1, train__num_epochs=1)
+    first = content_of(last(tmp_path))
+    with pytest.raises(QualityError, match="epoch 2: expected a step with a finite loss, got none"):
+        run(tmp_path, **one_step, train__num_epochs=2, train__resume=True)
+    assert same(content_of(last(tmp_path)), first)

@@ -94,8 +94,13 @@ def session(folder: str, faults: dict[str, Any]) -> Iterator[None]:
 def plant(faults: dict[str, Any]) -> None:
     """kill_in: (os function, n-th call, "before" or "after") at which the process is killed.
     file_size: the largest file that may be written.
-    fork: start the processes of a run in milliseconds. environment: variables to set."""
+    fork: start the processes of a run in milliseconds. environment: variables to set.
+    cheap_keys: stretch keys of encrypted checkpoints as little as can be."""
     os.environ.update(faults.get("environment", {}))
+    if "cheap_keys" in faults:
+        from kineme.engine import encryption
+
+        encryption.COST = encryption.Cost(log2_n=2, r=1, p=1)
     if "fork" in faults:
         from kineme.engine import ranks
 

@@ -16,33 +16,31 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from kineme import __version__
 from kineme.data.randomness import derived_seed
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import health, journal, metrics, optim, results, runtime
 from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.feeding import Feed, steps_per_epoch, training_requests
+from kineme.engine.keeping import Keeper, model_facts
 from kineme.engine.memory import keep_freed_memory
+from kineme.engine.metrics import METRIC
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
 from kineme.engine.runtime import Interrupted, StopRequest
 from kineme.engine.scalars import Scalars, open_scalars
-from kineme.engine.start import Start, build_data, find_start
-from kineme.engine.training import MAX_ROLLBACKS, Progress, Training, roll_back
-from kineme.engine.weights import fit_weights
+from kineme.engine.start import Start, build_data, data_notes, find_start, left_out_note
+from kineme.engine.training import Progress, Training, roll_back
+from kineme.engine.weights import start_from
 from kineme.errors import QualityError
 from kineme.network import Batch, Dataset, Network
 from kineme.spec.load import with_values
-
-METRIC = "val_acc"
 
 
 def run(network: Network, spec: Any) -> Mapping[str, Any]:
@@ -83,8 +81,9 @@ class _Job:
     val_feed: Feed | None
     steps_per_epoch: int
     grad_clip: float
-    facts: Mapping[str, Any]
-    damaged: dict[int, str] = field(default_factory=dict)  # samples read in part
+    keeper: Keeper
+    damaged: dict[int, str] = field(default_factory=dict)  # samples, and what was wrong
+    num_damaged_told: int = 0
     stop: StopRequest = field(default_factory=StopRequest)
     scalars: Scalars = field(default_factory=Scalars)
 
@@ -127,7 +126,14 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
             _load_pretrained(network, spec, module, a_run, part=part, path=path)
     optimizer = optim.build_optimizer(module, settings.optim, head=network.head)
     model, wrapped = fabric.setup(module, optimizer)  # moves the module to its device
-    names = network.class_names(spec)
+    training = Training(
+        module,
+        optimizer,
+        optim.Schedule(settings.optim, steps_per_epoch=steps, num_epochs=settings.num_epochs),
+        optim.AveragedWeights(module, settings.ema_decay) if settings.ema_decay > 0 else None,
+        Progress(samples_per_step=spec.dataset.batch_size * fabric.world_size),
+    )
+    num_classes = len(network.class_names(spec))
     feed_of = functools.partial(
         Feed, num_workers=common.num_workers, stall_seconds=settings.stall_timeout
     )
@@ -136,65 +142,41 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
         network=network,
         spec=spec,
         run=a_run,
-        training=Training(
-            module,
-            optimizer,
-            optim.Schedule(settings.optim, steps_per_epoch=steps, num_epochs=settings.num_epochs),
-            optim.AveragedWeights(module, settings.ema_decay) if settings.ema_decay > 0 else None,
-            Progress(samples_per_step=spec.dataset.batch_size * fabric.world_size),
-        ),
+        training=training,
         model=model,
         optimizer=wrapped,
-        loss=optim.build_loss(settings, data.labels, num_classes=len(names), device=fabric.device),
+        loss=optim.build_loss(settings, data.labels, num_classes=num_classes, device=fabric.device),
         feed=feed_of(data),
         val_feed=feed_of(val_data) if val_data else None,
         steps_per_epoch=steps,
         grad_clip=common.grad_clip,
-        facts=_facts(network, spec, names),
+        keeper=Keeper(
+            a_run, fabric, training, network.prefix, model_facts(network, spec), spec.encryption_key
+        ),
     )
-    if rest := len(data) - steps * job.samples_per_step:
-        a_run.note(f"{rest} of {len(data)} samples are left out of each epoch, others each time.")
+    samples_per_step = job.samples_per_step
+    if text := left_out_note(len(data), num_steps=steps, samples_per_step=samples_per_step):
+        a_run.note(text)
     if start.checkpoint:
-        _continue(job, checkpoints.load_checkpoint(start.checkpoint))
+        _continue(job, checkpoints.load_checkpoint(start.checkpoint, spec.encryption_key))
     return job
 
 
 def _load_data(network: Network, spec: Any, a_run: Run) -> tuple[Dataset, Dataset | None]:
     """Training and, if there is any, validation data."""
     data, val_data = build_data(network, spec)
-    for text in (*data.notes, *(val_data.notes if val_data else ())):
+    for text in data_notes(spec, data, val_data):
         a_run.note(text)
-    if val_data is None:
-        a_run.note("No validation data: no best.pth, and lr_monitor val_loss has no effect.")
     return data, val_data
 
 
 def _load_pretrained(
     network: Network, spec: Any, module: nn.Module, a_run: Run, *, part: str, path: str
 ) -> None:
-    """Start a part from the weights of another run, of TAO, or of others; its head may differ."""
-    source = checkpoints.load_checkpoint(path)
-    prefix = f"{part}." if part else ""
-    report = fit_weights(
-        module.get_submodule(part),
-        network.adapt_weights(source.weights, spec, part),
-        where=str(source.path),
-        head=[name.removeprefix(prefix) for name in network.head],
-        is_partial=True,
-    )
-    a_run.say(f"{f'{part} from ' if part else ''}{source.path}: {report}")
-
-
-def _facts(network: Network, spec: Any, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """What a checkpoint says of itself, in plain values."""
-    return {
-        "format": checkpoints.FORMAT,
-        "network": network.name,
-        "spec": results.plain_spec(spec),
-        "class_names": list(class_names),
-        "describe": checkpoints.plain(network.describe(spec)),
-        "versions": {"kineme": __version__, "torch": str(torch.__version__)},
-    }
+    source = checkpoints.load_checkpoint(path, spec.encryption_key)
+    a_run.say(start_from(network, spec, module, source, part=part))
+    if text := checkpoints.plain_note(source, spec.encryption_key):
+        a_run.note(text)
 
 
 def _continue(job: _Job, checkpoint: Checkpoint) -> None:
@@ -216,8 +198,7 @@ def _loop(job: _Job) -> dict[str, Any]:
     if _is_finished(job):
         job.run.say(f"Already finished: {job.training.progress.epoch} epochs. Nothing to do.")
         return _kpi(job.training.progress)
-    preflight = checkpoints.preflight(job.run.folder, job.training.size_bytes)
-    if preflight:
+    if preflight := checkpoints.preflight(job.run.folder, job.training.size_bytes):
         job.run.note(preflight)
     while not _is_finished(job):
         started = time.monotonic()
@@ -227,7 +208,7 @@ def _loop(job: _Job) -> dict[str, Any]:
             _roll_back(job, error)
         else:
             _end_epoch(job, time.monotonic() - started)
-    _save_last_weights(job)
+    job.keeper.save_last_weights()
     job.run.status("Training loop complete.")
     return _kpi(job.training.progress)
 
@@ -256,8 +237,9 @@ def _steps(job: _Job) -> None:
 
 def _roll_back(job: _Job, error: QualityError) -> None:
     """Where the spec asks for it: on from the newest checkpoint, without the step that failed."""
-    is_wanted = job.spec.train.on_nan == "rollback" and job.steps_per_epoch > MAX_ROLLBACKS
-    name = roll_back(job.training, job.fabric, job.run.folder) if is_wanted else ""
+    is_wanted = job.spec.train.on_nan == "rollback"
+    key = job.spec.encryption_key
+    name = roll_back(job.training, job.fabric, job.run.folder, key) if is_wanted else ""
     if not name:
         raise error
     share = job.training.progress.rate_share
@@ -304,7 +286,7 @@ def _step(job: _Job, batch: Batch) -> float:
     settings = job.spec.train
     is_due = progress.global_step % settings.checkpoint_interval == 0
     if settings.checkpoint_interval_unit == "step" and is_due:
-        _save(job)
+        job.keeper.save()
     return mean_loss
 
 
@@ -341,19 +323,20 @@ def _end_epoch(job: _Job, seconds: float) -> None:
     """Validate, judge, save and report."""
     settings, training, progress = job.spec.train, job.training, job.training.progress
     epoch = progress.epoch
+    if not progress.num_rows:
+        raise QualityError(
+            f"epoch {epoch + 1}", "a step with a finite loss", "none: all were left out",
+            "Lower train.optim.lr or set train.grad_clip.",
+        )  # fmt: skip
     rate = training.schedule.lr(epoch, max(0, progress.step - 1)) * progress.rate_share
     figures = {
         "train_loss": progress.loss_sum / progress.num_rows,
         "train_acc": progress.num_correct / progress.num_rows,
     }
-    for text in health.epoch_warnings(figures, job.feed.dataset.labels, epoch=epoch, lr=rate):
+    lr = settings.optim.lr  # what can be set, not what the schedule made of it
+    for text in health.epoch_warnings(figures, job.feed.dataset.labels, epoch=epoch, lr=lr):
         job.run.note(text)
-    if epoch == 0 and job.damaged:
-        first, what = min(job.damaged.items())
-        job.run.note(
-            f"{len(job.damaged)} samples are damaged, what can be read of them is used; the first, "
-            f"{job.feed.dataset.ids[first]!r}: {what}."
-        )
+    _tell_damage(job)
     if health.gradient_norm(training.module) == 0:
         job.run.note(f"All gradients are zero at the end of epoch {epoch + 1}: nothing is learned.")
     is_last = epoch + 1 == settings.num_epochs
@@ -362,8 +345,9 @@ def _end_epoch(job: _Job, seconds: float) -> None:
     )
     if is_validated:
         figures |= validate(job)
+    is_validated = METRIC in figures  # and something of the data could be read
     training.schedule.end_epoch(figures)
-    is_best = is_validated and not figures[METRIC] <= progress.best  # ties: the earlier one
+    is_best = is_validated and figures[METRIC] > progress.best  # ties: the earlier one
     if is_validated:
         progress.num_stale_validations = 0 if is_best else progress.num_stale_validations + 1
     if is_best:
@@ -377,13 +361,32 @@ def _end_epoch(job: _Job, seconds: float) -> None:
         job.run, job.scalars, figures, pace=pace, step=progress.global_step, lr=rate
     )
     # the checkpoint comes last: who continues it has all that belongs to its epoch
-    best = _save_best(job) if is_best else None
+    best = job.keeper.save_best() if is_best else None
     if is_due or _is_finished(job):
-        _save(job, best)
+        job.keeper.save(best)
+
+
+def _tell_damage(job: _Job) -> None:
+    """What was wrong with samples of any process, when the epoch has shown more of it."""
+    parts = [job.damaged]
+    if job.fabric.world_size > 1:
+        parts = parts * job.fabric.world_size
+        torch.distributed.all_gather_object(parts, job.damaged)
+    found = {index: what for part in parts for index, what in part.items()}
+    if len(found) > job.num_damaged_told:
+        first, what = min(found.items())
+        job.run.note(
+            f"{len(found)} samples could be read in part or not at all; the first, "
+            f"{job.feed.dataset.ids[first]!r}: {what}."
+        )
+    job.num_damaged_told = len(found)
 
 
 def validate(job: _Job) -> dict[str, float]:
-    """val_loss and val_acc of the model that checkpoints hold."""
+    """val_loss and val_acc of the model that checkpoints hold; nothing if no sample was read.
+
+    As in an evaluation, a sample without anything to classify is wrong, and not in the loss.
+    """
     feed, training = job.val_feed, job.training
     if feed is None:
         return {}
@@ -394,8 +397,7 @@ def validate(job: _Job) -> dict[str, float]:
 
         def poll(num_seen: int) -> None:
             advance(num_seen)
-            number = job.stop.agreed(job.fabric)
-            if number:
+            if number := job.stop.agreed(job.fabric):
                 _stop(job, number)
 
         answers = predict(
@@ -413,9 +415,14 @@ def validate(job: _Job) -> dict[str, float]:
             f"{len(failed)} of {len(feed.dataset)} validation samples cannot be read and are left "
             f"out, the first {feed.dataset.ids[first]!r}: {failed[first]}."
         )
-    scores, labels = answers.scores[answered], feed.dataset.labels[answered]
-    confusion = metrics.confusion_matrix(labels, scores.argmax(axis=1), scores.shape[1])
-    return {"val_loss": metrics.cross_entropy(scores, labels), METRIC: metrics.accuracy(confusion)}
+    if not answered:
+        return {}
+    scores, labels = answers.judged[answered], feed.dataset.labels[answered]
+    predicted = metrics.predictions(scores)
+    is_told = predicted < scores.shape[1]
+    confusion = metrics.confusion_matrix(labels, predicted, scores.shape[1])
+    loss = metrics.cross_entropy(scores[is_told], labels[is_told])
+    return {"val_loss": loss, METRIC: metrics.accuracy(confusion)}
 
 
 # What is left behind
@@ -428,52 +435,13 @@ def _is_finished(job: _Job) -> bool:
     return progress.step == 0 and (progress.epoch >= settings.num_epochs or has_stalled)
 
 
-def _save(job: _Job, same: Path | None = None) -> None:
-    """A checkpoint of this moment; another name of `same`, if that was just written."""
-    if not job.run.is_writer:
-        return
-    progress, folder = job.training.progress, job.run.folder
-    path = folder / results.checkpoint_name(progress.last_epoch, progress.global_step)
-    if same:
-        checkpoints.share(path, same)
-    else:
-        checkpoints.save(path, job.training.content(job.fabric, _with_metric(job)))
-    checkpoints.point_to(folder / results.LATEST_FILE.format(prefix=job.network.prefix), path)
-
-
-def _save_best(job: _Job) -> Path | None:
-    """best.pth, and its weights in our own format."""
-    if not job.run.is_writer:
-        return None
-    path = job.run.folder / results.BEST_FILE
-    checkpoints.save(path, job.training.content(job.fabric, _with_metric(job)))
-    weights = job.training.result.state_dict()
-    checkpoints.save_weights(job.run.folder / results.BEST_WEIGHTS_FILE, weights, _with_metric(job))
-    return path
-
-
-def _save_last_weights(job: _Job) -> None:
-    if job.run.is_writer:
-        weights = job.training.result.state_dict()
-        path = job.run.folder / results.LAST_WEIGHTS_FILE
-        checkpoints.save_weights(path, weights, _with_metric(job))
-
-
-def _with_metric(job: _Job) -> dict[str, Any]:
-    return {
-        **job.facts,
-        "metric": {"name": METRIC, "value": job.training.progress.metrics.get(METRIC)},
-    }
-
-
 def _stop(job: _Job, number: int) -> None:
     """Save and end, because all processes agreed on a signal."""
     progress, settings = job.training.progress, job.spec.train
-    _save(job)
+    job.keeper.save()
     job.fabric.barrier()  # who leaves first would end the others
-    where = (
-        f"in epoch {progress.last_epoch + 1} of {settings.num_epochs}, step {progress.global_step}"
-    )
+    epoch = progress.last_epoch + 1
+    where = f"in epoch {epoch} of {settings.num_epochs}, step {progress.global_step}"
     fix = f"A checkpoint is in {job.run.folder}; set train.resume=true to continue."
     raise Interrupted.by(number, where, fix)
 

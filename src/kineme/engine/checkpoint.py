@@ -3,6 +3,7 @@
 Promises: a file under its final name is whole; damage is found before anything is used
 (every record of the archive carries a checksum); no code of a file is ever run; what does
 not fit a model is named. Files of TAO (Lightning) and bare state dicts are read as well.
+With a key, whatever holds weights is written encrypted (encryption.py).
 Leaves out: what training puts in and takes out (actions/train.py).
 
 Layout of a file of ours: Lightning's keys (epoch, global_step, state_dict with names under
@@ -11,24 +12,27 @@ resolved spec, class names, the network's description, metric and versions.
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
 import re
 import secrets
 import shutil
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import nn
 
-from kineme.engine import results
+from kineme.engine import encryption, foreign, results
+from kineme.engine.encryption import LockedError
 from kineme.engine.weights import WeightsReport
 from kineme.engine.weights import fit_weights as fit_weights
 from kineme.errors import CheckpointError, Problem, ResourceError, SpecError
@@ -40,16 +44,21 @@ STATE_PREFIX = "model."
 _PREFIXES = ("module.", STATE_PREFIX)  # of DistributedDataParallel, of Lightning
 _CLASS_FIELDS = ("dataset.num_classes", "dataset.label_map")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
+_IN_NGC = re.compile(r"(ngc:/+)?nvidia/[\w-]+/[\w.-]+(:[\w.-]+)?$")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file that was read. weights: by the model's own names. facts: the `kineme` block."""
+    """A file that was read. weights: by the model's own names. facts: the `kineme` block.
+
+    is_encrypted: whether it was opened with a key of ours.
+    """
 
     path: Path
     weights: Mapping[str, torch.Tensor]
     content: Mapping[str, Any] = field(repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    is_encrypted: bool = False
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -60,13 +69,16 @@ class Checkpoint:
 # Writing
 
 
-def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` to `path`, all or nothing. Raises ResourceError with the bytes needed."""
+def save(path: Path, content: Mapping[str, Any], key: str | None = None) -> None:
+    """Write `content` to `path`, all or nothing, encrypted where there is a key.
+
+    Raises ResourceError with the bytes needed.
+    """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     needed = buffer.getbuffer().nbytes
     try:
-        write_whole(path, lambda file: file.write(buffer.getbuffer()))
+        _write(path, buffer.getbuffer(), key)
     except ResourceError as error:
         problem = error.problems[0]
         raise ResourceError(
@@ -74,12 +86,28 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
         ) from error
 
 
-def save_weights(path: Path, weights: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-    """Write weights as safetensors that describe themselves, and the description as JSON."""
+def save_weights(
+    path: Path,
+    weights: Mapping[str, torch.Tensor],
+    facts: Mapping[str, Any],
+    key: str | None = None,
+) -> None:
+    """Write weights as safetensors that describe themselves, and the description as JSON.
+
+    With a key, the weights are encrypted. The description is not: it says no more than
+    experiment.yaml beside it.
+    """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     data = safetensors.torch.save(tensors, {"kineme": json.dumps(facts)})
-    write_whole(path, lambda file: file.write(data))
+    _write(path, data, key)
     write_json(path.with_suffix(".json"), facts)
+
+
+def _write(path: Path, data: bytes | memoryview, key: str | None) -> None:
+    if key is None:
+        write_whole(path, lambda file: file.write(data))
+    else:
+        write_whole(path, lambda file: encryption.write_encrypted(file, data, key))
 
 
 def point_to(link: Path, target: Path) -> None:
@@ -130,15 +158,18 @@ def find_checkpoints(folder: Path) -> list[Path]:
     return [path for _, _, path in sorted(found)]
 
 
-def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+def load_newest(folder: Path, key: str | None = None) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that can be read, and what is wrong with newer ones.
 
-    Raises CheckpointError when there are checkpoints and none can be read.
+    Raises CheckpointError when there are checkpoints and none can be read, and LockedError
+    when it takes another key: a key that is missing is no reason to go back to an older one.
     """
     damaged: list[str] = []
     for path in reversed(find_checkpoints(folder)):
         try:
-            return load_checkpoint(path), damaged
+            return load_checkpoint(path, key), damaged
+        except LockedError:
+            raise
         except CheckpointError as error:
             damaged.append(str(error))
     if damaged:
@@ -153,65 +184,101 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 # Reading
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Checkpoint:
     """Read a .pth, .tlt, .pt, .ckpt or .safetensors file of ours, of TAO, or of others.
 
-    Raises CheckpointError when it is missing, damaged, encrypted, or needs code to load.
+    key: of files that we encrypted; others do not need one. Raises CheckpointError when it is
+    missing, damaged, locked, encrypted by others, or needs code to load.
     """
     path = Path(path)
     if not path.is_file():
         received = "a folder" if path.is_dir() else "no such file"
-        raise CheckpointError(str(path), "a checkpoint", received, "Check the path.")
+        fix = "Download it from NGC, and name the file." if _IN_NGC.match(str(path)) else ""
+        raise CheckpointError(str(path), "a checkpoint", received, fix or "Check the path.")
     if not os.access(path, os.R_OK):
         raise CheckpointError(str(path), "a checkpoint", "a file that may not be read")
+    if not encryption.is_encrypted(path):
+        with open(path, "rb") as file:
+            return _read(path, file, is_encrypted=False)
+    with encryption.open_encrypted(path, key) as file:
+        return _read(path, file, is_encrypted=True)
+
+
+def plain_note(checkpoint: Checkpoint, key: str | None) -> str:
+    """What to tell a user whose key a checkpoint did not need, else ""."""
+    if key is None or checkpoint.is_encrypted:
+        return ""
+    return f"{checkpoint.path} is not encrypted: it was read without encryption_key."
+
+
+def _read(path: Path, file: IO[bytes], *, is_encrypted: bool) -> Checkpoint:
+    """The checkpoint of which `file` holds the plain bytes."""
     if path.suffix == ".safetensors":
-        return _load_safetensors(path)
-    _check_archive(path)
-    content = _unpack(path)
-    facts = content.get("kineme")
-    return Checkpoint(
-        path, _weights_in(path, content), content, facts if isinstance(facts, dict) else {}
-    )
+        weights, facts = _safetensors_in(path, file, is_encrypted=is_encrypted)
+        return Checkpoint(path, weights, {}, facts, is_encrypted)
+    _check_archive(path, file)
+    content = _unpack(path, file if is_encrypted else path)
+    own = content.get("kineme")
+    facts = own if isinstance(own, dict) else {}
+    return Checkpoint(path, _weights_in(path, content), content, facts, is_encrypted)
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, file: IO[bytes]) -> None:
     """Hold every record against its checksum. torch itself does not."""
-    with open(path, "rb") as file:
-        start = file.read(2)
-    if start == b"\x80\x02":  # torch before 1.6: one stream, no checksums
+    start = file.read(512)
+    size_bytes = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+        # torch before 1.6: one stream of pickles, no checksums
         return
-    if start != b"PK":
-        received = "an empty file" if not start else f"a file that starts with {start!r}"
-        raise _damaged(path, received)
+    if not start.startswith(b"PK"):
+        raise foreign.no_checkpoint(path, start)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
+            foreign.check_names(path, archive.namelist())
             if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
                 raise _damaged(path, "compressed records, which torch never writes")
-            if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
+            if sum(record.file_size for record in archive.infolist()) > size_bytes:
                 raise _damaged(path, "records larger than the file")
             broken = archive.testzip()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
         raise _damaged(path, f"a truncated or damaged one ({error})") from error
     if broken is not None:
         raise _damaged(path, f"a damaged one (wrong checksum of {broken!r})")
+    file.seek(0)
 
 
-def _unpack(path: Path) -> dict[str, Any]:
-    """The dict in the file, loaded without running anything that it says."""
+def _unpack(path: Path, source: Path | IO[bytes]) -> dict[str, Any]:
+    """The dict in `source`, loaded without running anything that it says."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # a stranger's bytes fail in every possible way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "weights_only" in reason or "Weights only" in reason:
-            raise CheckpointError(
-                str(path), "tensors and plain values only",
-                "a file that asks to run code when it is loaded",
-                "It was refused. Save its state_dict alone, from a program you trust.",
-            ) from None  # fmt: skip
+            return _foreign(path, source)
         raise _damaged(path, f"one that cannot be read ({reason})") from error
     if not isinstance(content, dict):
         raise CheckpointError(str(path), "a dict of tensors", f"a {type(content).__name__}")
     return {str(key): value for key, value in content.items()}
+
+
+def _foreign(path: Path, source: Path | IO[bytes]) -> dict[str, Any]:
+    """What can be read of a file that holds more than tensors and plain values."""
+    if isinstance(source, Path):
+        with open(source, "rb") as file:
+            content, left_out = foreign.read_tensors(path, file)
+    else:
+        content, left_out = foreign.read_tensors(path, source)
+    names = ", ".join(name[:60] for name in left_out[:3]) or "other classes"
+    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    _tell_once(f"{path}: only tensors and plain values are read, not objects of {names}{more}")
+    return content
+
+
+@functools.cache
+def _tell_once(text: str) -> None:
+    """An action may read a checkpoint several times."""
+    warnings.warn(text, stacklevel=1)
 
 
 def _weights_in(path: Path, content: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -235,14 +302,24 @@ def _weights_in(path: Path, content: Mapping[str, Any]) -> dict[str, torch.Tenso
     return weights
 
 
-def _load_safetensors(path: Path) -> Checkpoint:
+def _safetensors_in(
+    path: Path, file: IO[bytes], *, is_encrypted: bool
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Weights and facts; of an encrypted file by way of its bytes, of others mapped."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = json.loads((file.metadata() or {}).get("kineme", "{}"))
+        if is_encrypted:
+            data = file.read()
+            weights = safetensors.torch.load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            metadata = header.get("__metadata__")
+        else:
+            with safetensors.safe_open(path, framework="pt") as tensors:
+                weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+                metadata = tensors.metadata()
+        facts = json.loads((metadata or {}).get("kineme", "{}"))
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise _damaged(path, f"one that cannot be read ({error})") from error
-    return Checkpoint(path, weights, {}, facts if isinstance(facts, dict) else {})
+    return weights, facts if isinstance(facts, dict) else {}
 
 
 def _damaged(path: Path, received: str) -> CheckpointError:

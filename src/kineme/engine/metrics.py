@@ -17,6 +17,7 @@ Scores = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]
 Shares = NDArray[np.float64]
 
+METRIC = "val_acc"  # what says which epoch of a training is the best
 NO_ANSWER = "no answer"  # in the place of a class's name, where columns are named
 
 

@@ -15,11 +15,14 @@ from kineme.engine.checkpoint import (
     find_checkpoints,
     load_checkpoint,
     load_newest,
+    plain_note,
     restore_spec,
 )
 from kineme.errors import DataError, Problem, SpecError
 from kineme.network import TRAIN, VAL, Dataset, Network
 from kineme.spec.load import with_values
+
+SAFE_KEY_LENGTH = 12  # even of random characters
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,20 @@ def find_start(network: Network, spec: Any, folder: Path) -> Start:
     """
     found, notes = _find_checkpoint(spec, folder)
     if found:
+        notes += filter(None, [plain_note(found, spec.encryption_key)])
         spec = restore_spec(spec, found, network.identity)
-    spec, more = network.complete(spec, TRAIN)
+    spec, more = _completed(network, spec)
     notes += more
     if spec.train.seed < 0:
         seed = _seed_of(found) if found else secrets.randbits(32)
         spec = with_values(spec, {"train.seed": seed})
         notes.append(f"train.seed is -1: using {seed}.")
+    key = spec.encryption_key
+    if key is not None and len(key.strip()) < SAFE_KEY_LENGTH:
+        notes.append(
+            f"encryption_key is shorter than {SAFE_KEY_LENGTH} characters: who has a checkpoint "
+            "may find it by trying."
+        )
     return Start(spec, found.path if found else None, tuple(notes))
 
 
@@ -66,11 +76,43 @@ def build_data(network: Network, spec: Any) -> tuple[Dataset, Dataset | None]:
     return found[0], found[1] if len(found) > 1 else None
 
 
+def data_notes(spec: Any, data: Dataset, val_data: Dataset | None) -> list[str]:
+    """What the user should hear of the data of a training."""
+    notes = [*data.notes, *(val_data.notes if val_data else ())]
+    if val_data is None:
+        notes.append("No validation data: no best.pth, and lr_monitor val_loss has no effect.")
+    if val_data is None and spec.train.early_stopping_patience:
+        notes.append("train.early_stopping_patience has no effect: there is no validation data.")
+    return notes
+
+
+def left_out_note(num_samples: int, *, num_steps: int, samples_per_step: int) -> str:
+    """That the last samples do not fill a step, else ""."""
+    rest = num_samples - num_steps * samples_per_step
+    if not rest:
+        return ""
+    return f"{rest} of {num_samples} samples are left out of each epoch, others each time."
+
+
+def _completed(network: Network, spec: Any) -> tuple[Any, tuple[str, ...]]:
+    """What `complete` makes of the spec; where that fails, what is wrong with both splits."""
+    try:
+        return network.complete(spec, TRAIN)
+    except DataError as error:
+        problems = list(error.problems)
+    if network.common(spec).has_validation:
+        try:
+            network.build_dataset(network.complete(spec, VAL)[0], VAL)
+        except (DataError, SpecError) as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    raise DataError.of(problems)
+
+
 def _find_checkpoint(spec: Any, folder: Path) -> tuple[Checkpoint | None, list[str]]:
     asked = spec.train.resume_training_checkpoint_path
     existing = find_checkpoints(folder)
     if asked:
-        found = load_checkpoint(asked)
+        found = load_checkpoint(asked, spec.encryption_key)
         if existing and existing[-1].resolve() != found.path.resolve():
             raise SpecError(
                 "train.resume_training_checkpoint_path",
@@ -80,7 +122,7 @@ def _find_checkpoint(spec: Any, folder: Path) -> tuple[Checkpoint | None, list[s
             )
         return found, []
     if spec.train.resume:
-        newest, damaged = load_newest(folder)
+        newest, damaged = load_newest(folder, spec.encryption_key)
         notes = [f"{text} Falling back to an earlier one." for text in damaged]
         if newest is None:
             notes.append(f"train.resume: {folder} holds no checkpoint; starting anew.")

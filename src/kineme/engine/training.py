@@ -156,14 +156,15 @@ class Training:
         self.progress = Progress(**told)
 
 
-def roll_back(training: Training, fabric: Fabric, folder: Path) -> str:
+def roll_back(training: Training, fabric: Fabric, folder: Path, key: str | None = None) -> str:
     """After a step that failed: go back to the newest checkpoint, at half the learning rate.
 
-    The step that failed will be passed over. Returns the checkpoint's name, or "" where
-    there is none or too much was passed over already; then nothing has changed.
+    key: with which the checkpoints were encrypted. The step that failed will be passed over.
+    Returns the checkpoint's name, or "" where there is none or too much was passed over
+    already; then nothing has changed.
     """
     failed = training.progress
-    newest = load_newest(folder)[0]
+    newest = load_newest(folder, key)[0]
     if newest is None or len(failed.passed_over) >= MAX_ROLLBACKS:
         return ""
     training.restore(fabric, newest)

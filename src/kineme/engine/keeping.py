@@ -1,0 +1,96 @@
+"""What a training leaves behind: checkpoints, the best one, and weights in our own format.
+
+Promises: only the process that writes the results writes; every file says what model it is
+of and how good it was.
+Leaves out: when to save (actions/train.py), how files are written (checkpoint.py).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from kineme import __version__
+from kineme.engine import checkpoint as checkpoints
+from kineme.engine import results
+from kineme.engine.metrics import METRIC
+from kineme.engine.results import Run
+from kineme.engine.training import Training
+from kineme.network import VAL, Network
+from kineme.spec.schema import resolved
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Saves a training into the folder of its run.
+
+    facts: what a file says of itself. key: what it is encrypted with, if anything.
+    """
+
+    run: Run
+    fabric: Fabric
+    training: Training
+    prefix: str
+    facts: Mapping[str, Any]
+    key: str | None = None
+
+    def save(self, same: Path | None = None) -> None:
+        """A checkpoint of this moment; another name of `same`, if that was just written."""
+        if not self.run.is_writer:
+            return
+        progress, folder = self.training.progress, self.run.folder
+        path = folder / results.checkpoint_name(progress.last_epoch, progress.global_step)
+        if same:
+            checkpoints.share(path, same)
+        else:
+            self._save_state(path)
+        checkpoints.point_to(folder / results.LATEST_FILE.format(prefix=self.prefix), path)
+
+    def save_best(self) -> Path | None:
+        """The best checkpoint, and its weights in our own format."""
+        if not self.run.is_writer:
+            return None
+        path = self.run.folder / results.BEST_FILE
+        self._save_state(path)
+        self._save_weights(results.BEST_WEIGHTS_FILE)
+        return path
+
+    def save_last_weights(self) -> None:
+        """The weights at the end, in our own format."""
+        if self.run.is_writer:
+            self._save_weights(results.LAST_WEIGHTS_FILE)
+
+    def _save_state(self, path: Path) -> None:
+        content = self.training.content(self.fabric, self._facts_now())
+        checkpoints.save(path, content, self.key)
+
+    def _save_weights(self, name: str) -> None:
+        weights = self.training.result.state_dict()
+        checkpoints.save_weights(self.run.folder / name, weights, self._facts_now(), self.key)
+
+    def _facts_now(self) -> dict[str, Any]:
+        metric = {"name": METRIC, "value": self.training.progress.metrics.get(METRIC)}
+        return {**self.facts, "metric": metric}
+
+
+def model_facts(network: Network, spec: Any) -> dict[str, Any]:
+    """What a checkpoint says of its model, in plain values."""
+    return {
+        "format": checkpoints.FORMAT,
+        "network": network.name,
+        "spec": resolved(spec),
+        "class_names": list(network.class_names(spec)),
+        "describe": checkpoints.plain(network.describe(spec)),
+        "validated_on": validated_on(network, spec),
+        "versions": {"kineme": __version__, "torch": str(torch.__version__)},
+    }
+
+
+def validated_on(network: Network, spec: Any) -> str:
+    """Where the validation data are, which choose the best checkpoint; "" without any."""
+    if network.data_path is None or not network.common(spec).has_validation:
+        return ""
+    return network.data_path(spec, VAL)
