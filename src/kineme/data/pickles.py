@@ -5,7 +5,8 @@ lists, tuples, dicts, text, bytes, numbers and numpy arrays of numbers or text; 
 step is refused by name. No class is looked up, nothing is imported, nothing is called.
 Promises: protocols 0 to 5 and Python 2 (its text as latin-1); `max_steps` bounds the time
 and the size of the file bounds the memory; whatever else happens is a DataError.
-Leaves out: objects, sets, buffers kept outside the file. A list may hold itself.
+Leaves out: objects, sets, buffers kept outside the file. A list may hold itself. A machine
+that passes over objects is built on this one (engine/foreign.py).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -44,19 +45,19 @@ def read_plain_pickle(path: str | os.PathLike[str], *, max_steps: int = MAX_STEP
 
 def parse_plain_pickle(where: str, content: bytes, *, max_steps: int = MAX_STEPS) -> Any:
     """The value in the pickle `content`; `where` names it in errors."""
-    machine = _Machine(content)
+    machine = Machine(content)
     try:
         value = machine.run(max_steps)
         _check_plain(value)
         return value
-    except _RefusedError as refused:
+    except RefusedError as refused:
         raise DataError(
             where,
             "a pickle of plain lists, tuples, dicts, text and numbers",
             str(refused),
             "Nothing in it was run. Save plain lists, or write JSON or CSV.",
         ) from None
-    except (IndexError, KeyError, ValueError, TypeError, OverflowError, struct.error) as error:
+    except DAMAGES as error:
         raise DataError(
             where,
             "a whole pickle",
@@ -65,17 +66,21 @@ def parse_plain_pickle(where: str, content: bytes, *, max_steps: int = MAX_STEPS
         ) from error
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """A step or a value that is not allowed."""
 
 
-class _Name(NamedTuple):
-    """The name of something that may be called: of one of the functions in _CALLS."""
+DAMAGES = (IndexError, KeyError, ValueError, TypeError, OverflowError, struct.error)
+"""What a step raises where the pickle is not whole."""
+
+
+class Name(NamedTuple):
+    """The name of something that may be called: of one of the functions in CALLS."""
 
     text: str
 
 
-class _Pending:
+class Pending:
     """A dtype or array that a later step completes, and where it is remembered."""
 
     def __init__(self, dtype: np.dtype[Any] | None) -> None:
@@ -83,10 +88,15 @@ class _Pending:
         self.keys: list[int] = []
 
 
-class _Machine:
-    def __init__(self, content: bytes) -> None:
+class Machine:
+    """Runs one pickle of `content`, from the byte `at`."""
+
+    value_steps: ClassVar[Mapping[int, Callable[[Any], Any]]] = {}  # a step pushes what it returns
+    stack_steps: ClassVar[Mapping[int, Callable[[Any], None]]] = {}
+
+    def __init__(self, content: bytes, at: int = 0) -> None:
         self.content = content
-        self.at = 0  # the next byte
+        self.at = at  # the next byte
         self.step_at = 0  # the step under way
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -94,17 +104,19 @@ class _Machine:
         self.copies_left = 4 * len(content) + 4096  # bytes that steps may make out of others
 
     def run(self, max_steps: int) -> Any:
+        """The value that the pickle makes."""
+        values, moves = self.value_steps, self.stack_steps
         for _ in range(max_steps):
             self.step_at = at = self.at
             code = self.content[at]
             self.at = at + 1
-            if value_of := _VALUES.get(code):
+            if value_of := values.get(code):
                 self.stack.append(value_of(self))
             elif code == _STOP:
                 return self.stack.pop()
             else:
-                _MOVES.get(code, _refuse)(self)
-        raise _RefusedError(f"more than {max_steps:,} steps")
+                moves.get(code, _refuse)(self)
+        raise RefusedError(f"more than {max_steps:,} steps")
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
@@ -120,7 +132,7 @@ class _Machine:
     def integer(self, count: int) -> int:
         """A signed integer of `count` bytes."""
         if count > _MAX_INTEGER_BYTES:
-            raise _RefusedError(f"an integer of {count:,} bytes")
+            raise RefusedError(f"an integer of {count:,} bytes")
         return int.from_bytes(self.take(count), "little", signed=True)
 
     def line(self) -> str:
@@ -156,7 +168,7 @@ class _Machine:
         if not 0 <= key < _MAX_KEY:
             raise ValueError("no place to remember")
         value = self.memo[key] = self.stack[-1]
-        if type(value) is _Pending:
+        if type(value) is Pending:
             value.keys.append(key)
 
     def fill_list(self, items: list[Any]) -> None:
@@ -165,25 +177,25 @@ class _Machine:
             raise TypeError("no list to fill")
         target.extend(items)
 
-    def name(self, module: object, attribute: object) -> _Name:
+    def name(self, module: object, attribute: object) -> Name:
         if type(module) is not str or type(attribute) is not str:
             raise TypeError("a name that is not text")
         text = f"{module}.{attribute}"
-        if text not in _CALLS:
-            raise _RefusedError(f"pickle opcode GLOBAL {text[:120]} is not allowed")
-        return _Name(text)
+        if text not in CALLS:
+            raise RefusedError(f"pickle opcode GLOBAL {text[:120]} is not allowed")
+        return Name(text)
 
     def call(self, called: object, arguments: object) -> Any:
-        if type(called) is not _Name or type(arguments) is not tuple:
-            raise _RefusedError(f"a call of {type(called).__name__}")
+        if type(called) is not Name or type(arguments) is not tuple:
+            raise RefusedError(f"a call of {type(called).__name__}")
         if len(arguments) > _MAX_ARGUMENTS:
-            raise _RefusedError(f"a call with {len(arguments):,} arguments")
-        return _CALLS[called.text](self, *arguments)
+            raise RefusedError(f"a call with {len(arguments):,} arguments")
+        return CALLS[called.text](self, *arguments)
 
     def complete(self) -> None:
         pending, state = self.last(2)
-        if type(pending) is not _Pending or type(state) is not tuple:
-            raise _RefusedError(f"a state for {type(pending).__name__}")
+        if type(pending) is not Pending or type(state) is not tuple:
+            raise RefusedError(f"a state for {type(pending).__name__}")
         value: Any
         if pending.dtype is not None:
             value = _ordered(pending.dtype, state)
@@ -198,40 +210,40 @@ class _Machine:
         """Few bytes must not become many: a bomb that copies one text many times ends here."""
         self.copies_left -= count
         if self.copies_left < 0:
-            raise _RefusedError("a value that grows far beyond its file")
+            raise RefusedError("a value that grows far beyond its file")
 
 
 # What a pickle may call: our own stand-ins for the constructors of numpy values.
 
 
-def _dtype(machine: _Machine, code: object, *_: object) -> _Pending:
+def _dtype(machine: Machine, code: object, *_: object) -> Pending:
     if type(code) is not str:
         raise TypeError("a dtype that is not text")
     if not _NUMBERS.fullmatch(code):
         kind = "objects" if code.startswith("O") else f"dtype {code[:40]!r}"
-        raise _RefusedError(f"a numpy array of {kind}")
-    return _Pending(np.dtype(code))
+        raise RefusedError(f"a numpy array of {kind}")
+    return Pending(np.dtype(code))
 
 
 def _ordered(dtype: np.dtype[Any], state: tuple[Any, ...]) -> np.dtype[Any]:
     _, order, *fields = state[:5]
     if any(field is not None for field in fields):
-        raise _RefusedError("a structured numpy array")
+        raise RefusedError("a structured numpy array")
     return dtype.newbyteorder(order) if order in ("<", ">") else dtype
 
 
-def _reconstruct(machine: _Machine, *_: object) -> _Pending:
-    return _Pending(None)
+def _reconstruct(machine: Machine, *_: object) -> Pending:
+    return Pending(None)
 
 
 def _array(
-    machine: _Machine, raw: Any, dtype: object, shape: Any, order: object
+    machine: Machine, raw: Any, dtype: object, shape: Any, order: object
 ) -> np.ndarray[Any, Any]:
     if type(raw) is str:  # how Python 2 wrote bytes
         machine.spend(len(raw))
         raw = raw.encode("latin-1")
     if type(raw) not in (bytes, memoryview) or not isinstance(dtype, np.dtype):
-        raise _RefusedError("a numpy array of something else than numbers")
+        raise RefusedError("a numpy array of something else than numbers")
     if type(shape) is not tuple or any(type(n) is not int or n < 0 for n in shape):
         raise TypeError("no shape")
     if len(shape) > 32 or math.prod(shape) * dtype.itemsize != len(raw) or order not in ("C", "F"):
@@ -242,34 +254,34 @@ def _array(
 
 
 def _from_buffer(
-    machine: _Machine, raw: object, dtype: object, shape: object, order: object
+    machine: Machine, raw: object, dtype: object, shape: object, order: object
 ) -> np.ndarray[Any, Any]:
     return _array(machine, raw, dtype, shape, order)
 
 
-def _scalar(machine: _Machine, dtype: object, raw: Any) -> Any:
+def _scalar(machine: Machine, dtype: object, raw: Any) -> Any:
     machine.spend(len(raw))
     return _array(machine, raw, dtype, (), "C").item()
 
 
-def _encode(machine: _Machine, text: object, encoding: object = "latin1") -> bytes:
+def _encode(machine: Machine, text: object, encoding: object = "latin1") -> bytes:
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        raise _RefusedError("an encoding other than latin-1")
+        raise RefusedError("an encoding other than latin-1")
     machine.spend(len(text))
     return text.encode("latin-1")
 
 
-def _empty_bytes(machine: _Machine, *arguments: object) -> bytes:
+def _empty_bytes(machine: Machine, *arguments: object) -> bytes:
     if arguments:
-        raise _RefusedError("a call of bytes")
+        raise RefusedError("a call of bytes")
     return b""
 
 
-def _not_called(machine: _Machine, *_: object) -> Any:
-    raise _RefusedError("a call of numpy.ndarray")
+def _not_called(machine: Machine, *_: object) -> Any:
+    raise RefusedError("a call of numpy.ndarray")
 
 
-_CALLS: dict[str, Callable[..., Any]] = {
+CALLS: dict[str, Callable[..., Any]] = {
     "numpy.dtype": _dtype,
     "numpy.ndarray": _not_called,  # only ever an argument of _reconstruct
     "numpy.core.multiarray._reconstruct": _reconstruct,
@@ -286,25 +298,25 @@ _CALLS: dict[str, Callable[..., Any]] = {
 # The steps. A value step returns what is pushed; a stack step moves what is there.
 
 
-def _int(machine: _Machine) -> int:
+def _int(machine: Machine) -> int:
     line = machine.line()
     return line == "01" if line in ("00", "01") else int(line)
 
 
-def _quoted(machine: _Machine) -> str:
+def _quoted(machine: Machine) -> str:
     line = machine.line()
     if len(line) < 2 or line[0] not in "'\"" or line[-1] != line[0]:
         raise ValueError("text without quotes")
     return line[1:-1].encode("latin-1").decode("unicode_escape")
 
 
-def _dict(machine: _Machine) -> dict[Any, Any]:
+def _dict(machine: Machine) -> dict[Any, Any]:
     value: dict[Any, Any] = {}
     _fill_dict(value, machine.above_mark())
     return value
 
 
-def _set_items(machine: _Machine) -> None:
+def _set_items(machine: Machine) -> None:
     items = machine.above_mark()
     _fill_dict(machine.stack[-1], items)
 
@@ -314,32 +326,30 @@ def _fill_dict(target: object, items: list[Any]) -> None:
         raise TypeError("no dict to fill")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if type(key) not in (str, bytes) and not (type(key) is int and abs(key) < _MAX_KEY):
-            raise _RefusedError(
-                f"a dict key that is no text or small integer, {type(key).__name__}"
-            )
+            raise RefusedError(f"a dict key that is no text or small integer, {type(key).__name__}")
         target[key] = value
 
 
-def _protocol(machine: _Machine) -> None:
+def _protocol(machine: Machine) -> None:
     if machine.number(1) > 5:
-        raise _RefusedError("a pickle protocol above 5")
+        raise RefusedError("a pickle protocol above 5")
 
 
-def _frame(machine: _Machine) -> None:
+def _frame(machine: Machine) -> None:
     machine.take(8)
 
 
-def _refuse(machine: _Machine) -> None:
+def _refuse(machine: Machine) -> None:
     name = _REFUSED.get(chr(machine.content[machine.step_at]))
     if name is None:
         raise ValueError("no step of any protocol")
     if name == "INST":
         name = f"INST {machine.line()}.{machine.line()}"[:120]
-    raise _RefusedError(f"pickle opcode {name} is not allowed")
+    raise RefusedError(f"pickle opcode {name} is not allowed")
 
 
 _STOP = ord(".")
-_VALUE_STEPS: dict[str, Callable[[_Machine], Any]] = {
+_VALUE_STEPS: dict[str, Callable[[Machine], Any]] = {
     "N": lambda m: None,
     "\x88": lambda m: True,
     "\x89": lambda m: False,
@@ -379,7 +389,7 @@ _VALUE_STEPS: dict[str, Callable[[_Machine], Any]] = {
     "\x93": lambda m: m.name(*m.last(2)),  # STACK_GLOBAL
     "R": lambda m: m.call(*m.last(2)),  # REDUCE
 }
-_STACK_STEPS: dict[str, Callable[[_Machine], None]] = {
+_STACK_STEPS: dict[str, Callable[[Machine], None]] = {
     "\x80": _protocol,
     "\x95": _frame,
     "\x98": lambda m: None,  # READONLY_BUFFER: what we make is read-only anyway
@@ -394,8 +404,8 @@ _STACK_STEPS: dict[str, Callable[[_Machine], None]] = {
     "\x94": lambda m: m.remember(len(m.memo)),  # MEMOIZE
     "b": lambda m: m.complete(),  # BUILD
 }
-_VALUES = {ord(character): step for character, step in _VALUE_STEPS.items()}  # what run() uses
-_MOVES = {ord(character): step for character, step in _STACK_STEPS.items()}
+Machine.value_steps = {ord(character): step for character, step in _VALUE_STEPS.items()}
+Machine.stack_steps = {ord(character): step for character, step in _STACK_STEPS.items()}
 _REFUSED = {
     "0": "POP",
     "1": "POP_MARK",
@@ -428,4 +438,4 @@ def _check_plain(value: object) -> None:
                 inner = item.values() if type(item) is dict else item
                 waiting.extend(part for part in inner if type(part) not in _LEAVES)
         elif type(item) not in _LEAVES:
-            raise _RefusedError(f"a value of type {type(item).__name__.strip('_').lower()}")
+            raise RefusedError(f"a value of type {type(item).__name__.strip('_').lower()}")

@@ -2,28 +2,43 @@
 
 Promises: every problem at once, each with its place (file:line or command line), what was
 expected, what came, and a suggestion. Later overrides win over earlier ones and over the
-file; a recipe lies beneath both, defaults beneath the recipe. '' and null mean "not set".
-`${other.key}` means another key of the same spec; nothing else is ever resolved.
-Leaves out: whether files exist and data fit (the actions), how values are written (read.py).
+file; a recipe lies beneath both, defaults beneath the recipe. '', null and TAO's ??? mean
+"not set". `${other.key}` means another key of the same spec, a leading `~/` in free text (which
+is a path, then) the home of the user; nothing else is ever resolved.
+Leaves out: which setting a key means (draft.py), how values are written (read.py), whether
+files exist and data fit (the actions).
 """
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from kineme.errors import Problem, SpecError
-from kineme.spec.fields import Section, Setting, blocks, describe, own_settings, settings_by_key
-from kineme.spec.overrides import HIDDEN, Overrides, parse_overrides
-from kineme.spec.read import Document, Source, plain, read_document
+from kineme.spec.draft import (
+    Draft,
+    add_document,
+    add_overrides,
+    changed_defaults,
+    is_unset,
+    locate,
+    note_older,
+    short,
+)
+from kineme.spec.fields import Section, Setting, blocks, describe, settings_by_key
+from kineme.spec.legacy import Moved
+from kineme.spec.overrides import HIDDEN, Overrides
+from kineme.spec.read import Source, plain, read_document
 from kineme.spec.sections import Spec
-from kineme.spec.suggest import unknown_key, value_fix
+from kineme.spec.suggest import value_fix
 
 MAX_TEXT = 10_000
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 _KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _AnySpec = TypeVar("_AnySpec", bound=Spec)
 
 
@@ -42,11 +57,13 @@ def load_spec(
     Raises SpecError with all problems.
     """
     document = read_document(source)
-    draft = _Draft(model, problems=list(document.problems))
-    _add_document(draft, document)
-    _add_overrides(draft, overrides)
+    draft = Draft(model, problems=list(document.problems))
+    add_document(draft, document)
+    add_overrides(draft, overrides)
+    note_older(draft, document.name)
     draft.base = _recipe(draft, model.recipes if recipes is None else recipes)
     _interpolate(draft)
+    _expand_homes(draft)
     spec = _validated(draft)
     user = frozenset(draft.values.keys() - draft.refused)
     _note_ignored(draft, spec, user)
@@ -58,18 +75,61 @@ def load_spec(
     return spec, tuple(draft.notes)
 
 
+@dataclass(frozen=True)
+class Account:
+    """What a source says, in today's keys, before anything is checked or filled in.
+
+    values: by dotted key, as written. is_older: of TAO before 5.0. moved, idle: what became
+    of older keys. changed: what it leaves out and has another default today.
+    """
+
+    values: Mapping[str, Any] = field(repr=False)
+    is_older: bool
+    moved: tuple[Moved, ...]
+    idle: Mapping[str, str]
+    changed: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def account(model: type[Spec], source: Source) -> Account:
+    """What `source` says of a spec of `model`. Raises SpecError when it cannot be read."""
+    document = read_document(source)
+    draft = Draft(model, problems=list(document.problems))
+    add_document(draft, document)
+    changed = tuple(changed_defaults(draft))
+    problems = tuple(draft.problems)
+    return Account(draft.values, draft.is_older, tuple(draft.moved), draft.idle, changed, problems)
+
+
 def with_values(spec: _AnySpec, values: Mapping[str, Any]) -> _AnySpec:
     """`spec` with other values at dotted keys; what counts as set by the user stays.
 
     Raises SpecError when a value is outside what its field allows.
     """
     known = {key: value_at(spec, key) for key in settings_by_key(type(spec))}
-    draft = _Draft(type(spec), values={**known, **plain(values)})
+    draft = Draft(type(spec), values={**known, **plain(values)})
     changed = _validated(draft)
     if draft.problems:
         raise SpecError.of(draft.problems)
     _mark_user_set(changed, frozenset(user_set(spec)))
     return changed  # type: ignore[no-any-return]
+
+
+def refuse_addresses(spec: Spec) -> None:
+    """Raise SpecError for each setting that names a place on the network.
+
+    load_spec lets them pass: who runs jobs loads a spec first and puts the data on the disk later.
+    """
+    problems = [
+        Problem(key, "a path on this machine", f"an address ({address[0]}...)",
+                "Addresses are not read yet: put the data on this machine, and set its path.")
+        for key, declared in settings_by_key(type(spec)).items()
+        if isinstance(value := value_at(spec, key), str)
+        and _is_free(declared)
+        and (address := _ADDRESS.match(value))  # the rest may hold a password
+    ]  # fmt: skip
+    if problems:
+        raise SpecError.of(problems)
 
 
 def user_set(spec: Section, prefix: str = "") -> set[str]:
@@ -90,135 +150,7 @@ def value_at(spec: Section, key: str) -> Any:
     return value
 
 
-@dataclass
-class _Draft:
-    """A spec in the making: what was said of each real key, and where."""
-
-    model: type[Spec]
-    values: dict[str, Any] = field(default_factory=dict)
-    places: dict[str, str] = field(default_factory=dict)
-    base: Mapping[str, Any] = field(default_factory=dict)  # of the recipe
-    refused: set[str] = field(default_factory=set)
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def declared(self, key: str) -> Setting:
-        return settings_by_key(self.model)[key]
-
-    def shown(self, key: str, value: Any) -> str:
-        return HIDDEN if self.declared(key).rule.secret else _short(repr(value))
-
-    def place(self, key: str) -> str:
-        return self.places.get(key, key)
-
-
-@dataclass(frozen=True)
-class _Statement:
-    """`written = value`, said at `place`, of a file's keys or of an override."""
-
-    written: str
-    value: Any
-    place: str
-    replaces: bool = False
-
-
-def _add_document(draft: _Draft, document: Document) -> None:
-    for path, value in _entries(draft.model, document.tree, ()):
-        key = ".".join(path)
-        line = document.lines.get(path)
-        file = f"{document.name}:{line}" if line else document.name
-        _say(draft, _Statement(key, value, f"{file}: {_short(key)}"))
-
-
-def _entries(
-    section: type[Section] | None, tree: Mapping[str, Any], path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The (path, value) pairs of a file, as deep as there are blocks."""
-    inner = blocks(section) if section else {}
-    for name, value in tree.items():
-        if isinstance(value, dict) and name in inner:
-            yield from _entries(inner[name], value, (*path, name))
-        else:
-            yield (*path, name), value
-
-
-def _add_overrides(draft: _Draft, overrides: Overrides) -> None:
-    secret = {key for key, one in settings_by_key(draft.model).items() if one.rule.secret}
-    parsed, problems = parse_overrides(overrides, secret)
-    draft.problems += problems
-    for override in parsed:
-        place = f"command line: {_short(override.key)}"
-        _say(draft, _Statement(override.key, override.value, place, replaces=True))
-
-
-def _say(draft: _Draft, said: _Statement) -> None:
-    """Record a statement under its real key, or say why there is none."""
-    real = draft.model.aliases.get(said.written)
-    if real:
-        draft.notes.append(f"{said.place} is read as {real}.")
-    key, rest, section = _locate(draft.model, real or said.written)
-    if key is None:
-        draft.problems.append(unknown_key(draft.model, said.written, said.place))
-    elif section is not None:
-        _say_block(draft, said, key, section)
-    elif rest:
-        known = draft.values.get(key)
-        entries = {**(known if isinstance(known, dict) else {}), rest: said.value}
-        if said.value is None:
-            del entries[rest]
-        _record(draft, key, entries, said, replaces=True)
-    else:
-        _record(draft, key, said.value, said, replaces=said.replaces)
-
-
-def _locate(model: type[Section], written: str) -> tuple[str | None, str, type[Section] | None]:
-    """(real key or None, entry of a mapping field, block if the key is one)."""
-    parts = written.split(".")
-    section = model
-    for i, part in enumerate(parts):
-        if part in blocks(section):
-            section = blocks(section)[part]
-            continue
-        declared = own_settings(section).get(part)
-        rest = ".".join(parts[i + 1 :])
-        if declared is None or (rest and not declared.is_mapping):
-            return None, "", None
-        return ".".join(parts[: i + 1]), rest, None
-    return written, "", section
-
-
-def _say_block(draft: _Draft, said: _Statement, key: str, section: type[Section]) -> None:
-    if _is_unset(said.value):
-        for known in [k for k in draft.values if said.replaces and k.startswith(f"{key}.")]:
-            del draft.values[known], draft.places[known]
-    elif isinstance(said.value, dict):
-        for name, value in said.value.items():
-            place = f"{said.place}.{_short(name)}"
-            _say(draft, _Statement(f"{key}.{name}", value, place, said.replaces))
-    else:
-        names = ", ".join(sorted(section.model_fields))
-        expected = f"a block with keys ({_short(names)})"
-        draft.problems.append(Problem(said.place, expected, _short(repr(said.value))))
-
-
-def _record(draft: _Draft, key: str, value: Any, said: _Statement, *, replaces: bool) -> None:
-    if key in draft.values and not replaces and draft.values[key] != value:
-        expected = f"what {draft.places[key]} says, {draft.shown(key, draft.values[key])}"
-        received = draft.shown(key, value)
-        draft.problems.append(Problem(said.place, expected, received, "Keep one of them."))
-    elif _is_unset(value):
-        draft.values.pop(key, None)
-        draft.places.pop(key, None)
-    else:
-        draft.values[key] = value
-        draft.places[key] = said.place
-
-
-def _is_unset(value: Any) -> bool:
-    return value is None or value in ("", {})
-
-
-def _interpolate(draft: _Draft) -> None:
+def _interpolate(draft: Draft) -> None:
     done: dict[str, Any] = {}
     for key in list(draft.values):
         try:
@@ -227,13 +159,13 @@ def _interpolate(draft: _Draft) -> None:
             expected, received = error.args
             if draft.declared(key).rule.secret:
                 received = HIDDEN
-            draft.problems.append(Problem(draft.place(key), expected, _short(received)))
+            draft.problems.append(Problem(draft.place(key), expected, short(received)))
             draft.refused.add(key)
-    for key in [key for key, value in draft.values.items() if _is_unset(value)]:
+    for key in [key for key, value in draft.values.items() if is_unset(value)]:
         del draft.values[key]
 
 
-def _resolved(draft: _Draft, key: str, done: dict[str, Any], asking: tuple[str, ...]) -> Any:
+def _resolved(draft: Draft, key: str, done: dict[str, Any], asking: tuple[str, ...]) -> Any:
     """The value of `key` with its references replaced. Raises ValueError(expected, received)."""
     if key in asking:
         raise ValueError("references that end somewhere", " -> ".join((*asking, key)))
@@ -243,7 +175,7 @@ def _resolved(draft: _Draft, key: str, done: dict[str, Any], asking: tuple[str, 
     return done[key]
 
 
-def _replaced(draft: _Draft, value: Any, done: dict[str, Any], asking: tuple[str, ...]) -> Any:
+def _replaced(draft: Draft, value: Any, done: dict[str, Any], asking: tuple[str, ...]) -> Any:
     if isinstance(value, list):
         return [_replaced(draft, item, done, asking) for item in value]
     if isinstance(value, dict):
@@ -264,11 +196,14 @@ def _replaced(draft: _Draft, value: Any, done: dict[str, Any], asking: tuple[str
     return "".join(pieces)
 
 
-def _referred(draft: _Draft, inner: str, done: dict[str, Any], asking: tuple[str, ...]) -> Any:
+def _referred(draft: Draft, inner: str, done: dict[str, Any], asking: tuple[str, ...]) -> Any:
     name = inner.strip()
     if not _KEY.fullmatch(name):
         raise ValueError("${other.key} (nothing else is resolved)", repr("${" + inner + "}"))
-    key, rest, section = _locate(draft.model, draft.model.aliases.get(name, name))
+    moved = draft.model.legacy.today(name, draft.model.action)
+    if moved and len(moved.new) == 1:
+        name = moved.new[0]
+    key, rest, section = locate(draft.model, draft.model.aliases.get(name, name))
     if key is None or rest or section is not None:
         raise ValueError("a reference to a key of the spec", repr("${" + inner + "}"))
     if draft.declared(key).rule.secret:
@@ -276,7 +211,19 @@ def _referred(draft: _Draft, inner: str, done: dict[str, Any], asking: tuple[str
     return _resolved(draft, key, done, asking)
 
 
-def _recipe(draft: _Draft, recipes: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+def _expand_homes(draft: Draft) -> None:
+    """Put the user's home for `~/`. Which texts are paths need not be said: no other begins so."""
+    for key, value in draft.values.items():
+        if isinstance(value, str) and value.startswith("~/") and _is_free(draft.declared(key)):
+            draft.values[key] = os.path.expanduser(value)
+
+
+def _is_free(declared: Setting) -> bool:
+    """Whether any text will do, so that it may be a path."""
+    return not declared.rule.secret and not declared.rule.choices
+
+
+def _recipe(draft: Draft, recipes: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     """The values that lie beneath the user's."""
     name = draft.values.get("recipe")
     if isinstance(name, str) and "${" in name:
@@ -285,7 +232,7 @@ def _recipe(draft: _Draft, recipes: Mapping[str, Mapping[str, Any]]) -> Mapping[
     return recipes.get(name, {}) if isinstance(name, str) else {}
 
 
-def _validated(draft: _Draft) -> Any:
+def _validated(draft: Draft) -> Any:
     """The spec without the values that are refused."""
     values = {**draft.base, **draft.values}
     while True:
@@ -303,17 +250,17 @@ def _validated(draft: _Draft) -> Any:
         draft.refused |= wrong
 
 
-def _note_ignored(draft: _Draft, spec: Any, user: frozenset[str]) -> None:
+def _note_ignored(draft: Draft, spec: Any, user: frozenset[str]) -> None:
     for key, reason in spec.ignored():
         if key in user and value_at(spec, key) != draft.declared(key).default:
             draft.notes.append(f"{key} has no effect: {reason}.")
 
 
-def _with_derived(draft: _Draft, spec: Any, user: frozenset[str]) -> Any:
+def _with_derived(draft: Draft, spec: Any, user: frozenset[str]) -> Any:
     """The spec with the values that follow from others."""
     updates = {}
     try:
-        for derived in spec.derive(user):
+        for derived in spec.derived(user):
             updates[derived.key] = derived.value
             if derived.note:
                 draft.notes.append(derived.note)
@@ -322,7 +269,7 @@ def _with_derived(draft: _Draft, spec: Any, user: frozenset[str]) -> Any:
     return with_values(spec, updates) if updates else spec
 
 
-def _check(draft: _Draft, spec: Any, user: frozenset[str]) -> None:
+def _check(draft: Draft, spec: Any, user: frozenset[str]) -> None:
     """Add what contradicts and what is missing, as far as it does not follow from the rest."""
     for finding in spec.findings(user):
         if not draft.refused.intersection(finding.keys):
@@ -338,7 +285,7 @@ def _check(draft: _Draft, spec: Any, user: frozenset[str]) -> None:
         draft.problems.append(_missing(draft, spec.action, missing))
 
 
-def _missing(draft: _Draft, action: str, missing: list[str]) -> Problem:
+def _missing(draft: Draft, action: str, missing: list[str]) -> Problem:
     examples = " ".join(f"{key}={draft.declared(key).rule.example}" for key in missing)
     is_one = len(missing) == 1
     return Problem(
@@ -378,7 +325,3 @@ def _field_key(model: type[Section], location: tuple[int | str, ...]) -> str:
         names.append(str(part))
         section = blocks(section).get(str(part))
     return ".".join(names)
-
-
-def _short(text: str, limit: int = 80) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -42,7 +42,10 @@ def parse_overrides(
     problems: list[Problem] = []
     for text in overrides:
         try:
-            parsed.append(parse_override(text))
+            override = parse_override(text)
+            if override.key in secret_keys and isinstance(override.value, int | float):
+                override = Override(override.key, text.partition("=")[2].strip())  # 1_0 is not 10
+            parsed.append(override)
         except ValueError as error:
             expected, received = error.args
             key = text.partition("=")[0].strip().lstrip("+")

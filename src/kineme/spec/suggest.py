@@ -12,27 +12,9 @@ from kineme.spec.fields import Section, Setting, blocks, settings_by_key
 
 _LONGEST = 64  # a longer word is no misspelling
 
-# Blocks of TAO 4.0 and earlier, and what they are called since 5.0.
-RETIRED = {
-    "model_config": "model",
-    "train_config": "train",
-    "dataset_config": "dataset",
-    "augmentation_config": "dataset",
-    "training_config": "train",
-    "eval_config": "evaluate",
-    "evaluation_config": "evaluate",
-    "inference_config": "inference",
-    "export_config": "export",
-}
-
 
 def unknown_key(model: type[Section], written: str, place: str) -> Problem:
     """The problem of a key that the spec does not have."""
-    top = written.split(".")[0]
-    if top in RETIRED:
-        expected = "the blocks of TAO 5.0 and later (model, dataset, train, ...)"
-        fix = f"Move its keys to {RETIRED[top]!r}."
-        return Problem(place, expected, f"{top!r}, a block of TAO 4.0 and earlier", fix)
     meant = suggested_key(model, written)
     return Problem(
         place, "a known key", "an unknown key", f"Did you mean {meant}?" if meant else ""
@@ -73,14 +55,16 @@ def closest(word: str, known: Sequence[str]) -> str | None:
     """The member of `known` that `word` is most likely a misspelling of, if any."""
     if len(word) > _LONGEST:
         return None
-    scored = sorted((_distance(word.lower(), name.lower()), name) for name in known)
-    if scored and scored[0][0] <= max(1, len(word) // 3):
-        return scored[0][1]
-    return None
+    most = max(1, len(word) // 3)
+    likely = [name for name in known if abs(len(name) - len(word)) <= most]
+    scored = min(
+        ((_distance(word.lower(), name.lower(), most), name) for name in likely), default=None
+    )
+    return scored[1] if scored and scored[0] <= most else None
 
 
-def _distance(a: str, b: str) -> int:
-    """Edits from `a` to `b`; swapping two neighbours is one edit."""
+def _distance(a: str, b: str, most: int) -> int:
+    """Edits from `a` to `b`, if at most `most`; swapping two neighbours is one edit."""
     before: list[int] = []
     last = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
@@ -90,5 +74,7 @@ def _distance(a: str, b: str) -> int:
             if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
                 cost = min(cost, before[j - 2] + 1)
             row.append(cost)
+        if min(row) > most and min(last) > most:
+            return most + 1
         before, last = last, row
     return last[-1]
