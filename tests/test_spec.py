@@ -1,4 +1,4 @@
-"""From what users write to a frozen spec: rows S01-S05, S08 and S14 of the fault catalogue."""
+"""From what users write to a frozen spec: rows S01-S05 and S08 of the fault catalogue."""
 
 import random
 import string
@@ -372,13 +372,7 @@ def test_ten_planted_problems_are_reported_together(tmp_path):
         assert sum(f"{place}: expected" in problem for problem in problems) == 1
 
 
-# S14
-
-
-@pytest.mark.parametrize("block", ["model_config", "train_config", "dataset_config"])
-def test_a_spec_of_the_old_toolkit_is_refused_with_its_version(block):
-    (problem,) = refused({**MINIMUM, block: {"num_epochs": 3}})
-    assert f"got '{block}', a block of TAO 4.0 and earlier." in problem
+# S14: test_spec_legacy.py
 
 
 @pytest.mark.parametrize(("value", "policy"), [("off", "off"), (False, "off"), (True, "on")])

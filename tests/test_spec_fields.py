@@ -9,8 +9,7 @@ COMPUTE = {"num_gpus": 1, "gpu_ids": [0], "num_nodes": 1}
 PREDICT = {**COMPUTE, "checkpoint": None, "trt_engine": None, "results_dir": None, "batch_size": -1,
            "test_dataset.data_path": None, "test_dataset.label_path": None}  # fmt: skip
 TAO_DEFAULTS = {
-    "": {"model_name": "pose_classification", "encryption_key": None, "results_dir": None,
-         "automl_policy": "auto"},
+    "": {"model_name": "pose_classification", "encryption_key": None, "results_dir": None},
     "wandb.": {"enable": True, "project": "TAO Toolkit", "entity": None, "group": None,
                "tags": ["training", "tao-toolkit"], "reinit": False, "sync_tensorboard": False,
                "save_code": False, "name": "TAO Toolkit training experiment", "run_id": None},

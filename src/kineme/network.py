@@ -205,6 +205,13 @@ class Answers:
         """Positions of the samples that did not fail, in order."""
         return [i for i in range(len(self.scores)) if i not in self.remarks.failed]
 
+    @property
+    def judged(self) -> NDArray[np.float32]:
+        """(N, C) scores as they are judged: minus infinity throughout for blank samples."""
+        scores = self.scores.copy()
+        scores[list(self.remarks.blank)] = float("-inf")
+        return scores
+
 
 @dataclass(frozen=True)
 class Network:
@@ -216,6 +223,7 @@ class Network:
     occluded: damaged copies of a test dataset as (curve, share hidden, dataset).
     score_text: what evaluate prints, in upstream's form, from the facts of metrics.json.
     answer_text: what inference prints or writes, in upstream's form.
+    data_path: where the data of `split` are, as a file where it is one; "" where nothing is named.
     """
 
     name: str
@@ -238,6 +246,37 @@ class Network:
     mean_accuracy: str = "avg_accuracy"  # upstream's name of the mean over classes
     prints_answers: bool = False  # whether inference also prints its answers, as upstream
     inspect: Callable[[Path, Path], Inspection | None] | None = None  # (data, cache); None: no data
+    data_path: Callable[[Any, str], str] | None = None  # (spec, split)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where in the data sets that a job is given an input lies.
+
+    data: TAO's word for which of them. paths: within it, the first that is there counts; TAO's
+    own comes first. Without paths, the data set itself.
+    """
+
+    data: str
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skill:
+    """What who runs a network for others must know, and its spec does not say.
+
+    Mappings are from action to dotted spec key to ...
+    inputs: file or folder, of keys that name data or weights.
+    sources: where such data lie. spec_params: TAO's name for how a job finds the value.
+    template_values: what a template shows in place of the default.
+    What holds for all networks is in skills/skill_info.py.
+    """
+
+    description: str
+    inputs: Mapping[str, Mapping[str, str]]
+    sources: Mapping[str, Mapping[str, DataSource]]
+    spec_params: Mapping[str, Mapping[str, str]]
+    template_values: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -246,6 +285,7 @@ class Entry:
 
     title: str
     specs: str  # module:attribute, a mapping action -> spec model
+    skill: str  # module:attribute, a Skill
     network: str  # module:attribute, a Network
 
 
@@ -253,11 +293,13 @@ NETWORKS: Mapping[str, Entry] = {
     "action_recognition": Entry(
         title="videos -> action labels (RGB, optical flow, or both)",
         specs="kineme.action_recognition.spec:SPECS",
+        skill="kineme.action_recognition.skill:SKILL",
         network="kineme.action_recognition.network:NETWORK",
     ),
     "pose_classification": Entry(
         title="skeleton sequences -> action labels (ST-GCN)",
         specs="kineme.pose_classification.spec:SPECS",
+        skill="kineme.pose_classification.skill:SKILL",
         network="kineme.pose_classification.network:NETWORK",
     ),
 }
@@ -266,6 +308,11 @@ NETWORKS: Mapping[str, Entry] = {
 def load_specs(name: str) -> Mapping[str, Any]:
     """The spec models of network `name`, by action. Imports no torch."""
     return _resolve(NETWORKS[name].specs)  # type: ignore[no-any-return]
+
+
+def load_skill(name: str) -> Skill:
+    """What a runner must know of network `name`. Imports no torch."""
+    return _resolve(NETWORKS[name].skill)  # type: ignore[no-any-return]
 
 
 def load_network(name: str) -> Network:

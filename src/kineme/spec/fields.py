@@ -3,7 +3,8 @@
 Promises: what a field says of itself feeds validation, error messages, templates, the
 JSON schema, the docs table and the AutoML search space; nothing is said twice.
 Types are strict (true is not 1, "abc" is not a number), except where a spelling can mean
-one thing only: 30.0 for an integer, "1e-3" for a number, yes/no for a flag, 7 for text.
+one thing only: 30.0 for an integer, "1e-3" for a number, yes/no for a flag, 7 for text, a
+list of different names where names are numbered.
 Leaves out: reading files and overrides (load.py), which fields there are (sections.py).
 """
 
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+MUST_BE_SET = "???"  # OmegaConf's word for a value that somebody has to give
 NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _KINDS = {
@@ -36,6 +38,8 @@ class Rule:
     Bounds and choices hold for each element of a list. length: exact, of a list.
     example: what a template shows where the default is "not set". popular: shown first.
     automl: searched by default. ours: not in TAO. secret: never printed, never written.
+    tao_default: what TAO's schema and templates say, where that is not the default here.
+    tao_type: TAO's name of the type, where it does not follow from the type here.
     """
 
     ge: float | None = None
@@ -49,6 +53,8 @@ class Rule:
     automl: bool = False
     ours: bool = False
     secret: bool = False
+    tao_default: Any = ...
+    tao_type: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,9 +113,14 @@ def setting(
     automl: bool = False,
     ours: bool = False,
     secret: bool = False,
+    tao_default: Any = ...,
+    tao_type: str = "",
 ) -> Any:
     """Declare a field; the keywords are those of `Rule`."""
-    rule = Rule(ge, gt, le, lt, length, tuple(choices), example, popular, automl, ours, secret)
+    rule = Rule(
+        ge, gt, le, lt, length, tuple(choices), example, popular, automl, ours, secret,
+        tao_default, tao_type,
+    )  # fmt: skip
     return Field(default, description=doc, json_schema_extra=asdict(rule), repr=not secret)
 
 
@@ -126,6 +137,11 @@ def own_settings(section: type[Section]) -> Mapping[str, Setting]:
         for name, field in section.model_fields.items()
         if _section_of(field) is None
     }
+
+
+def block_doc(section: type[Section], name: str) -> str:
+    """What is said of the block `name` of `section`."""
+    return section.model_fields[name].description or ""
 
 
 @functools.cache
@@ -205,6 +221,8 @@ def _unambiguous(value: Any, kinds: Sequence[Any]) -> Any:
     for kind in kinds:
         if typing.get_origin(kind) is list and isinstance(value, list):
             return [_unambiguous(item, typing.get_args(kind)) for item in value]
+        if kind == dict[str, int] and _are_names(value):
+            return {name: number for number, name in enumerate(value)}
     if int in kinds and isinstance(value, float) and value.is_integer():
         return int(value)
     if float in kinds and isinstance(value, str) and NUMBER.fullmatch(value):
@@ -214,6 +232,11 @@ def _unambiguous(value: Any, kinds: Sequence[Any]) -> Any:
     if str in kinds and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value
+
+
+def _are_names(value: Any) -> bool:
+    is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return is_list and len(set(value)) == len(value)
 
 
 def _kinds(field: FieldInfo) -> tuple[Any, ...]:

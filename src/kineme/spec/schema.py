@@ -12,7 +12,16 @@ from typing import Any
 
 import yaml
 
-from kineme.spec.fields import Section, Setting, blocks, describe, own_settings, settings
+from kineme.spec.fields import (
+    Section,
+    Setting,
+    block_doc,
+    blocks,
+    describe,
+    own_settings,
+    settings,
+    settings_by_key,
+)
 from kineme.spec.load import value_at
 from kineme.spec.sections import Spec
 
@@ -55,14 +64,22 @@ def template(model: type[Spec]) -> str:
 
 
 def json_schema(model: type[Spec]) -> dict[str, Any]:
-    """A JSON schema (draft 2020-12), with defaults and the AutoML and popular flags."""
+    """A JSON schema (draft 2020-12), with defaults and the AutoML and popular flags.
+
+    It holds for what a file may say: nothing must be there, short keys are deprecated.
+    """
     searched = [declared.key for declared in settings(model) if declared.rule.automl]
-    return {
+    schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"{model.network} {model.action}",
         **_section_schema(model),
         "automl_default_parameters": searched,
     }
+    for short, key in model.aliases.items():
+        declared = settings_by_key(model)[key]
+        meaning = {"description": f"read as {key}", "deprecated": True}
+        schema["properties"][short] = _typed(declared) | meaning
+    return schema
 
 
 def markdown(specs: Mapping[str, type[Spec]]) -> str:
@@ -72,6 +89,38 @@ def markdown(specs: Mapping[str, type[Spec]]) -> str:
     for name, section in _all_blocks(model, ""):
         lines += _table(name, section)
     return "\n".join(lines) + "\n"
+
+
+def kind_schema(kind: Any, declared: Setting) -> dict[str, Any]:
+    """One of a field's types, `kind`, in the words of JSON schemas."""
+    rule = declared.rule
+    if typing.get_origin(kind) is list:
+        length = {"minItems": rule.length, "maxItems": rule.length} if rule.length else {}
+        items = kind_schema(typing.get_args(kind)[0], declared)
+        return {"type": "array", "items": items, **length}
+    if typing.get_origin(kind) is dict:
+        values = kind_schema(typing.get_args(kind)[1], declared)
+        return {"type": "object", "additionalProperties": values}
+    schema: dict[str, Any] = {"type": _JSON_TYPES[kind]}
+    if kind is str and rule.choices:
+        schema["enum"] = list(rule.choices)
+    if kind in (int, float):
+        bounds = {
+            "minimum": rule.ge,
+            "exclusiveMinimum": rule.gt,
+            "maximum": rule.le,
+            "exclusiveMaximum": rule.lt,
+        }
+        schema |= {name: bound for name, bound in bounds.items() if bound is not None}
+    return schema
+
+
+def flow_yaml(value: Any) -> str:
+    """`value` as one line of YAML."""
+    if isinstance(value, float):
+        return repr(value)
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _block_lines(
@@ -93,62 +142,37 @@ def _field_lines(declared: Setting, indent: str, *, is_mandatory: bool) -> Itera
     first, more = f"{indent}# ", f"{indent}#   "
     yield from textwrap.wrap(note, _WIDTH, initial_indent=first, subsequent_indent=more)
     if is_mandatory:
-        yield f"{indent}{declared.key}: {_flow(declared.rule.example)}"
+        yield f"{indent}{declared.key}: {flow_yaml(declared.rule.example)}"
     else:
-        yield f"{indent}#{declared.key}: {_flow(declared.default)}"
-
-
-def _flow(value: Any) -> str:
-    """`value` as one line of YAML."""
-    if isinstance(value, float):
-        return repr(value)
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...")
+        yield f"{indent}#{declared.key}: {flow_yaml(declared.default)}"
 
 
 def _section_schema(section: type[Section]) -> dict[str, Any]:
     inner, own = blocks(section), own_settings(section)
     properties = {
-        name: _section_schema(inner[name]) if name in inner else _field_schema(own[name])
+        name: {"description": block_doc(section, name), **_section_schema(inner[name])}
+        if name in inner
+        else _field_schema(own[name])
         for name in section.model_fields
     }
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def _field_schema(declared: Setting) -> dict[str, Any]:
-    kinds = [_kind_schema(kind, declared) for kind in declared.kinds]
+def _typed(declared: Setting) -> dict[str, Any]:
+    kinds = [kind_schema(kind, declared) for kind in declared.kinds]
     if declared.default is None:
         kinds.append({"type": "null"})
+    return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+
+
+def _field_schema(declared: Setting) -> dict[str, Any]:
     flags = {"popular": declared.rule.popular, "automl_enabled": declared.rule.automl}
     return {
-        **(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}),
+        **_typed(declared),
         "description": declared.doc,
         "default": declared.default,
         **{name: True for name, is_set in flags.items() if is_set},
     }
-
-
-def _kind_schema(kind: Any, declared: Setting) -> dict[str, Any]:
-    rule = declared.rule
-    if typing.get_origin(kind) is list:
-        length = {"minItems": rule.length, "maxItems": rule.length} if rule.length else {}
-        items = _kind_schema(typing.get_args(kind)[0], declared)
-        return {"type": "array", "items": items, **length}
-    if typing.get_origin(kind) is dict:
-        values = _kind_schema(typing.get_args(kind)[1], declared)
-        return {"type": "object", "additionalProperties": values}
-    schema: dict[str, Any] = {"type": _JSON_TYPES[kind]}
-    if kind is str and rule.choices:
-        schema["enum"] = list(rule.choices)
-    if kind in (int, float):
-        bounds = {
-            "minimum": rule.ge,
-            "exclusiveMinimum": rule.gt,
-            "maximum": rule.le,
-            "exclusiveMaximum": rule.lt,
-        }
-        schema |= {name: bound for name, bound in bounds.items() if bound is not None}
-    return schema
 
 
 def _preface(specs: Mapping[str, type[Spec]]) -> Iterator[str]:
@@ -166,7 +190,7 @@ def _preface(specs: Mapping[str, type[Spec]]) -> Iterator[str]:
         if values:
             yield ""
             yield f"`recipe: {name}` lays these beneath your values: "
-            yield ", ".join(f"`{key}={_flow(value)}`" for key, value in values.items()) + "."
+            yield ", ".join(f"`{key}={flow_yaml(value)}`" for key, value in values.items()) + "."
 
 
 def _all_blocks(section: type[Section], prefix: str) -> Iterator[tuple[str, type[Section]]]:
@@ -186,7 +210,7 @@ def _row(declared: Setting) -> str:
     ours = " +" if declared.rule.ours else ""
     cells = (
         f"`{declared.key}`{ours}",
-        f"`{_flow(declared.default)}`",
+        f"`{flow_yaml(declared.default)}`",
         describe(declared),
         declared.doc,
     )

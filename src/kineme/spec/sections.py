@@ -13,7 +13,10 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator
 
-from kineme.spec.fields import Section, block, setting
+from kineme.errors import SpecError
+from kineme.spec.fields import MUST_BE_SET, Section, block, setting
+from kineme.spec.key_file import read_key
+from kineme.spec.legacy import Legacy
 
 SEED_MAX = 2**32 - 1
 CHECKPOINT_SUFFIXES = (".pth", ".tlt")
@@ -55,11 +58,15 @@ class Wandb(Section):
     project: str = setting("TAO Toolkit", "project")
     entity: str | None = setting(None, "user or team")
     group: str | None = setting(None, "group of runs")
-    tags: list[str] = setting(["training", "tao-toolkit"], "tags of the run")
+    tags: list[str] = setting(
+        ["training", "tao-toolkit"], "tags of the run", tao_default=["tao-toolkit"]
+    )
     reinit: bool = setting(False, "allow several runs in one process")
     sync_tensorboard: bool = setting(False, "copy what TensorBoard gets")
     save_code: bool = setting(False, "save the code with the run")
-    name: str = setting("TAO Toolkit training experiment", "name of the run")
+    name: str = setting(
+        "TAO Toolkit training experiment", "name of the run", tao_default="TAO Toolkit Training"
+    )
     run_id: str | None = setting(None, "id of a run to continue")
 
 
@@ -165,7 +172,9 @@ class Train(Compute):
 class Predict(Compute):
     """The common part of `evaluate` and `inference`."""
 
-    checkpoint: str | None = setting(None, "trained model", example=CHECKPOINT_EXAMPLE)
+    checkpoint: str | None = setting(
+        None, "trained model", example=CHECKPOINT_EXAMPLE, tao_default=MUST_BE_SET
+    )
     trt_engine: str | None = setting(None, "accepted for TAO's sake; has no effect")
     results_dir: str | None = setting(None, "folder of this action; null: <results_dir>/<action>")
     batch_size: int = setting(-1, "samples per step; -1: dataset.batch_size", ge=-1)
@@ -212,27 +221,41 @@ class Spec(Section):
     action: ClassVar[str] = ""
     mandatory: ClassVar[tuple[str, ...]] = ()
     aliases: ClassVar[Mapping[str, str]] = {}
+    legacy: ClassVar[Legacy] = Legacy()
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     model_name: str | None = setting(None, "name of the model; null: the network's")
     encryption_key: str | None = setting(
         None, "key of encrypted checkpoints; never printed or written", secret=True
     )
-    results_dir: str | None = setting(
-        None, "root of everything a run leaves", example="results", popular=True
+    encryption_key_file: str | None = setting(
+        None, "file that holds encryption_key, one line, so that the spec need not", ours=True
     )
+    results_dir: str | None = setting(None, "root of everything a run leaves", example="results")
     wandb: Wandb = block(Wandb, "Weights & Biases")
     device: str = setting("auto", "what to run on", choices=("auto", "cpu", "gpu"), ours=True)
     automl_policy: str = setting(
         "auto",
         "read by job runners; a direct command never searches",
         choices=("auto", "on", "off"),
+        ours=True,
     )
 
     @field_validator("automl_policy", mode="before")
     @classmethod
     def _yaml_1_1(cls, value: Any) -> Any:
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+    def derived(self, user: frozenset[str]) -> Iterator[Derived]:
+        """`derive`, and what follows in every network. Raises SpecError."""
+        yield from self.derive(user)
+        if self.encryption_key is not None and not self.encryption_key.strip():
+            raise SpecError("encryption_key", "a key", "white space alone")
+        if self.encryption_key_file and self.encryption_key is not None:
+            fix = "Set one of them to null."
+            raise SpecError("encryption_key_file", "no encryption_key beside it", "both", fix)
+        if self.encryption_key_file:
+            yield Derived("encryption_key", read_key(self.encryption_key_file))
 
     def derive(self, user: frozenset[str]) -> Iterator[Derived]:
         """Values that follow from what the user set (dotted keys)."""
@@ -277,6 +300,7 @@ def ignored(optim: Optim) -> Iterator[tuple[str, str]]:
     """Keys of every network that have no effect beside the others, and why."""
     for name in ("evaluate", "inference"):
         yield f"{name}.trt_engine", "this network runs checkpoints and ONNX files"
+    yield "export.gpu_id", "export computes on the CPU"
     for key, schedulers in SCHEDULER_OF.items():
         if optim.lr_scheduler not in schedulers:
             yield f"train.optim.{key}", f"train.optim.lr_scheduler is {optim.lr_scheduler}"

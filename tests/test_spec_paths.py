@@ -1,0 +1,58 @@
+"""Paths in a spec: the home of the user, and addresses that are none."""
+
+import pytest
+
+from kineme import cli
+from kineme.errors import SpecError
+from kineme.pose_classification.spec import SPECS
+from kineme.spec.load import load_spec, refuse_addresses
+
+MINIMUM = {"results_dir": "out", "dataset.train_dataset.data_path": "x.npy"}
+
+
+def loaded(**overrides):
+    return load_spec(SPECS["train"], None, {**MINIMUM, **overrides})[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("~/x", "/home/me/x"), ("~", "~"), ("a/~/x", "a/~/x"), ("~you/x", "~you/x"),
+     ("${model_name}/~/x", "/home/me/y/~/x")],
+)  # fmt: skip
+def test_a_leading_tilde_is_the_home_of_the_user(monkeypatch, written, meant):
+    monkeypatch.setenv("HOME", "/home/me")
+    spec = loaded(results_dir=written, model_name="~/y", **{"model.pretrained_model_path": written})
+    assert (spec.results_dir, spec.model.pretrained_model_path) == (meant, meant)
+
+
+def test_a_tilde_in_the_file_counts_too_and_a_key_stays_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/me")
+    path = tmp_path / "spec.yaml"
+    path.write_text("results_dir: ~/r\ndataset: {train_dataset: {data_path: ~/d.npy}}\n")
+    spec, _ = load_spec(SPECS["train"], path, ["encryption_key=~/a long enough key"])
+    assert (spec.results_dir, spec.dataset.train_dataset.data_path) == (
+        "/home/me/r", "/home/me/d.npy",
+    )  # fmt: skip
+    assert spec.encryption_key == "~/a long enough key"
+
+
+def test_addresses_are_refused_each_in_one_line_without_what_may_be_secret():
+    address, local = "https://me:hunter2@host/x.npy", "c:/data.npy"
+    spec = loaded(
+        results_dir="s3://bucket/out",
+        **{"dataset.train_dataset.data_path": address, "dataset.val_dataset.data_path": local},
+    )
+    with pytest.raises(SpecError) as caught:
+        refuse_addresses(spec)
+    fix = "Addresses are not read yet: put the data on this machine, and set its path."
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"results_dir: expected a path on this machine, got an address (s3://...). {fix}",
+        "dataset.train_dataset.data_path: expected a path on this machine, got an address "
+        f"(https://...). {fix}",
+    ]
+
+
+def test_the_command_refuses_them(capsys):
+    words = ["results_dir=out", "dataset.train_dataset.data_path=ngc://org/data"]
+    assert cli.main(["pose_classification", "train", *words]) == 2
+    assert "an address (ngc://...)" in capsys.readouterr().err
