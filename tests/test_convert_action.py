@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clips_made import make_video
 from kineme.cli import main
 
 
@@ -114,3 +115,26 @@ def test_sigterm_is_143_and_a_failure_in_the_status(tmp_path: Path) -> None:
     last = json.loads((folder / "status.json").read_text().splitlines()[-1])
     assert last["status"] == "FAILURE"
     assert not list(folder.glob("*.npy"))
+
+
+def test_one_bad_video_silences_nothing_of_what_became_of_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data" / "run"
+    data.mkdir(parents=True)
+    cut = make_video(data / "cut.mkv", 30)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    make_video(data / "good.mp4", 4)
+    (data / "text.mp4").write_text("no video")
+    words = [f"results_dir={tmp_path / 'out'}", f"dataset_convert.data={data.parent}"]
+    words += ["dataset_convert.write=manifest", "dataset_convert.workers=1"]
+    assert main(["action_recognition", "dataset_convert", *words]) == 8
+    told = capsys.readouterr().err
+    assert f"note: {data.parent}: 1 damaged videos, listed all the same; first: run/cut" in told
+    assert f"{data / 'text.mp4'}: expected a video" in told
+    folder = tmp_path / "out" / "dataset_convert"
+    assert "expected all 3 videos to be converted, got 1 that failed. The others are done" in told
+    lines = [json.loads(line) for line in (folder / "status.json").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["STARTED", *["RUNNING"] * 3, "FAILURE"]
+    assert lines[1]["kpi"]["Number of videos"] == 2
+    assert lines[2]["message"] == "Saved videos.csv."

@@ -134,8 +134,9 @@ def test_clips_of_one_frame_do_not_share_their_memory(tmp_path: Path) -> None:
 
 def test_a_conversion_needs_no_memory_for_all_of_its_clips(tmp_path: Path) -> None:
     """40 MB of clips, one at a time; a shard of 64 MiB would hold them all, so shards are small."""
+    from kineme.data.conversion import Tally
     from kineme.pose_classification.convert import writing
-    from kineme.pose_classification.convert.clips import Clip, Source, Tally
+    from kineme.pose_classification.convert.clips import Clip, Source
 
     def clips() -> Any:
         for number in range(40):

@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kineme.data import archives
-from kineme.data.archives import data_root, default_cache, extract, resolve_inside
+from kineme.data.archives import data_root, extract, resolve_inside
 from kineme.data.archives.unpacking import unpack
+from kineme.data.cache import default_cache, temporary_cache
 from kineme.errors import DataError, ResourceError, printable
 from packed import FRAMES, leftovers, refusal, tar_of, tree, zip_of
 
@@ -68,8 +69,8 @@ def test_the_folder_is_named_by_the_sha256_of_the_archive(tmp_path, cache):
 def test_an_archive_is_hashed_and_extracted_once(tmp_path, cache, monkeypatch):
     path = tar_of(tmp_path / "a.tar", FRAMES)
     folder = extract(path, cache)
-    for name in ("_sha256", "_extract_whole"):
-        monkeypatch.setattr(archives, name, lambda *_: pytest.fail("done again"))
+    for place, name in ((archives.InputFile, "sha256"), (archives, "_extract_whole")):
+        monkeypatch.setattr(place, name, lambda *_: pytest.fail("done again"))
     assert extract(path, cache) == folder
     monkeypatch.chdir(tmp_path)
     assert extract("a.tar", Path("cache")) == folder
@@ -313,9 +314,11 @@ def no_cache(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    archives._temporary_shelf.cache_clear()
+    for remembered in (archives._temporary_shelf, temporary_cache):
+        remembered.cache_clear()
     yield tmp_path / "file" / "cache"
-    archives._temporary_shelf.cache_clear()
+    for remembered in (archives._temporary_shelf, temporary_cache):
+        remembered.cache_clear()
 
 
 def test_v31_without_a_cache_a_temporary_folder_is_used_and_said_once(tmp_path, no_cache):

@@ -11,6 +11,7 @@ from PIL import Image
 from clips_made import make_video
 from kineme import cli
 from kineme.data.images import save_image
+from kineme.data.shards import ShardWriter
 from stick import CLASSES, waves
 from video_folders import pack, save_classes, save_flow, save_frames, save_tao
 
@@ -30,11 +31,12 @@ def _state(root):
 
 
 def check(where, results, capsys):
-    """(exit code, facts, stdout); nothing may have changed below `where`."""
+    """(exit code, facts, stderr and stdout); nothing may have changed below `where`."""
     before = _state(where)
     code = cli.main(["data", "check", str(where), f"results_dir={results}"])
     assert _state(where) == before
-    return code, json.loads((results / "data_check.json").read_text()), capsys.readouterr().out
+    out, err = capsys.readouterr()
+    return code, json.loads((results / "data_check.json").read_text()), err + out
 
 
 def plant(root, outside):
@@ -167,12 +169,29 @@ def test_an_archive_and_a_list_are_checked_too(tmp_path, capsys, monkeypatch):
     where = pack(tmp_path / "a.tar.gz", tmp_path / "made", inside="train")
     assert cli.main(["data", "check", str(where), f"results_dir={tmp_path / 'one'}"]) == 0
     (tmp_path / "l.csv").write_text("path,label\nmade/catch/v0,catch\nmade/none,catch\n")
-    where = tmp_path / "l.csv"
+    where = (tmp_path / "l.csv").rename(tmp_path / "L.CSV")
     assert cli.main(["data", "check", str(where), f"results_dir={tmp_path / 'two'}"]) == 3
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "4 samples, 12 frames: 0 errors, 0 notes" in out
     assert "1 samples, 3 frames: 1 errors, 0 notes" in out
-    assert "l.csv:3: path: expected a video, got 'made/none', which does not exist" in out
+    assert "L.CSV:3: path: expected a video, got 'made/none', which does not exist" in err
+
+
+@pytest.mark.parametrize("name", ["train_data.npy", "DATA.NPY"])
+def test_v32_one_file_of_skeletons_is_checked(tmp_path, capsys, name):
+    where = tmp_path / name
+    with open(where, "wb") as file:
+        np.save(file, waves(4, 0)[0])
+    code, facts, _ = check(where, tmp_path / "found", capsys)
+    assert (code, facts["samples"], facts["errors"]) == (0, 4, 0)
+
+
+def test_v32_an_archive_of_another_kind_is_named(tmp_path, capsys):
+    where = tmp_path / "a.npy"
+    where.write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(100))
+    assert cli.main(["data", "check", str(where), f"results_dir={tmp_path / 'found'}"]) == 3
+    expected = f"{where}: expected a tar, tar.gz or zip file, got a 7z file."
+    assert expected in capsys.readouterr().err
 
 
 def test_v32_skeletons_are_checked_too(tmp_path, capsys):
@@ -209,7 +228,7 @@ def test_v32_skeletons_are_checked_too(tmp_path, capsys):
         r"error: hurt_label.json: expected 6 labels for 6 samples, got 5 labels",
         r"error: leak_label.json: expected samples of at least 2 classes, got only class 0",
         r"note: train_data.npy: 1 of 9 samples are also in leak_data.npy: .*train4",
-        r"note: bare_data.npy: no labels beside it \(bare_label.json, .csv or .pkl\)",
+        r"note: bare_data.npy: no labels beside it \(bare_label.json, bare_label.csv, bare_l",
         r"error: flat_data.npy: expected ",
         r"error: cut_data.npy: expected [\d,]+ bytes",
         r"error: text_data.npy: expected ",
@@ -218,6 +237,42 @@ def test_v32_skeletons_are_checked_too(tmp_path, capsys):
     assert [line for line in said if not any(re.match(p, line) for p in patterns)] == []
     assert facts["classes"]["train_data"] == dict.fromkeys(sorted(CLASSES), 3)
     assert out.splitlines()[-1].startswith("21 samples, ")
+
+
+def store_of(folder, labels, classes=("a", "b")):
+    """A store of six samples, labels inside, in two shards."""
+    data, _ = waves(6, 5)
+    with ShardWriter(folder, class_names=classes, shard_bytes=3 * data[0].nbytes) as writer:
+        for i, (sample, label) in enumerate(zip(data, labels, strict=True)):
+            writer.add(sample, id=f"s{i}", label=label)
+    return sorted(folder.glob("*.npy"))
+
+
+def test_v32_the_labels_and_checksums_of_stores_are_looked_at(tmp_path, capsys):
+    root = tmp_path / "data"
+    store_of(root / "train_data", [0, 1, 0, 1, 0, 0])
+    store_of(root / "bare_data", [-1] * 6)
+    for shard in store_of(root / "hurt_data", [0, 0, 5, 1, -1, 0]):
+        content = bytearray(shard.read_bytes())
+        content[-1] ^= 1
+        shard.write_bytes(content)
+    code, facts, _ = check(root, tmp_path / "found", capsys)
+    said = [
+        f"{fault['kind']}: {fault['where']}: {fault['what']}".replace(f"{root}/", "")
+        for fault in facts["faults"]
+    ]
+    assert code == 3
+    assert facts["classes"]["train_data"] == {"a": 4, "b": 2}
+    assert facts["classes"]["bare_data"] == {"": 6}
+    expected = [
+        r"error: hurt_data/skeletons-00000.npy: expected sha256 [0-9a-f]{16}\.\.\., got ",
+        r"error: hurt_data/skeletons-00001.npy: expected sha256 ",
+        r"error: hurt_data: labels\[2\]: expected an integer in \[0, 2\), got 5 \(and 1 more\)",
+        r"note: bare_data: no labels in it \(bare_label.json, ",
+    ]
+    lines = [line for line in said if "samples are also in" not in line]
+    assert [p for p in expected if not any(re.match(p, line) for line in lines)] == []
+    assert len(lines) == len(expected)
 
 
 @pytest.mark.parametrize(
@@ -234,3 +289,21 @@ def test_words_that_are_no_check_are_refused(tmp_path, capsys, words, code, expe
     filled = [word.format(tmp_path) for word in words]
     assert cli.main(["data", *filled]) == code
     assert expected.replace("'kineme data", "kineme data") in capsys.readouterr().err
+
+
+def test_a_misspelled_label_is_told_with_what_to_do_on_stderr_and_on_the_page(tmp_path, capsys):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    np.save(folder / "train_data.npy", np.ones((3, 3, 4, 17, 1), np.float32))
+    labels = ("squat", "sqat", "lunge")
+    samples = [{"id": f"s{i}", "label": label} for i, label in enumerate(labels)]
+    text = json.dumps({"classes": ["lunge", "squat"], "samples": samples})
+    (folder / "train_label.json").write_text(text)
+    assert cli.main(["data", "check", str(folder), f"results_dir={tmp_path / 'found'}"]) == 3
+    told = capsys.readouterr()
+    line = "labels[1]: expected one of lunge, squat, got 'sqat'. Did you mean 'squat'?"
+    assert f"error: {folder / 'train_label.json'}: {line}\n" in told.err
+    assert "sqat" not in told.out
+    assert "1 errors" in told.out
+    page = (tmp_path / "found" / "data_check.html").read_text()
+    assert "Did you mean &#39;squat&#39;?" in page

@@ -1,8 +1,10 @@
-"""Video models: published names and sizes, and the numbers of the slow, plain ones."""
+"""Video models: the numbers of the slow, plain ones, and how they behave.
+
+Names, sizes and golden logits: test_weights_parity.py.
+"""
 
 import copy
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,6 @@ from kineme.action_recognition.i3d import I3D
 from kineme.action_recognition.model import build_model
 from kineme.action_recognition.resnet import ResNet2d, ResNet3d
 from kineme.action_recognition.shift import consensus, frames_of, shift_time
-from parity.make_video_models_golden import digest
 from parity.video_models_reference import (
     ReferenceEfficientNetLite0,
     ReferenceI3D,
@@ -29,9 +30,6 @@ from parity.video_models_reference import (
 )
 from parity.video_specs import video_spec
 
-GOLDEN = json.loads(
-    (Path(__file__).parent / "parity" / "video_models_golden.json").read_text(encoding="utf-8")
-)
 FORMS = [(name, form) for name, backbone in BACKBONES.items() for form in backbone.forms]
 
 
@@ -46,72 +44,7 @@ def on_paper(backbone: str, form: str, **changes: Any) -> nn.Module:
         return build(backbone, form, **changes)
 
 
-# Names and sizes
-
-
-@pytest.mark.parametrize(
-    ("backbone", "form", "count"),
-    [
-        ("resnet_18", STACK, 11_470_725),
-        ("resnet_34", STACK, 21_578_885),
-        ("resnet_50", STACK, 23_809_925),
-        ("resnet_101", STACK, 42_802_053),
-        ("resnet_152", STACK, 58_445_701),
-        ("resnet_18", VOLUME, 33_187_653),
-        ("resnet_34", VOLUME, 63_497_285),
-        ("resnet_50", VOLUME, 46_190_405),
-        ("resnet_101", VOLUME, 85_236_549),
-        ("resnet_152", VOLUME, 117_395_269),
-        ("i3d", VOLUME, 12_292_389),
-        ("efficientnet_lite0", SHIFT, 4_652_008 - 995 * 1281),  # of ImageNet's 1000 classes
-    ],
-)
-def test_parameter_counts_are_the_published_ones(backbone: str, form: str, count: int) -> None:
-    model = on_paper(backbone, form)
-    assert sum(parameter.numel() for parameter in model.parameters()) == count
-
-
-@pytest.mark.parametrize(("backbone", "form"), FORMS)
-def test_names_and_shapes_are_the_published_ones_in_their_order(backbone: str, form: str) -> None:
-    golden = GOLDEN[f"{backbone} {form}"]
-    state = on_paper(backbone, form).state_dict()
-    shapes = {name: list(tensor.shape) for name, tensor in state.items()}
-    if "shapes" in golden:
-        assert shapes == golden["shapes"]
-    assert len(shapes) == golden["entries"]
-    assert digest(shapes) == golden["sha256"]
-
-
-def test_the_golden_file_knows_every_backbone_in_every_form() -> None:
-    assert set(GOLDEN) == {f"{backbone} {form}" for backbone, form in FORMS}
-
-
-def test_i3d_begins_with_its_logits_and_has_344_entries() -> None:
-    names = list(on_paper("i3d", VOLUME).state_dict())
-    assert len(names) == 344
-    assert names[:3] == [
-        "logits.conv3d.weight", "logits.conv3d.bias", "Conv3d_1a_7x7.conv3d.weight",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("form", [STACK, SHIFT, VOLUME])
-def test_flow_has_two_channels_a_frame(form: str) -> None:
-    model = on_paper("resnet_18", form, model_type="of", of_seq_length=10)
-    expected = {STACK: (64, 20, 7, 7), SHIFT: (64, 2, 7, 7), VOLUME: (64, 2, 5, 7, 7)}
-    assert model.state_dict()["conv1.weight"].shape == expected[form]
-
-
 # Numbers
-
-
-@pytest.mark.parametrize("name", [name for name, facts in GOLDEN.items() if "logits" in facts])
-def test_inference_gives_the_golden_logits(name: str) -> None:
-    golden = GOLDEN[name]
-    model = fill(build(*name.split())).eval()
-    x = clips(*golden["input"])
-    expected = torch.tensor(golden["logits"])
-    with torch.no_grad():
-        torch.testing.assert_close(model(rgb=x), expected, rtol=1e-3, atol=1e-3)
 
 
 PAIRS = {

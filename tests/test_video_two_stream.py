@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from kineme.action_recognition.backbones import STACK
 from kineme.action_recognition.model import TwoStream, build_model, fusion_note
 from kineme.action_recognition.network import NETWORK
 from kineme.action_recognition.spec import SPECS
@@ -17,18 +16,6 @@ from parity.video_specs import video_spec
 
 def build(*args: Any, **changes: Any) -> nn.Module:
     return build_model(video_spec(*args, **changes))
-
-
-def test_joint_models_have_a_branch_per_stream_and_two_layers() -> None:
-    with torch.device("meta"):
-        model = build("resnet_18", STACK, model_type="joint", of_seq_length=10, num_fc=64)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    assert len(shapes) == 2 * 122 + 4
-    assert shapes["model_rgb.conv1.weight"] == (64, 96, 7, 7)
-    assert shapes["model_of.conv1.weight"] == (64, 20, 7, 7)
-    assert shapes["model_rgb.fc_cls.weight"] == shapes["model_of.fc_cls.weight"] == (5, 512)
-    assert (shapes["fc1.weight"], shapes["fc1.bias"]) == ((64, 10), (64,))
-    assert (shapes["fc2.weight"], shapes["fc2.bias"]) == ((5, 64), (5,))
 
 
 def test_inputs_go_by_name_alone() -> None:

@@ -6,11 +6,13 @@ are the published ones, so that weights move between the two models.
 Legend: N samples, C channels, T frames, V joints, M persons, K partitions.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kineme.pose_classification.layouts import Layout, adjacency
+from kineme.pose_classification.layouts import Layout
 
 # channels in, channels out, stride over time, residual
 BLOCKS = (
@@ -25,6 +27,30 @@ BLOCKS = (
     (256, 256, 1, "identity"),
     (256, 256, 1, "identity"),
 )
+
+
+def reference_graph(
+    num_joints: int, bones: Iterable[tuple[int, int]], centre: int, strategy: str
+) -> torch.Tensor:
+    """(K, V, V) as public weights hold it: [k, v, w] carries v to w; columns add up to 1.
+
+    Joints that are not next to the centre all count as equally far from it.
+    """
+    neighbours = {(a, b) for a, b in bones} | {(b, a) for a, b in bones}
+    num_parts = {"uniform": 1, "distance": 2, "spatial": 3}[strategy]
+    parts = torch.zeros(num_parts, num_joints, num_joints)
+
+    def steps_to_centre(joint: int) -> float:
+        return 0 if joint == centre else 1 if (joint, centre) in neighbours else float("inf")
+
+    for w in range(num_joints):
+        sources = [v for v in range(num_joints) if v == w or (v, w) in neighbours]
+        for v in sources:
+            part = 0 if v == w or strategy == "uniform" else 1
+            if part == 1 and strategy == "spatial" and steps_to_centre(v) < steps_to_centre(w):
+                part = 2
+            parts[part, v, w] = 1 / len(sources)
+    return parts
 
 
 class ReferenceGraphConv(nn.Module):
@@ -79,7 +105,7 @@ class ReferenceSTGCN(nn.Module):
         edge_importance_weighting: bool = True, dropout: float = 0.5,
     ) -> None:  # fmt: skip
         super().__init__()
-        graph = torch.from_numpy(adjacency(layout, strategy))
+        graph = reference_graph(layout.num_joints, layout.edges, layout.centre_index, strategy)
         self.register_buffer("A", graph)
         self.data_bn = nn.BatchNorm1d(in_channels * layout.num_joints)
         self.st_gcn_networks = nn.ModuleList(

@@ -235,6 +235,19 @@ class ReferenceEfficientNetLite0(nn.Module):
         return self._fc(x.mean((2, 3)))
 
 
+class ReferenceTwoStream(nn.Module):
+    """Late fusion: both streams' logits, colour first, through two linear layers."""
+
+    def __init__(self, model_rgb, model_of, num_classes, *, num_fc=64) -> None:
+        super().__init__()
+        self.model_rgb, self.model_of = model_rgb, model_of
+        self.fc1 = nn.Linear(2 * num_classes, num_fc)
+        self.fc2 = nn.Linear(num_fc, num_classes)
+
+    def forward(self, rgb, flow):
+        return self.fc2(F.relu(self.fc1(torch.cat([self.model_rgb(rgb), self.model_of(flow)], 1))))
+
+
 def fill(model: nn.Module) -> nn.Module:
     """Give every tensor values that follow from its name, none of them at its initial one."""
     with torch.no_grad():
