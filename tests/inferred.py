@@ -16,9 +16,9 @@ import torch
 
 from clips_made import make_video, picture
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine import results
 from kineme.network import load_network, load_specs
 from kineme.spec.load import load_spec
+from kineme.spec.schema import resolved
 from stick import LAYOUT, waves
 from tiny_process import CONTEXT
 
@@ -59,7 +59,7 @@ def untrained(name: str, folder: Path, *, seed: int = 3) -> Path:
     facts = {
         "format": checkpoints.FORMAT,
         "network": name,
-        "spec": results.plain_spec(spec),
+        "spec": resolved(spec),
         "class_names": list(LABELS),
     }
     weights = {f"model.{key}": value for key, value in model.state_dict().items()}

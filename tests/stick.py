@@ -37,7 +37,7 @@ def waves(num, seed):
     return data.astype(np.float32), labels.astype(np.int64)
 
 
-def train_stick(folder, *, classes=CLASSES):
+def train_stick(folder, *, classes=CLASSES, words=()):
     """Data and a training run of two epochs in `folder`; everything else starts here."""
     for prefix, num, seed in (("train", 12, 0), ("val", 7, 1)):
         data, labels = waves(num, seed)
@@ -45,13 +45,13 @@ def train_stick(folder, *, classes=CLASSES):
         ids = tuple(f"{prefix}{i}" for i in range(num))
         write_labels(folder / f"{prefix}_label.json", Labels(ids, labels, classes))
     (folder / "stick.yaml").write_text(yaml.safe_dump(LAYOUT))
-    words = [
+    base = [
         f"results_dir={folder}", f"model.layout={folder / 'stick.yaml'}", "train.num_epochs=2",
         "dataset.batch_size=4", "dataset.num_workers=0", "train.tensorboard=false",
         "dataset.normalize=center", "train.optim.lr=0.01",
         f"dataset.train_dataset.data_path={folder}", f"dataset.val_dataset.data_path={folder}",
     ]  # fmt: skip
-    spec, _ = load_spec(SPECS["train"], None, words)
+    spec, _ = load_spec(SPECS["train"], None, [*base, *words])
     facts = train.run(NETWORK, spec)
     assert facts["train_loss"] > 0
     (folder / "stick.yaml").unlink()  # what follows needs nothing but the checkpoint

@@ -1,6 +1,8 @@
 """`--dry-run` (row S16): what would be met is told, nothing is written, errors are the action's."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -93,6 +95,9 @@ def test_a_conversion_asks_for_its_source(trained, capsys):
         (["device=gpu", "train.gpu_ids=[99]"], 5, "expected GPUs 99"),
         (["results_dir=/dev/null/x"], 5, "expected a folder that can be written"),
         (["train.resume_training_checkpoint_path=none.pth"], 4, "expected a checkpoint"),
+        (["train.class_weights=[1,2,3]", LABELS], 2, "2 weights, one per class"),
+        (["results_dir=/proc/none"], 5, "expected a disk with space, got 0 bytes free"),
+        (["model.pretrained_model_path=none.pth"], 4, "none.pth: expected a checkpoint"),
     ],
 )
 def test_errors_and_exit_codes_are_those_of_the_action(trained, capsys, more, code, words):
@@ -115,3 +120,97 @@ def test_a_disk_without_room_for_a_checkpoint_is_told(trained, capsys, monkeypat
     code, _, err = _dry_run(trained, _train_words(trained, "new"), capsys)
     assert code == 5
     assert "bytes for a checkpoint, got 1,000 bytes free" in err
+
+
+def test_weights_to_start_from_are_tried(trained, capsys):
+    weights = trained / "out" / "train" / "pc_model_latest.pth"
+    more = f"model.pretrained_model_path={weights}"
+    code, out, _ = _dry_run(trained, [*_train_words(trained, "new"), more], capsys)
+    assert code == 0
+    assert f"weights: {weights}: " in out
+    assert "tensors loaded" in out
+
+
+def test_problems_of_all_splits_are_told_together(trained, tmp_path, capsys):
+    for split in ("train", "val"):
+        np.save(tmp_path / f"{split}_data.npy", np.zeros((8, 3, 6, 5, 1), np.float32))
+        (tmp_path / f"{split}_label.json").write_bytes(
+            (trained / f"{split}_label.json").read_bytes()
+        )
+    words = [word.replace(f"data_path={trained}", f"data_path={tmp_path}")
+             for word in _train_words(trained, "new")]  # fmt: skip
+    code, _, err = _dry_run(trained, words, capsys)
+    assert code == 3
+    assert [f"{split}_data.npy: expected 34 joints" in err for split in ("train", "val")] == [
+        True, True,
+    ]  # fmt: skip
+
+
+def test_notes_of_the_data_and_of_the_run_are_on_stderr(trained, capsys):
+    words = [word for word in _train_words(trained, "new")
+             if not word.startswith("dataset.val_dataset")]  # fmt: skip
+    more = ["dataset.batch_size=3", "train.early_stopping_patience=2"]
+    code, out, err = _dry_run(trained, [*words, *more], capsys)
+    assert code == 0
+    assert "note" not in out
+    assert err.splitlines() == [
+        "note: No validation data: no best.pth, and lr_monitor val_loss has no effect.",
+        "note: train.early_stopping_patience has no effect: there is no validation data.",
+        "note: 2 of 8 samples are left out of each epoch, others each time.",
+    ]
+
+
+def test_weights_of_classes_are_counted_against_the_classes_of_the_data(trained, tmp_path, capsys):
+    data = np.load(trained / "train_data.npy")
+    np.save(tmp_path / "train_data.npy", data)
+    (tmp_path / "train_label.json").write_text(json.dumps({f"s{i}": i % 2 for i in range(8)}))
+    words = ["pose_classification", "train", f"results_dir={tmp_path / 'out'}", "device=cpu",
+             f"dataset.train_dataset.data_path={tmp_path}", "dataset.num_classes=2",
+             "train.class_weights=[1,2,3]"]  # fmt: skip
+    code, _, err = _dry_run(tmp_path, words, capsys)
+    assert code == 2
+    assert "train.class_weights: expected 2 weights, one for each class, got 3." in err
+
+
+def test_a_folder_that_another_run_uses_is_refused(trained, capsys):
+    folder = trained / "used" / "train"
+    folder.mkdir(parents=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder / ".lease.json")], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with holder:
+        holder.stdout.readline()
+        code, _, err = _dry_run(trained, _train_words(trained, "used"), capsys)
+        holder.stdin.close()
+    assert code == 2
+    assert f"got one in use by pid {holder.pid} on " in err
+    assert _dry_run(trained, _train_words(trained, "used"), capsys)[0] == 0
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from kineme.engine import lease
+with lease.held(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("is_dry", [True, False])
+def test_an_empty_folder_and_a_file_that_is_not_there_are_told_together(tmp_path, capsys, is_dry):
+    (tmp_path / "empty").mkdir()
+    words = ["pose_classification", "train", f"results_dir={tmp_path / 'out'}", "device=cpu",
+             f"dataset.train_dataset.data_path={tmp_path / 'empty'}",
+             f"dataset.val_dataset.data_path={tmp_path / 'none.npy'}"]  # fmt: skip
+    assert cli.main([*words, *["--dry-run"] * is_dry]) == 3
+    err = capsys.readouterr().err
+    assert "empty: expected one of train_data.npy" in err
+    assert "none.npy: " in err
+    assert err.count("error: ") == 2
+
+
+def test_a_results_folder_that_cannot_be_is_exit_code_5(trained, capsys):
+    assert cli.main(_train_words(trained, "/proc/none")) == 5
+    assert "expected a path that can be written, got No such file" in capsys.readouterr().err

@@ -90,6 +90,16 @@ def test_it_runs_both_networks_and_prints_one_table_and_the_reports(tmp_path, mo
         assert len(list(csv.DictReader(file))) == 12
     assert len(list((folder / "cache" / "flow").glob("*/*.zip"))) == 12 + 6
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    begun = [line for line in said.err.splitlines() if re.match(r"(skeletons|videos): ", line)]
+    assert begun == [
+        f"{'skeletons' if i < 5 else 'videos'}: {step}" for i, step in enumerate(steps)
+    ]
+    at = [said.err.index(f"videos: train {name}\n") for name in ("rgb", "of", "joint")]
+    assert "epoch 1/1" in said.err[at[0] : at[1]]
+    assert "epoch 1/1" in said.err[at[1] : at[2]]
+    sizes = {path.stat().st_ino: path.stat().st_size for path in folder.rglob("*.pth")}
+    told = re.search(r", ([\d,]+) MB, mostly checkpoints", " ".join(said.out.split()))
+    assert sum(sizes.values()) / 1e6 < int(told[1].replace(",", "")) < sum(sizes.values()) / 5e5
     assert "arning" not in said.err
     assert "Traceback" not in said.err
 
@@ -107,6 +117,13 @@ def test_the_sets_of_sequences_share_no_sample_and_the_test_has_new_bodies(tmp_p
         samples = json.loads((tmp_path / f"{name}_label.json").read_text())["samples"]
         bodies[name] = {body_in(sample["id"]) for sample in samples}
     assert not bodies["train"] & bodies["test"]
+
+
+def test_making_many_videos_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    for name, number in (("NUM_TRAIN", 7), ("NUM_TEST", 2), ("NUM_FRAMES", 2), ("NUM_PER_LINE", 3)):
+        monkeypatch.setattr(videos, name, number)
+    videos.make_clips(tmp_path, 3)
+    assert capsys.readouterr().err.splitlines() == ["train  3/7", "train  6/7"]
 
 
 def test_videos_lie_by_class_are_those_of_the_films_and_test_new_bodies_and_views(

@@ -8,18 +8,22 @@ import shlex
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
-from kineme import cli
-from kineme.actions import ACTIONS
+from kineme import cli, migrate
+from kineme.action_recognition.spec import FORMATS as VIDEO_FORMATS
+from kineme.actions import ACTIONS, export, inference
 from kineme.errors import SpecError
-from kineme.network import NETWORKS, load_specs
+from kineme.network import NETWORKS, load_network, load_specs
 from kineme.pose_classification.layouts import LAYOUTS, load_layout
-from kineme.pose_classification.spec import FORMATS, SPECS, TrainSpec
+from kineme.pose_classification.spec import FORMATS as POSE_FORMATS
+from kineme.pose_classification.spec import SPECS, TrainSpec
 from kineme.spec.fields import blocks, settings_by_key
 from kineme.spec.load import load_spec
 from kineme.spec.schema import template
+from stick import rows_of, spec_of, train_stick
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
@@ -68,7 +72,10 @@ def check(words: list[str]) -> tuple[str, ...]:
     """Read a command as the command line does, up to the spec; returns its notes."""
     words = words[words[0] == "kineme" :]
     if words[0] not in NETWORKS:
-        assert words[0] in ("demo", "spec") or words[:2] == ["data", "check"], words
+        known = ("demo", "spec", "migrate")
+        assert words[0] in known or words[:2] == ["data", "check"], words
+        if words[0] == "migrate":
+            assert migrate._parsed(words[1:])["FILE"]
         if words[0] == "spec" and "--docs" not in words:
             assert words[1] in NETWORKS
             assert words[2] in ACTIONS
@@ -148,6 +155,60 @@ def defined_in(module: str) -> set[str]:
     return names
 
 
+def first_python_block(page: Path, holding: str) -> str:
+    blocks = (text for language, text in FENCE.findall(page.read_text()) if language == "python")
+    return next(text for text in blocks if holding in text)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dataset.normalize=center_minmax", "dataset.sampling=uniform", "dataset.num_frames=6"),
+        (),
+    ],
+    ids=["as the recipe", "centred, all frames"],
+)
+def test_the_app_of_the_guide_answers_as_inference_does(words, tmp_path, monkeypatch):
+    lengths = np.array([7, 9, 10, 4, 6, 11, 8])
+    data = hard_skeletons(lengths)
+    np.save(tmp_path / "data.npy", data)
+    train_stick(tmp_path, words=words)
+    network = load_network("pose_classification")
+    export.run(network, spec_of("export", tmp_path, tmp_path / "results"))
+    named = f"inference.test_dataset.data_path={tmp_path / 'data.npy'}"
+    asked = spec_of("inference", tmp_path, tmp_path / "results", named)
+    inference.run(network, asked)
+    said = rows_of(tmp_path / "results" / "inference" / "predictions.csv")
+
+    monkeypatch.chdir(tmp_path)
+    app: dict = {}
+    exec(first_python_block(ROOT / "docs" / "guide.md", "InferenceSession"), app)
+    for sample, length, row in zip(data, lengths, said, strict=True):
+        label, shares = app["classify"](sample[:, :length] if words else sample)
+        assert label == row["label"]
+        assert shares.max() == pytest.approx(float(row["probability"]), abs=2e-4)
+
+
+def hard_skeletons(lengths):
+    """(N, 3, T, 4, 2): hidden joints, people who come late, hidden centres, one flat axis."""
+    data = np.random.default_rng(5).normal(0.3, 1.0, (len(lengths), 3, lengths.max(), 4, 2))
+    data[:, :, ::3, 2] = 0
+    data[1, :, :2, :, 0] = 0  # the first person comes in the third frame
+    data[2, :, :, 0] = 0  # the centre joint is never seen
+    data[3, 2] = 0.5  # no depth
+    data[4, :, 0, 1:3] = 0
+    data[::2, ..., 1] = 0
+    for sample, length in zip(data, lengths, strict=True):
+        sample[:, length:] = 0
+    return data.astype(np.float32)
+
+
+def test_the_app_of_the_guide_refuses_what_it_does_not_do():
+    text = first_python_block(ROOT / "docs" / "guide.md", "InferenceSession")
+    known = re.search(r"not in \(([^)]*)\)", text)[1].replace('"', "").split(", ")
+    assert known == ["none", "center", "center_minmax"]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
@@ -197,7 +258,7 @@ def test_every_layout_format_and_action_is_described():
     text = (ROOT / "docs" / "formats.md").read_text()
     named = set(re.findall(r"`([^`\n]+)`", text))
     assert set(LAYOUTS) <= named
-    assert set(FORMATS) <= named
+    assert {*POSE_FORMATS, *VIDEO_FORMATS} <= named
     assert all(f"| {action} |" in text or f"{action} leaves" in text for action in SPECS)
 
 

@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine.results import checkpoint_name, plain_spec
+from kineme.engine.results import checkpoint_name
 from kineme.engine.weights import fit_weights
 from kineme.errors import CheckpointError
+from kineme.spec.schema import resolved
 from tiny import TINY, build_model, same, tiny_spec
 
 
 def facts_of(spec):
-    return {"format": 1, "network": "tiny", "spec": plain_spec(spec), "class_names": ["a", "b"]}
+    return {"format": 1, "network": "tiny", "spec": resolved(spec), "class_names": ["a", "b"]}
 
 
 @pytest.fixture

@@ -101,6 +101,23 @@ def test_wandb_that_cannot_be_is_one_note(
     assert len(caplog.records) == 1
 
 
+def test_wandb_that_fails_on_its_way_does_not_end_the_run(tmp_path, monkeypatch, account, caplog):
+    class Failing(FakeWandb):
+        def log(self, values, step):
+            raise self.Error("quota")
+
+        def finish(self):
+            raise self.Error("gone")
+
+    use(monkeypatch, Failing())
+    account("k")
+    log_once(tmp_path)
+    assert [record.message for record in caplog.records] == [
+        "wandb cannot be reached any more: quota",
+        "wandb may lack the end of this run: gone",
+    ]
+
+
 def test_curves_on_a_full_disk_cost_one_note(tmp_path, caplog):
     """/dev/full takes nothing."""
     run = Run(tmp_path, "tiny", "train")

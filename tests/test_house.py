@@ -12,19 +12,22 @@ SOURCE = ROOT / "src" / "kineme"
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (  # from the ground up; what shares a line may not import each other
     ("errors",),
-    ("files",),
+    ("files", "concealment"),
     ("spec",),
     ("data",),
     ("network",),
     ("action_recognition", "pose_classification", "engine"),
+    ("skills",),
     ("report",),
     ("actions",),
     ("figures",),
     ("synthetic",),
     ("rendering",),
     ("demo",),
-    ("console",),
+    ("migrate",),
+    ("console", "usage"),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -212,16 +212,16 @@ def test_what_was_annotated_before_a_stop_stays_as_it_is(checkpoint, tmp_path, m
 
 
 def test_a_video_that_cannot_be_read_to_its_end_is_counted(checkpoint, tmp_path, monkeypatch):
-    from kineme.action_recognition import footage
+    from kineme.action_recognition import clips
 
-    class Torn(footage.FrameReader):
+    class Torn(clips.FrameReader):
         def at(self, indices):
             yield from ()
             if self.path.name == "001.mp4":
                 raise DataError(str(self.path), "frames that can be decoded", "none")
             yield from super().at(indices)
 
-    monkeypatch.setattr(footage, "FrameReader", Torn)
+    monkeypatch.setattr(clips, "FrameReader", Torn)
     notes = []
     monkeypatch.setattr("kineme.engine.results.note", notes.append)
     infer(checkpoint, make_data(VIDEOS, tmp_path, 3), tmp_path, "inference.annotate=true")

@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from inferred import (
 )
 from kineme.actions import inference
 from kineme.engine import answer_journal
-from kineme.engine.answer_journal import find_journals, open_journal
+from kineme.engine.answer_journal import AnswerJournal, find_journals, open_journal
 from kineme.engine.feeding import evaluation_requests
 from kineme.engine.runtime import Interrupted
 from kineme.errors import ResourceError, SpecError
@@ -189,7 +190,33 @@ def test_resume_where_nothing_is_unfinished_starts_anew(ready, tmp_path, capsys)
     checkpoint, data, whole = ready(SKELETONS)
     infer(words_of(SKELETONS, checkpoint, data, tmp_path, RESUME))
     assert answers_in(tmp_path) == whole
-    assert "Going on: 0 of 40 samples are answered." in capsys.readouterr().err
+    told = "nothing to go on with, as {}; all 40 samples are classified anew."
+    assert told.format("there was no run before") in capsys.readouterr().err
+    infer(words_of(SKELETONS, checkpoint, data, tmp_path, RESUME))
+    assert told.format("the run before was finished") in capsys.readouterr().err
+
+
+def test_videos_of_an_earlier_run_are_removed_and_other_files_stay(tmp_path):
+    (tmp_path / "predictions.jsonl").write_text(
+        '{"id": "a/old.mp4"}\nnot a line\n{"id": "b/same"}\n{"id": "../../up"}\n'
+    )
+    (tmp_path / "failed.jsonl").write_text('{"id": "c"}\n')
+    folder = tmp_path / "annotated"
+    for name in ("a/old.mp4", "b/same.mp4", "b/mine.mp4", "notes.txt", "up.mp4"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    (tmp_path.parent / "up.mp4").write_text("")
+    journal = AnswerJournal(tmp_path / "unfinished-0.jsonl", ["x", "b/same"], drawn={1})
+    inference._remove_videos_of_before(tmp_path, SimpleNamespace(ids=["x", "b/same"]), journal)
+    left = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert left == ["b/mine.mp4", "b/same.mp4", "notes.txt"]
+    assert not (folder / "a").exists()
+    assert (tmp_path.parent / "up.mp4").exists()
+    journal.drawn.clear()
+    (folder / "notes.txt").unlink()
+    (folder / "b/mine.mp4").unlink()
+    inference._remove_videos_of_before(tmp_path, SimpleNamespace(ids=["x"]), journal)
+    assert not folder.exists()
 
 
 def test_t19_an_inference_whose_worker_hangs_ends_and_keeps_its_answers(

@@ -1,5 +1,8 @@
 """Layouts and their graphs: upstream's tables exactly, hand-computed cases, files refused well."""
 
+import json
+import os
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from kineme.pose_classification.layouts import (
     STRATEGIES,
     Layout,
     adjacency,
+    layout_facts,
     layouts_with,
     load_layout,
 )
@@ -241,11 +245,19 @@ def test_joints_out_of_reach_of_the_centre_are_named(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1, 2]", "expected a mapping with name, joints, bones and centre, got list."),
+        ("[1, 2]", "layout (a mapping of keys to values), got a list."),
         ("name: x\njoints: [a]\nbones: []\n", "centre: expected the name of a joint, got nothing."),
         ("name: x\njoints: [a, 3]\nbones: []\ncentre: a\n", "joints: expected a list of joint"),
         ("name: x\njoints: [a]\nbones: [[a]]\ncentre: a\n", "bones: expected a list of chains"),
         ("name: x\njoints: [a]\nbones: []\ncentre: a\nnum_frames: 0", "got 0."),
+        ("name: x\njoints: [a]\nbones: []\ncentre: a\nnum_persons: 5000000", "from 1 to 1,000,000"),
+        ("name: x\njoints: [a]\nbones: []\ncentre: a\nname: y", "yaml:5: name: expected each key"),
+        (
+            "name: x\njoints: &a [b]\nbones: [*a]\ncentre: b",
+            "yaml:2: expected a readable YAML file "
+            "with a layout (plain values), got a YAML anchor or alias.",
+        ),
+        ("name: x\njoints: !!set {a}\n", "got the YAML tag 'tag:yaml.org,2002:set'."),
         ("name: x\njoints: [a]\nbones: []\ncentre: a\nedges: []", "got 'edges'."),
         ("name: [", "expected a readable YAML file with a layout"),
     ],
@@ -259,5 +271,40 @@ def test_a_file_of_the_wrong_form_says_what_was_expected(tmp_path, content, mess
 
 
 def test_a_missing_layout_file_is_named(tmp_path) -> None:
-    with pytest.raises(SpecError, match="No such file"):
+    with pytest.raises(SpecError, match="got no such file"):
         load_layout(tmp_path / "absent.yaml")
+
+
+def test_a_layout_in_json_is_read_as_checkpoints_hold_it() -> None:
+    text = json.dumps(layout_facts(CHAIN))
+    assert load_layout(text) == CHAIN
+    with pytest.raises(SpecError, match=r"model.layout: expected a layout in JSON, got Expecting"):
+        load_layout("{name: x}")
+    with pytest.raises(SpecError, match=r"got (maximum recursion|brackets)"):
+        load_layout('{"name": ' + "[" * 100_000)
+
+
+def test_what_a_stranger_wrote_is_never_repeated_at_length() -> None:
+    """Nor does it take long: 10,000 names are not each held against 1,000 joints."""
+    joints = [f"joint {i}" for i in range(1000)]
+    bones = [[f"strange {i} {'x' * 180}", "joint 1"] for i in range(5000)]
+    bad = {"name": "n" * 10**6, "joints": joints, "bones": bones, "centre": "joint 0"}
+    with pytest.raises(SpecError) as caught:
+        load_layout(json.dumps(bad))
+    assert str(caught.value) == f"model.layout: name: expected a name, got '{'n' * 56}...."
+    with pytest.raises(SpecError) as caught:
+        load_layout(json.dumps({**bad, "name": "n"}))
+    assert len(caught.value.problems) == 21
+    assert str(caught.value.problems[20]) == (
+        "model.layout: bones: expected names listed in joints, got 4,980 more that are not."
+    )
+    with pytest.raises(SpecError, match=r"only the keys name, .*, got 'k0', 'k1', 'k2' and 997 mo"):
+        load_layout(json.dumps({f"k{i}": 0 for i in range(1000)}))
+    with pytest.raises(SpecError, match="a list of joint names, at most 1,000, got "):
+        load_layout(json.dumps({**bad, "joints": [*joints, "one more"]}))
+
+
+def test_a_fifo_is_no_layout_and_blocks_nothing(tmp_path) -> None:
+    os.mkfifo(tmp_path / "layout.yaml")
+    with pytest.raises(SpecError, match=r"layout \(a regular file\), got a pipe or device."):
+        load_layout(tmp_path / "layout.yaml")

@@ -1,6 +1,7 @@
 """Pose classification from files to files: what each action leaves, and what it refuses."""
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -9,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from kineme import __version__
 from kineme.actions import evaluate, export, inference
 from kineme.cli import main
 from kineme.data.labels import Labels, write_labels
@@ -48,6 +50,43 @@ def test_every_figure_of_an_evaluation_comes_from_its_predictions(trained, tmp_p
     last = json.loads((folder / "status.json").read_text().splitlines()[-1])
     assert last["status"] == "SUCCESS"
     assert last["kpi"]["accuracy"] == facts["accuracy"]
+
+
+def test_the_report_says_what_was_judged_and_whether_it_had_chosen_the_checkpoint(
+    trained, tmp_path
+):
+    best = trained / "train" / "best.pth"
+    evaluate.run(NETWORK, spec_of("evaluate", trained, tmp_path / "same"))
+    facts = facts_in(tmp_path / "same" / "evaluate" / "report.html")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", facts.pop("date"))
+    assert facts.pop("kineme") == __version__
+    assert facts == {
+        "checkpoint": str(best),
+        "data": str(trained / "val_data.npy"),
+        "chosen on": "these very data, out of all epochs: expect less on others",
+        "samples": "7",
+        "clips per sample": "1",
+        "model": "ST-GCN",
+    }
+
+    other = tmp_path / "other.npy"
+    np.save(other, waves(6, 9)[0])
+    word = f"evaluate.test_dataset.data_path={other}"
+    evaluate.run(NETWORK, spec_of("evaluate", trained, tmp_path / "other", word))
+    facts = facts_in(tmp_path / "other" / "evaluate" / "report.html")
+    assert (facts["data"], facts["chosen on"]) == (str(other), str(trained / "val_data.npy"))
+
+    last = trained / "train" / "pc_model_latest.pth"
+    spec = spec_of("evaluate", trained, tmp_path / "last", f"evaluate.checkpoint={last}")
+    evaluate.run(NETWORK, spec)
+    assert "chosen on" not in facts_in(tmp_path / "last" / "evaluate" / "report.html")
+
+
+def facts_in(report):
+    """The list under "What was run"."""
+    return dict(
+        re.findall(r"<dt>([^<]+)</dt><dd>([^<]*)</dd>", report.read_text().split('id="run"')[1])
+    )
 
 
 def test_evaluation_does_not_depend_on_batch_size_or_number_of_processes(trained, tmp_path):

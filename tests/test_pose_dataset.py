@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from kineme.data.labels import Labels, write_labels
+from kineme.engine.start import find_start
 from kineme.errors import DataError, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 from kineme.pose_classification.network import NETWORK
-from kineme.pose_classification.sources import load_sequences, motion_energy, resolve_paths
+from kineme.pose_classification.paths import resolve_paths
+from kineme.pose_classification.people import motion_energy
+from kineme.pose_classification.sources import load_sequences
 from kineme.pose_classification.spec import SPECS
 from kineme.spec.load import load_spec
 
@@ -97,6 +100,44 @@ def test_d03_wrong_layout_names_the_layouts_that_fit(tmp_path):
     assert "ntu-rgb+d" in text
 
 
+def test_d03_data_that_do_not_fit_a_checkpoint_are_to_be_converted(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(6, joints=25), [0, 1, 2, 3, 4, 5])
+    words = ("model.graph_layout=openpose", "dataset.num_classes=6")
+    (folder / "train_data.npy").rename(folder / "test_data.npy")
+    (folder / "train_label.json").rename(folder / "test_label.json")
+    spec = spec_of(folder, *words, action="evaluate")
+    with pytest.raises(DataError, match="trained with that layout: convert the data to it") as told:
+        load_sequences(spec, TEST)
+    assert "Set model.graph_layout" not in str(told.value)
+
+
+def test_data_without_labels_are_told_so_whatever_their_joints_are(tmp_path):
+    np.save(tmp_path / "train_data.npy", skeletons(6, joints=25))
+    with pytest.raises(SpecError, match=r"train_dataset\.label_path: expected a label file"):
+        load_sequences(spec_of(tmp_path / "train_data.npy"), TRAIN)
+
+
+def test_labels_and_joints_that_are_wrong_are_told_together(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(2, joints=20), [0, 1])
+    (folder / "train_label.json").write_text('{"a": "x", "b": "y"}')
+    with pytest.raises(DataError) as told:
+        load_sequences(spec_of(folder), TRAIN)
+    assert [problem.expected for problem in told.value.problems] == [
+        "34 joints for model.graph_layout 'nvidia'",
+        "an integer",
+    ]
+
+
+def test_training_data_that_are_not_there_cast_no_doubt_on_the_others(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(4, joints=20), [0, 1, 2, 1], layout="kinect-20")
+    (folder / "train_data.npy").rename(folder / "val_data.npy")
+    (folder / "train_label.json").rename(folder / "val_label.json")
+    spec = spec_of(tmp_path / "nope", f"dataset.val_dataset.data_path={folder}")
+    with pytest.raises(DataError) as told:
+        find_start(NETWORK, spec, tmp_path / "results")
+    assert [problem.where for problem in told.value.problems] == [str(tmp_path / "nope")]
+
+
 def test_d05_nan_is_an_error_unless_the_policy_says_otherwise(tmp_path):
     data = skeletons()
     data[3, 1, 2, 5, 0] = np.nan
@@ -151,7 +192,7 @@ def test_d24_the_people_who_move_most_are_kept(tmp_path):
     slow[0, 0, :, :, 0] = np.arange(1, 5)[:, None]
     fast[0, 0, :, :, 0] = 3 * np.arange(1, 5)[:, None]
     data = np.concatenate([still, slow, fast], axis=4).repeat(2, axis=0)
-    np.testing.assert_allclose(motion_energy(data)[0], [0, 3 * V, 27 * V])
+    np.testing.assert_allclose(motion_energy(data, (data != 0).any(axis=1))[0], [0, 3 * V, 27 * V])
     folder = folder_of(tmp_path / "d", data, [0, 1])
     sequences = load_sequences(spec_of(folder, "dataset.num_persons=2"), TRAIN)
     kept = sequences.gather(np.asarray([0]), None)
@@ -214,6 +255,18 @@ def test_a_sample_is_augmented_the_same_in_any_batch_and_differently_in_any_epoc
     torch.testing.assert_close(together[2:3], alone, rtol=1e-6, atol=1e-6)
     assert not torch.allclose(rows(dataset, [7], 5), alone)
     assert not torch.allclose(rows(dataset, [1], 4), alone)  # the other visit of the same sample
+
+
+def test_a_limb_cannot_go_missing_where_no_joint_is_named_after_one(tmp_path):
+    layout = tmp_path / "loose.yaml"
+    layout.write_text("{name: loose, joints: [a, b], bones: [[a, b]], centre: a}")
+    folder = folder_of(tmp_path / "d", skeletons(joints=2), [0, 1, 2, 3, 4, 5])
+    asked = "dataset.augmentation.limb_dropout_prob"
+    spec = spec_of(folder, f"model.layout={layout}", f"{asked}=0.9")
+    dataset = NETWORK.build_dataset(spec, TRAIN)
+    note = f"{asked} has no effect: no joint of layout 'loose' has a name that says"
+    assert sum(line.startswith(note) for line in dataset.notes) == 1
+    np.testing.assert_array_equal(rows(dataset, [0, 1, 2, 3], 0), skeletons(joints=2)[:4])
 
 
 def test_contract_windowing_pads_at_the_end_and_random_choose_crops(tmp_path):

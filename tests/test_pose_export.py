@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -15,6 +17,7 @@ import torch
 
 from kineme import __version__, files
 from kineme.actions import export
+from kineme.engine.runtime import Interrupted
 from kineme.errors import QualityError, ResourceError, SpecError
 from kineme.network import ExportForm
 from kineme.pose_classification.network import NUM_LIFELIKE, lifelike_skeletons
@@ -241,3 +244,27 @@ def test_x06_the_file_says_what_it_was_made_of(trained, exported):
     assert found["labels"] == list(CLASSES)
     assert found["normalize"] == "center"
     assert found["layout"]["centre"] == "pelvis"
+
+
+def test_a_signal_ends_an_export_and_leaves_only_its_status(trained, tmp_path, monkeypatch):
+    def stop(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(export, "save_onnx", stop)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(Interrupted) as caught:
+        export.run(NETWORK, spec_of("export", trained, tmp_path / "out"))
+    assert caught.value.exit_code == 143
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # no scratch folder
+    last = (tmp_path / "out" / "export" / "status.json").read_text().splitlines()[-1]
+    assert json.loads(last)["status"] == "FAILURE"
+
+
+def test_onnxruntime_is_loaded_without_its_telemetry(tmp_path):
+    free = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    code = "import os, kineme.actions.export; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=free | home, capture_output=True, text=True)
+    assert done.stdout.split() == ["1"]
+    assert list(tmp_path.rglob("*onnxruntime*")) == []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kineme.data.randomness import derived_seed, permutation, uniform
+from kineme.data.randomness import derived_seed, normal, permutation, uniform
 
 
 def draws(indices, *, seed=7, epoch=3, name="flip", size=4):
@@ -45,6 +45,14 @@ def test_draws_of_a_fixed_key_never_change_between_versions():
     expected = [0.31072384901686634, 0.6462196410543216, 0.31635927097548255]
     assert uniform(1, 2, np.array([3]), name="x", size=3)[0].tolist() == expected
     assert permutation(1, 2, 8).tolist() == [7, 0, 5, 4, 6, 2, 3, 1]
+
+
+def test_normal_draws_are_made_of_an_angle_and_a_radius():
+    angle, radius = uniform(1, 2, np.array([3]), name="x", size=4).reshape(2, 2)
+    expected = np.sqrt(-2 * np.log(1 - radius)) * np.cos(2 * np.pi * angle)
+    np.testing.assert_allclose(normal(1, 2, np.array([3]), name="x", size=2), [expected])
+    many = normal(1, 2, np.arange(1000), name="y", size=50)
+    np.testing.assert_allclose([many.mean(), many.std()], [0, 1], atol=0.01)
 
 
 def test_derived_seed_is_split_mix_64():

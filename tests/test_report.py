@@ -14,7 +14,7 @@ from PIL import Image
 from kineme.network import FrameDrawing, SkeletonDrawing
 from kineme.report import plots
 from kineme.report.filmstrip import draw_filmstrip, draw_frames, drawer
-from kineme.report.findings import find_next_steps
+from kineme.report.findings import Training, find_next_steps
 from kineme.report.html import ReportInput, write_report
 from kineme.report.scores import compute_scores, wilson_interval
 
@@ -143,11 +143,14 @@ def test_a_perfect_model_on_enough_samples_needs_nothing():
 def test_the_worst_confusion_comes_first_and_says_which_way_it_goes():
     found = find_next_steps(confused([(0, 1, 30), (1, 0, 20), (2, 3, 15), (3, 0, 2)]))
     mistaken = [finding for finding in found if "mistaken" in finding.title]
-    assert [finding.title for finding in mistaken] == ["a is mistaken for b", "c is mistaken for d"]
-    assert mistaken[0].seen == "30 of 100 a samples are called b, and 20 of 100 the other way."
+    assert [finding.title for finding in mistaken] == [
+        "'a' is mistaken for 'b'",
+        "'c' is mistaken for 'd'",
+    ]
+    assert mistaken[0].seen == "30 of 100 'a' samples are called 'b', and 20 of 100 the other way."
     assert "the two labels may be one" in mistaken[0].fix
-    assert mistaken[1].seen == "15 of 100 c samples are called d, none the other way."
-    assert "d takes over" in mistaken[1].fix
+    assert mistaken[1].seen == "15 of 100 'c' samples are called 'd', none the other way."
+    assert "'d' takes over: add 'c' samples" in mistaken[1].fix
 
 
 def test_learning_by_heart_stopping_early_and_overshooting_are_told_from_the_curves():
@@ -162,12 +165,36 @@ def test_learning_by_heart_stopping_early_and_overshooting_are_told_from_the_cur
         "at the end."  # fmt: skip
 
 
-def test_a_model_at_chance_is_told_to_check_labels_before_anything_else():
+def test_a_model_that_may_be_at_chance_is_told_to_check_labels_before_anything_else():
     labels = np.arange(40) % 4
     scores = compute_scores(labels, one_hot(np.zeros(40, int), 4), class_names="abcd")
     first = find_next_steps(scores)[0]
-    assert first.title == "The model is at chance"
-    assert first.seen == "Accuracy 25.0 %; guessing gives 25.0 %."
+    assert first.title == "40 samples do not show it to be better than chance"
+    assert first.seen == "Accuracy 25.0 %, 95 % interval 14.2 % to 40.2 %; guessing gives 25.0 %."
+    assert first.fix == "Check that labels belong to their samples, then lower train.optim.lr."
+    told = find_next_steps(scores, training=Training("dataset.augmentation_config", 5e-4))[0].fix
+    assert told.endswith("then lower train.optim.lr, which is 0.0005.")
+
+
+def test_few_right_answers_are_no_proof_of_chance():
+    labels = np.arange(6) % 2
+    scores = compute_scores(labels, one_hot([0, 1, 0, 1, 1, 0], 2), class_names="ab")
+    first = find_next_steps(scores)[0]
+    assert first.title == "6 samples do not show it to be better than chance"
+    assert first.seen == "Accuracy 66.7 %, 95 % interval 30.0 % to 90.3 %; guessing gives 50.0 %."
+    assert first.fix.startswith("Test on more samples; if it stays so, check that labels")
+
+
+def test_advice_names_the_settings_that_the_network_has():
+    scores = confused([(0, 1, 60), (2, 3, 60)])
+    history = [{"epoch": 0, "train_acc": 1.0}]
+    for training, named in ((Training(), ""), (Training("dataset.a"), "dataset.a, ")):
+        found = find_next_steps(scores, history=history, training=training)
+        [fix] = [f.fix for f in found if f.title == "Training samples are learned by heart"]
+        assert fix == (
+            f"More people, views and sessions help most; then {named}recipe: modern or a larger "
+            "train.optim.weight_decay."
+        )
 
 
 def test_untested_rare_and_few_samples_are_told():
@@ -189,16 +216,15 @@ def test_confidence_that_promises_too_much_or_too_little_is_told():
     assert titles(unsure) == ["Probabilities promise too little"]
 
 
-def test_the_part_and_the_gap_whose_loss_costs_most_are_told_and_warnings_too():
+def test_the_part_and_the_gap_whose_loss_costs_most_are_told():
     curves = {
         "random joints": [(0, 1.0), (0.5, 0.5)], "frames": [(0, 1.0), (0.5, 0.9)],
         "left arm": [(0.2, 0.6)], "legs": [(0.4, 0.5)], "hands": [(0.2, 0.99)],
     }  # fmt: skip
-    found = find_next_steps(confused([]), occlusion=curves, warnings={"short sequences": 3})
+    found = find_next_steps(confused([]), occlusion=curves)
     assert [f.title for f in found] == [
         "Hiding legs breaks it",
         "Hiding random joints breaks it",
-        "3 × short sequences",
     ]
     assert found[1].seen == "With 30 % missing, accuracy is 70.0 % in place of 100.0 %."
 
@@ -221,6 +247,8 @@ def test_history_is_read_as_numbers_and_gaps_are_left_out(tmp_path):
         "val_loss": [(3, 0.4)],
     }
     assert plots.read_history(tmp_path / "missing.csv") == []
+    path.write_bytes(b"epoch,train_loss\n0,\xff\n")  # damaged: a report is drawn without it
+    assert plots.read_history(path) == []
 
 
 def test_a_chart_places_points_on_round_ticks_and_says_what_it_shows():
@@ -243,12 +271,12 @@ def test_a_chart_without_points_is_nothing():
 
 
 @pytest.mark.parametrize("num_classes", [2, 6, 70])
-def test_the_confusion_picture_is_a_png_whatever_the_names(tmp_path, num_classes):
+def test_the_confusion_picture_is_a_png_whatever_the_names(num_classes):
     names = [f"{NASTY[i % 5]} {i} क" for i in range(num_classes)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plots.save_confusion_png(tmp_path / "c.png", np.eye(num_classes, dtype=np.int64), names)
-    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+        picture = plots.render_confusion_png(np.eye(num_classes, dtype=np.int64), names)
+    assert picture.startswith(b"\x89PNG")
 
 
 # skeletons --------------------------------------------------------------------------------
@@ -341,7 +369,7 @@ def full_report(names=NASTY, **more):
         history=[{"epoch": e, "train_loss": 1 / e, "train_acc": 0.5} for e in (1, 2, 3)],
         facts={"<u>spec</u>": "</dd><script>x</script>"},
         occlusion={"<arm>": [(0.3, 0.9), (0.5, 0.4)], "<leg>": [(0.2, 0.1)]},
-        warnings={"<u>short</u>": 2},
+        warnings=["<u>short</u>"],
         **more,
     )  # fmt: skip
 
@@ -394,8 +422,10 @@ def test_the_page_says_how_good_where_it_fails_and_what_to_do(tmp_path):
     words = " ".join(" ".join(page.words).split())
     assert "86.7 %" in words
     assert "52 of 60 right" in words
-    assert "lunge is mistaken for squat" in words
-    assert "8 of 20 lunge samples are called squat, none the other way." in words
+    assert "80.0 % on average; expected calibration error 6.7 points (mean distance" in words
+    assert "Classes, lowest F1 first" in words
+    assert "'lunge' is mistaken for 'squat'" in words
+    assert "8 of 20 'lunge' samples are called 'squat', none the other way." in words
     assert words.count(" taken for squat") == 8
     assert [svg["class"] for svg in page.all("svg")] == ["strip"] * 8
     heat = [td["title"] for td in page.all("td") if "title" in td]

@@ -183,6 +183,38 @@ def test_dropped_parts_follow_their_draws():
     assert not time[1].any()
 
 
+def on_meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """A tensor without values on a device of its own, which mixes with no other."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+BODY, THERE = on_meta(2, 3, 4, 3, 1), on_meta(2, 1, 4, 3, 1, dtype=torch.bool)
+BARE = replace(PLUS, joints=("a", "b", "c"), bones=(("a", "b"), ("a", "c")), centre="a")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: transforms.without(None, THERE, BODY.shape),
+        lambda: transforms.with_centre(THERE, PLUS),
+        lambda: transforms.origins(BODY, THERE, PLUS),
+        lambda: transforms.facing_turns(BODY, THERE, PLUS),
+        lambda: transforms.random_turns(on_meta(2, 3), max_degrees=9, scale=(1.0, 2.0)),
+        lambda: transforms.move(BODY, THERE, PLUS, origin=on_meta(2, 3), turn=on_meta(2, 3, 3)),
+        lambda: transforms.min_max(BODY, THERE, PLUS),
+        lambda: transforms.flip_mask(THERE, on_meta(2) < 0.5, PLUS),
+        lambda: transforms.jitter(BODY, THERE, PLUS, noise=BODY, std=0.1),
+        lambda: transforms.random_move(BODY, THERE, on_meta(2, 4, 2)),
+        lambda: transforms.dropped_joints(on_meta(2, 3), 0.5),
+        lambda: transforms.dropped_limb(on_meta(2, 2), 0.5, PLUS),
+        lambda: transforms.dropped_limb(on_meta(2, 2), 0.5, BARE),
+        lambda: transforms.dropped_time(on_meta(2, 3), 0.5, 4),
+    ],
+)
+def test_transforms_stay_on_the_device_of_their_data(call):
+    assert call().device.type == "meta"  # another device in between is an error of torch's
+
+
 def test_a_person_who_enters_late_is_centred_where_they_enter():
     x = rows([[[(0, 0, 0)] * 3, [(1, 2, 3), (2, 2, 3), (0, 2, 3)]]])
     expected = rows([[[(0, 0, 0)] * 3, [(0, 0, 0), (1, 0, 0), (-1, 0, 0)]]])

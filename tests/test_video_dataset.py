@@ -11,14 +11,16 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from kineme.action_recognition import network, streams, transforms
+from kineme.action_recognition import network, transforms, video_flow
 from kineme.action_recognition.sources import complete, load_videos
 from kineme.data.images import save_image
 from kineme.data.randomness import uniform
 from kineme.data.video import write_video
+from kineme.engine.checkpoint import Checkpoint, restore_spec
 from kineme.engine.feeding import Feed
 from kineme.engine.predict import predict
 from kineme.errors import DataError
+from kineme.spec.schema import resolved
 from moving import inside, moving
 from video_folders import save_classes, save_flow, save_frames, save_tao, spec_for
 
@@ -64,6 +66,17 @@ def read(dataset, *indices, epoch=0):
 def test_validation_sees_the_middle(tmp_path, num_frames, words, expected):
     save_tao(tmp_path / "catch" / "v", num_frames)
     assert reds(read(dataset_of(tmp_path, "val", *words), 0)) == expected
+
+
+def test_a_model_is_judged_on_short_videos_as_it_was_trained(tmp_path):
+    save_tao(tmp_path / "catch" / "v", 3)
+    words = ("model.rgb_seq_length=5", EVERY)
+    spec, _ = complete(spec_for(tmp_path, "val", *PLAIN, *words, "dataset.short_clip=loop"), "val")
+    facts = {"network": "action_recognition", "spec": resolved(spec)}
+    trained = Checkpoint(tmp_path / "a.pth", {}, {}, facts)
+    asked = spec_for(tmp_path, "test", f"evaluate.checkpoint={tmp_path / 'a.pth'}")
+    restored = restore_spec(asked, trained, network.NETWORK.identity)
+    assert reds(read(network.build_dataset(restored, "test"), 0)) == [[0, 1, 2, 0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -412,10 +425,10 @@ def test_videos_without_flow_are_all_named_or_passed_over(film):
     words = ["model.model_type=of", "model.of_seq_length=2", f"dataset.cache_dir={film / 'c'}"]
     spec, _ = complete(spec_for(film / "data", "train", *words), "train")
     with pytest.raises(DataError) as caught:
-        streams.with_flow(load_videos(spec, "train"), spec, "train")
+        video_flow.with_flow(load_videos(spec, "train"), spec, "train")
     assert len(caught.value.problems) == 2
     assert "still.mp4: expected two frames, as flow lies between them, got one" in str(caught.value)
     spec, _ = complete(spec_for(film / "data", "predict", *words), "predict")
-    found = streams.with_flow(load_videos(spec, "predict"), spec, "predict")
+    found = video_flow.with_flow(load_videos(spec, "predict"), spec, "predict")
     assert sorted(found.failed) == [1, 2]
     assert found.items[0].flow is not None

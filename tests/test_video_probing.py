@@ -21,7 +21,7 @@ def made(tmp_path_factory):
 def misbehaving(monkeypatch):
     """Workers find the tasks of tests by PYTHONPATH."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    return {"task": "tiny_tasks:probe_badly"}
+    monkeypatch.setattr("kineme.data.video.probing._TASK", "tiny_tasks:probe_badly")
 
 
 def copies(made, folder, names):
@@ -48,11 +48,12 @@ def test_no_files_need_no_process():
     assert probe_all([], deadline_seconds=1, num_workers=2) == []
 
 
-def test_v16_a_decoder_that_hangs_is_stopped_and_only_its_file_fails(made, tmp_path, misbehaving):
+@pytest.mark.usefixtures("misbehaving")
+def test_v16_a_decoder_that_hangs_is_stopped_and_only_its_file_fails(made, tmp_path):
     names = ["a.mp4", "hang1.mp4", "b.mp4", "hang2.mp4", "c.mp4", "d.mp4"]
     start = time.monotonic()
     paths = copies(made, tmp_path, names)
-    answers = probe_all(paths, deadline_seconds=2, num_workers=2, **misbehaving)
+    answers = probe_all(paths, deadline_seconds=2, num_workers=2)
     assert time.monotonic() - start < 60
     for name, answer in zip(names, answers, strict=True):
         if "hang" in name:
@@ -63,13 +64,10 @@ def test_v16_a_decoder_that_hangs_is_stopped_and_only_its_file_fails(made, tmp_p
     assert workers_left() == []
 
 
-def test_v16_a_decoder_that_crashes_or_wants_too_much_memory_fails_alone(
-    made, tmp_path, misbehaving
-):
+@pytest.mark.usefixtures("misbehaving")
+def test_v16_a_decoder_that_crashes_or_wants_too_much_memory_fails_alone(made, tmp_path):
     paths = copies(made, tmp_path, ["a.mp4", "crash.mp4", "greedy.mp4", "b.mp4"])
-    first, crashed, greedy, last = probe_all(
-        paths, deadline_seconds=60, num_workers=1, **misbehaving
-    )
+    first, crashed, greedy, last = probe_all(paths, deadline_seconds=60, num_workers=1)
     assert first.num_frames == last.num_frames == 30
     assert "the death of the worker by signal 11 (SIGSEGV)" in str(crashed)
     assert "a video that is decoded within 4 GiB of memory, got more" in str(greedy)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clips_made import make_video
-from kineme.action_recognition import clips, streams
+from kineme.action_recognition import clips, video_flow
 from kineme.action_recognition.sources import complete, load_videos
 from kineme.errors import CheckpointError, DataError
 from video_folders import (
@@ -37,6 +37,20 @@ def test_taos_folders_give_labels_from_names_and_natural_order(tmp_path):
         (3, 2, (12, 16)), (5, 4, (12, 16)),
     ]  # fmt: skip
     assert [path.name for path in found.items[1].u] == [f"{k:06d}.png" for k in range(4)]
+
+
+def test_empty_flow_folders_beside_frames_that_count_from_one_are_no_matter(tmp_path):
+    """As TAO's recipe leaves a video where only colour was extracted."""
+    for name in ("catch/a", "smile/b"):
+        save_frames(tmp_path / name / "rgb", range(1, 6))
+        for stream in ("u", "v"):
+            (tmp_path / name / stream).mkdir()
+    found = videos_at(tmp_path)
+    assert ids_of(found) == ["catch/a", "smile/b"]
+    assert [len(video.u) for video in found.items] == [0, 0]
+    assert [[path.name for path in video.rgb] for video in found.items] == [
+        [f"{k:06d}.png" for k in range(1, 6)]
+    ] * 2
 
 
 def test_frames_without_rgb_are_a_video_too_and_files_beside_them(tmp_path):
@@ -172,11 +186,12 @@ def test_v03_short_videos_are_treated_as_the_policy_says_and_told_once(tmp_path)
         "catch/a: expected at least 6 frames, got 3.",
         "smile/b: expected at least 6 frames, got 5.",
     ]
-    found = videos_at(tmp_path, "predict", *words, "dataset.short_clip=drop")
-    assert len(found.items) == 3
-    assert found.notes == (
-        f"{counted}padded with their last frame, as only training drops videos.",
-    )
+    for policy, does in (("drop", "drops"), ("error", "refuses")):
+        found = videos_at(tmp_path, "predict", *words, f"dataset.short_clip={policy}")
+        assert len(found.items) == 3
+        assert found.notes == (
+            f"{counted}padded with their last frame, as only training {does} videos.",
+        )
 
 
 def test_v03_of_a_joint_model_the_longer_stream_decides(tmp_path):
@@ -392,7 +407,7 @@ def test_v31_without_a_cache_flow_goes_to_a_temporary_folder_and_that_is_said(tm
     words = ["model.model_type=of", "model.of_seq_length=2",
              f"dataset.cache_dir={tmp_path / 'file' / 'cache'}"]  # fmt: skip
     spec = spec_for(tmp_path / "data", "predict", *words)
-    found = streams.with_flow(load_videos(spec, "predict"), spec, "predict")
+    found = video_flow.with_flow(load_videos(spec, "predict"), spec, "predict")
     assert found.notes == (
         f"{tmp_path / 'file' / 'cache'} cannot be written: optical flow goes to a temporary "
         "folder, and is computed at every start. Set dataset.cache_dir or KINEME_CACHE.",

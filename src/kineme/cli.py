@@ -1,9 +1,10 @@
 """Words to calls: the commands `kineme` and `pose_classification`.
 
-Promises: `--help` imports neither torch nor numpy; every error a user can cause is a line
-per problem on stderr and its own exit code; a bug is one line that names the traceback's
-file; secrets of the spec are in none of them. An action ends with TAO's status line.
-Leaves out: what actions do (actions/), what specs mean (spec/).
+Promises: `--help` of networks and actions imports neither torch nor numpy; every error a user
+can cause is a line per problem on stderr and its own exit code; a bug is one line that names
+the traceback's file; secrets of the spec are in none of them. An action ends with TAO's status
+line. What could not be printed is exit code 5 where all else went well.
+Leaves out: what actions do (actions/), what specs mean (spec/), the texts of help (usage.py).
 """
 
 import importlib
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kineme import __version__
+from kineme import __version__, concealment
 from kineme.actions import ACTIONS
 from kineme.console import Session, notes_from_warnings, steady_streams
 from kineme.errors import (
@@ -31,16 +32,22 @@ from kineme.errors import (
     SpecError,
 )
 from kineme.network import NETWORKS, load_network, load_specs
+from kineme.usage import SPEC_USAGE, action_usage, network_usage, usage
 
 # Commands beside the networks' own: words -> exit code.
 COMMANDS = {
     "data": "kineme.actions.data_check:main",
     "demo": "kineme.demo:main",
+    "migrate": "kineme.migrate:main",
+    "schema": "kineme.skills.generate:main",
+    "skills": "kineme.skills.copying:main",
 }
 
 SPEC_OPTIONS = ("-e", "--experiment_spec_file", "--experiment-spec-file")
 FLAGS = ("--dry-run", "--log-json")
 SHORTHANDS = {"--annotate": "inference.annotate=true", "--resume": "{action}.resume=true"}
+MAX_BAD = "inference.max_bad"
+PURPOSES = {"--annotate": "It labels videos.", "--max-bad": "It is for inputs without labels."}
 RETIRED_OPTIONS = {
     "-r": "results_dir=...",
     "-k": "encryption_key=...",
@@ -49,15 +56,33 @@ RETIRED_OPTIONS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code. argv: its words, by default this process's.
+
+    Words of this process that hold a key make it start anew without them (concealment.py).
+    """
+    return _main((), argv)
+
+
+def pose_classification() -> int:
+    """TAO's own command: `pose_classification <action> ...`."""
+    return _main(("pose_classification",))
+
+
+def action_recognition() -> int:
+    """TAO's own command: `action_recognition <action> ...`."""
+    return _main(("action_recognition",))
+
+
+def _main(first: Sequence[str], argv: Sequence[str] | None = None) -> int:
     # Read by OpenMP when torch is loaded: threads that wait sleep instead of spinning, which
     # costs nothing alone and an order of magnitude where something else wants the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    words = list(sys.argv[1:] if argv is None else argv)
-    session = Session(is_json="--log-json" in words)
+    session = Session(is_json="--log-json" in (sys.argv[1:] if argv is None else argv))
     with steady_streams(session), notes_from_warnings(session):
         try:
-            code = _command(words, session)
+            told = concealment.told(argv)
+            session.secrets = told.secrets
+            code = _command([*first, *told.words], session)
         except KeyboardInterrupt as error:
             code = _failed(session, error, EXIT_SIGINT)
         except KinemeError as error:
@@ -66,18 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _failed(session, error, EXIT_BUG)
         if session.is_action:
             print(f"Execution status: {'PASS' if code == EXIT_OK else 'FAIL'}")
-            sys.stdout.flush()
+        sys.stdout.flush()
+        if session.lost and code == EXIT_OK:
+            code = _refused(session, _not_printed(session.lost))
     return code
-
-
-def pose_classification() -> int:
-    """TAO's own command: `pose_classification <action> ...`."""
-    return main(["pose_classification", *sys.argv[1:]])
-
-
-def action_recognition() -> int:
-    """TAO's own command: `action_recognition <action> ...`."""
-    return main(["action_recognition", *sys.argv[1:]])
 
 
 @dataclass
@@ -86,19 +103,25 @@ class _Request:
 
     spec_path: str | None = None
     overrides: list[str] = field(default_factory=list)
+    options: list[str] = field(default_factory=list)  # those that stand for settings
     is_dry_run: bool = False
     wants_help: bool = False
 
 
 def _command(words: list[str], session: Session) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_usage())
+        print(usage())
     elif words[0] == "--version":
         print(f"kineme {__version__}")
     elif words[0] in NETWORKS:
         return _network(words[0], words[1:], session)
+    elif words[0] == "spec" and _wants_help(words):
+        print(SPEC_USAGE)
     elif words[0] == "spec":
         print(_spec_text(words[1:]), end="")
+    elif words[0] in COMMANDS and _wants_help(words):
+        text = importlib.import_module(COMMANDS[words[0]].partition(":")[0]).USAGE.rstrip()
+        print(text if text.startswith("usage: ") else f"usage: {text}")
     elif words[0] in COMMANDS:
         return int(_imported(COMMANDS[words[0]])(words[1:]))
     else:
@@ -110,46 +133,96 @@ def _command(words: list[str], session: Session) -> int:
 def _network(name: str, words: list[str], session: Session) -> int:
     """`<network> <action> ...`"""
     if not words or words[0] in ("-h", "--help"):
-        print(_network_usage(name))
+        print(network_usage(name))
         return EXIT_OK
     action = words[0]
     if action not in (*ACTIONS, "default_specs"):
         fix = f"`kineme {name} --help` lists them."
         raise _unknown("action", action, [*ACTIONS, "default_specs"], fix)
-    request = _parse(words[1:], action)
-    if request.wants_help:
-        print(_action_usage(name, action))
-    elif action == "default_specs":
+    if _wants_help(words):
+        print(action_usage(name, action))
+        return EXIT_OK
+    session.is_action = action in ACTIONS and _is_first_process()
+    request = _parse(words[1:], action, load_specs(name).get(action))
+    if action == "default_specs":
         _write_default_specs(name, request)
     else:
-        session.is_action = _is_first_process()
+        _refuse_unfit(name, action, request.options)
         _run(name, action, request, session)
     return EXIT_OK
 
 
+def _wants_help(words: Sequence[str]) -> bool:
+    return "-h" in words or "--help" in words
+
+
+def _refuse_unfit(name: str, action: str, options: Sequence[str]) -> None:
+    """Raise SpecError for each option that stands for a setting this action does not have."""
+    from kineme.spec.fields import settings_by_key
+
+    problems = []
+    for option in options:
+        having = [
+            (network, one)
+            for network in NETWORKS
+            for one, spec in load_specs(network).items()
+            if (key := _key_of(option, one)).startswith(f"{one}.") and key in settings_by_key(spec)
+        ]
+        if (name, action) not in having:
+            here = [one for network, one in having if network == name]
+            others = [f"{network} {one}" for network, one in having]
+            expected = f"an action that has it ({', '.join(here or others)})"
+            fix = PURPOSES.get(option, "")
+            problems.append(Problem(option, expected, f"{name} {action}", fix))
+    if problems:
+        raise SpecError.of(problems)
+
+
+def _key_of(option: str, action: str) -> str:
+    """The setting that an option stands for."""
+    text = MAX_BAD if option == "--max-bad" else SHORTHANDS[option]
+    return text.format(action=action).partition("=")[0]
+
+
 def _run(name: str, action: str, request: _Request, session: Session) -> None:
-    from kineme.spec.load import load_spec
+    from kineme.spec.load import load_spec, refuse_addresses
     from kineme.spec.schema import secrets_of
     from kineme.spec.sections import run_folder
 
-    session.secrets = _secrets_said(request.overrides)
     spec, notes = load_spec(load_specs(name)[action], request.spec_path, request.overrides)
+    spec, notes = _with_environment_key(spec, notes)
     session.secrets += secrets_of(spec)
     session.run_folder = run_folder(spec)
     for note in notes:
         session.say("note", note)
+    refuse_addresses(spec)
     network = load_network(name)
     if request.is_dry_run:
         for line in _imported("kineme.actions.dry_run:check")(network, spec):
-            print(line)
+            if line.startswith("note: "):
+                session.say("note", line.removeprefix("note: "))
+            else:
+                print(line)
         return
     result = _imported(ACTIONS[action])(network, spec)
     if session.is_json and session.is_action:
         print(json.dumps({"level": "result", **(result or {})}, default=str))
 
 
-def _parse(words: list[str], action: str) -> _Request:
-    """Options and overrides of an action, in any order."""
+def _with_environment_key(spec: Any, notes: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+    """`spec` with the key of the environment, if it has none of its own."""
+    from kineme.spec.load import with_values
+
+    key = concealment.environment_key()
+    if key is None or spec.encryption_key == key:
+        return spec, notes
+    if spec.encryption_key is not None:
+        return spec, (*notes, f"{concealment.VARIABLE} is not used: the spec names a key.")
+    return with_values(spec, {"encryption_key": key}), notes
+
+
+def _parse(words: list[str], action: str, spec: Any = None) -> _Request:
+    """Options and overrides of an action, whose spec model is `spec`, in any order."""
     request = _Request()
     rest = iter(words)
     for word in rest:
@@ -161,25 +234,47 @@ def _parse(words: list[str], action: str) -> _Request:
             if option == "--device":
                 request.overrides.append(f"device={value}")
             elif option == "--max-bad":
-                request.overrides.append(f"inference.max_bad={_share(value)}")
+                request.overrides.append(f"{MAX_BAD}={_share(value)}")
+                request.options.append(option)
             else:
                 request.spec_path = value
         elif word in SHORTHANDS:
             request.overrides.append(SHORTHANDS[word].format(action=action))
+            request.options.append(word)
         elif word in FLAGS:
             request.is_dry_run |= word == "--dry-run"
         elif word in ("-h", "--help"):
             request.wants_help = True
-        elif word in RETIRED_OPTIONS:
+        elif word in RETIRED_OPTIONS or word.startswith("-k"):
+            word = word[:2]  # the key may be attached
             fix = f"Write {RETIRED_OPTIONS[word]} instead."
             raise SpecError(word, "the options of TAO 5.0 and later", "one of 4.0", fix)
         elif word.startswith("-"):
-            fix = f"Settings have no dashes: {word.lstrip('-').partition('=')[0]}=value."
+            fix = f"Settings have no dashes: {_as_setting(word, next(rest, ''), spec)}."
             known = [*SPEC_OPTIONS, *FLAGS, *SHORTHANDS, "--device", "--max-bad", "--help"]
             raise _unknown("option", option, known, fix)
         else:
             request.overrides.append(word)
     return request
+
+
+def _as_setting(word: str, following: str, spec: Any) -> str:
+    """What `--word value` or `--word=value` means as key=value: the closest real key.
+
+    The value is shown only where the key is certain and not secret.
+    """
+    from kineme.spec.fields import settings_by_key
+    from kineme.spec.suggest import suggested_key
+
+    written, equals, value = word.lstrip("-").partition("=")
+    written = written.replace("-", "_")
+    key = suggested_key(spec, written) if spec else None
+    if key is None:
+        return "key=value"
+    is_certain = key.split(".")[-1] == written.split(".")[-1]
+    is_value = is_certain and not settings_by_key(spec)[key].rule.secret if "." in key else False
+    value = value if equals else "" if following.startswith("-") else following
+    return f"{key}={value[:80] if is_value and value else 'value'}"
 
 
 def _share(text: str) -> str:
@@ -206,7 +301,8 @@ def _write_default_specs(name: str, request: _Request) -> None:
         received = " ".join(request.overrides) or "nothing"
         raise SpecError("default_specs", "results_dir=FOLDER", received)
     targets = {
-        Path(folders[0]) / f"{action}.yaml": spec for action, spec in load_specs(name).items()
+        Path(folders[0]).expanduser() / f"{action}.yaml": spec
+        for action, spec in load_specs(name).items()
     }
     taken = [str(path) for path in targets if path.exists()]
     if taken:
@@ -244,74 +340,6 @@ def _spec_text(words: list[str]) -> str:
     if "--json" in options:
         return json.dumps(json_schema(specs[action]), indent=2, allow_nan=False) + "\n"
     return template(specs[action])
-
-
-def _usage() -> str:
-    networks = "\n".join(f"  {name:<22}{entry.title}" for name, entry in NETWORKS.items())
-    first = next(iter(NETWORKS))
-    return f"""kineme {__version__}: tells what people are doing in video
-
-usage: kineme <network> <action> [-e SPEC] [key=value ...] [options]
-       kineme <network> default_specs results_dir=FOLDER
-       kineme spec <network> <action> [--json]
-       kineme data check FOLDER [results_dir=FOLDER]
-       kineme demo
-
-networks
-{networks}
-actions
-  {", ".join(ACTIONS)}
-options
-  -e, --experiment_spec_file SPEC   settings in YAML, JSON or TOML
-  --device auto|cpu|gpu             what to run on
-  --resume                          go on with what was cut off (train, inference)
-  --max-bad SHARE                   inputs of an inference that may fail: 0.05 or 5%
-  --annotate                        also write each video with its label on it (inference)
-  --dry-run                         check spec, data, disk and device; write nothing
-  --log-json                        errors, notes and the result as JSON lines
-  --help, --version
-
-examples
-  kineme demo
-  kineme spec {first} train > train.yaml
-  kineme {first} train -e train.yaml train.num_epochs=30 recipe=modern
-  kineme {first} evaluate results_dir=results evaluate.checkpoint=results/train/best.pth \\
-      evaluate.test_dataset.data_path=data/val_data.npy
-
-`kineme {first} train --help` says what an action needs."""
-
-
-def _network_usage(name: str) -> str:
-    lines = [f"{name}: {NETWORKS[name].title}", "", f"usage: kineme {name} <action> ...", ""]
-    lines += [f"  {action:<18}{_needs(spec)}" for action, spec in load_specs(name).items()]
-    lines += [f"  {'default_specs':<18}results_dir=FOLDER: a commented spec of every action"]
-    return "\n".join(lines)
-
-
-def _needs(spec: Any) -> str:
-    return "needs " + ", ".join(spec.mandatory)
-
-
-def _action_usage(name: str, action: str) -> str:
-    if action == "default_specs":
-        return f"usage: kineme {name} default_specs results_dir=FOLDER"
-    from kineme.spec.fields import settings
-
-    spec = load_specs(name)[action]
-    must = [one for one in settings(spec) if one.key in spec.mandatory]
-    tops = ("", action)
-    often = [
-        one
-        for one in settings(spec)
-        if one.rule.popular and one not in must and one.key.rpartition(".")[0] in tops
-    ]
-    lines = [f"usage: kineme {name} {action} [-e SPEC] [key=value ...]", "", "must be set"]
-    lines += [f"  {one.key:<38} {one.doc}" for one in must]
-    lines += ["often set"] if often else []
-    lines += [f"  {f'{one.key}={one.default}':<38} {one.doc}" for one in often]
-    example = " ".join(f"{one.key}={one.rule.example}" for one in must)
-    lines += ["", f"example: kineme {name} {action} {example}"]
-    return "\n".join([*lines, f"all settings: kineme spec {name} {action}"])
 
 
 def _unknown(what: str, word: str, known: Sequence[str], fix: str = "") -> SpecError:
@@ -355,6 +383,11 @@ def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
+def _not_printed(error: OSError) -> ResourceError:
+    fix = "Everything else is done; what should have been printed is lost."
+    return ResourceError("stdout", "room for what is printed", error.strerror or str(error), fix)
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     """Python, torch on a GPU and torch on a CPU say it in three ways."""
     words = ("OutOfMemoryError", "can't allocate memory")
@@ -378,12 +411,6 @@ def _save_traceback(session: Session) -> str:
     except (KinemeError, OSError) as error:
         return f"no file, as it could not be written: {error}"
     return str(log)
-
-
-def _secrets_said(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Secrets among the overrides, before the spec is known."""
-    pairs = (text.lstrip("+ ").partition("=") for text in overrides)
-    return tuple(value for key, _, value in pairs if key == "encryption_key" and value)
 
 
 def _is_first_process() -> bool:

@@ -5,8 +5,11 @@ where - expected - received - what to do; several problems are reported together
 Leaves out: printing and logging (cli.py), and bugs of ours (they stay plain exceptions).
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+HIDDEN = "***"  # in place of a secret
 
 EXIT_OK = 0
 EXIT_BUG = 1
@@ -92,6 +95,31 @@ class PartialError(KinemeError):
     exit_code = 8
 
 
+def without_secrets(text: str, secrets: Sequence[str]) -> str:
+    """`text` with *** in place of every secret, as it is or as JSON or Python spell it."""
+    for secret in filter(None, map(str.strip, secrets)):
+        spellings = {secret, repr(secret)[1:-1], ascii(secret)[1:-1]}
+        spellings |= {json.dumps(secret, ensure_ascii=flag)[1:-1] for flag in (True, False)}
+        for spelling in sorted(spellings, key=len, reverse=True):
+            text = text.replace(spelling, HIDDEN)
+    return text
+
+
 def printable(text: str) -> str:
     """`text` on one line, with control characters and terminal escapes spelled out."""
     return "".join(c if c.isprintable() or c == " " else ascii(c)[1:-1] for c in text)
+
+
+def listed(words: Iterable[object], num_shown: int = 3) -> str:
+    """The first few of `words` and how many more there are: "a, b, c and 4 more"."""
+    texts = [str(word) for word in words]
+    more = f" and {len(texts) - num_shown:,} more" if len(texts) > num_shown else ""
+    return ", ".join(texts[:num_shown]) + more
+
+
+def shortened(value: object, num_chars: int = 60) -> str:
+    """`value` as Python writes it, at most `num_chars` of it."""
+    if isinstance(value, str | bytes):
+        value = value[: num_chars + 1]
+    text = repr(value)
+    return text if len(text) <= num_chars else f"{text[: num_chars - 3]}..."

@@ -7,23 +7,26 @@ Leaves out: reading, and names of result files (engine/results.py).
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import re
 import secrets
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from kineme.errors import ResourceError
 
-_TEMPORARY = re.compile(r"^\..+\.tmp-(\d+)-[0-9a-f]{8}$")
+_TEMPORARY = re.compile(r"\..+\.tmp-(?:(?P<machine>[0-9a-f]{8})-)?(?P<pid>\d+)-[0-9a-f]{8}")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _IN_THE_WAY = (NotADirectoryError, FileExistsError, IsADirectoryError)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
 _PASSING = (errno.EIO, errno.ESTALE, errno.EDQUOT)  # may be over in a moment
+_COPIED_BYTES = 1 << 20  # at a time
 _PAUSES_SECONDS = (0.05, 0.2, 0.8)
 
 
@@ -35,7 +38,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     an existing file at `path` is as it was and no temporary file is left.
     """
     target = Path(path)
-    temporary = target.parent / f".{target.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = temporary_beside(target)
     with write_errors_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -44,7 +47,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
-            _sync_folder(target.parent)
+            sync(target.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -80,6 +83,46 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def copy_atomically(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write the bytes of the file `source` to `target`, all or nothing."""
+    with open(source, "rb") as original, atomic_write(target) as file:
+        shutil.copyfileobj(original, file, _COPIED_BYTES)
+
+
+def link_or_copy(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], *, is_symbolic: bool = False
+) -> None:
+    """Make `target` another name of the file `source`, atomically; a copy where links fail.
+
+    is_symbolic: a name that shows whatever is called `source`, which lies beside it; otherwise
+    one that outlives `source`.
+    """
+    source, target = Path(source), Path(target)
+    temporary = temporary_beside(target)
+    with write_errors_named(target):
+        try:
+            is_linked = _is_linked(source, temporary, is_symbolic=is_symbolic)
+            if is_linked:
+                os.replace(temporary, target)
+                sync(target.parent)
+        finally:  # a second name of one and the same file is not moved, but left
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    if not is_linked:
+        copy_atomically(source, target)
+
+
+def _is_linked(source: Path, name: Path, *, is_symbolic: bool) -> bool:
+    try:
+        if is_symbolic:
+            os.symlink(source.name, name)
+        else:
+            os.link(source, name)
+    except OSError:  # of many kinds: each file system without links has its own
+        return False
+    return True
+
+
 def append_line(path: str | os.PathLike[str], line: str) -> None:
     """Append one whole line with a single write, so that readers see lines or nothing."""
     with write_errors_named(Path(path)):
@@ -90,12 +133,46 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
             os.close(descriptor)
 
 
-def sweep_temporaries(folder: str | os.PathLike[str]) -> int:
-    """Delete temporary files that a killed process left in `folder`; return how many."""
+def sync(path: Path) -> None:
+    """Have a file or folder on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network filesystems cannot sync a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def temporary_beside(target: Path) -> Path:
+    """A name in the folder of `target` that is nobody else's, and tells who uses it."""
+    owner = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return target.parent / f".{target.name}.tmp-{owner}"
+
+
+def is_abandoned(name: str, *, is_ours_alone: bool = False) -> bool:
+    """Whether a name is a temporary one, and whoever used it is no more.
+
+    Other machines may be at work in a shared folder, and nobody can see from here whether they
+    are: theirs are abandoned only where the folder `is_ours_alone`.
+    """
+    match = _TEMPORARY.fullmatch(name)
+    if match is None:
+        return False
+    if match["machine"] not in (None, _machine()):
+        return is_ours_alone
+    return not is_alive(int(match["pid"]))
+
+
+def sweep_temporaries(folder: str | os.PathLike[str], *, is_ours_alone: bool = False) -> int:
+    """Delete temporary files that a killed process left in `folder`; return how many.
+
+    is_ours_alone: as of `is_abandoned`; so it is for whoever holds the lease of a run's folder.
+    """
     swept = 0
     for entry in Path(folder).iterdir() if Path(folder).is_dir() else ():
-        match = _TEMPORARY.match(entry.name)
-        if match and not is_alive(int(match.group(1))):
+        if is_abandoned(entry.name, is_ours_alone=is_ours_alone):
             entry.unlink(missing_ok=True)
             swept += 1
     return swept
@@ -112,6 +189,14 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+@functools.cache
+def _machine() -> str:
+    """8 hex digits of whatever numbers processes: a machine, or a container on it."""
+    numbering = "/proc/self/ns/pid"
+    space = os.stat(numbering).st_ino if os.path.exists(numbering) else 0
+    return f"{zlib.crc32(f'{os.uname().nodename} {space}'.encode()):08x}"
+
+
 @contextlib.contextmanager
 def write_errors_named(target: Path) -> Iterator[None]:
     """Turn what the operating system says about a failed write into a ResourceError."""
@@ -126,7 +211,8 @@ def write_errors_named(target: Path) -> Iterator[None]:
                 f"{free:,} bytes free",
                 "Free space or set another results_dir; what was there is intact.",
             ) from error
-        if error.errno in _NOT_WRITABLE or isinstance(error, _IN_THE_WAY):
+        is_homeless = isinstance(error, FileNotFoundError) and not target.parent.is_dir()
+        if error.errno in _NOT_WRITABLE or isinstance(error, _IN_THE_WAY) or is_homeless:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise ResourceError(
                 str(target),
@@ -142,14 +228,3 @@ def _existing_parent(path: Path) -> Path:
         if parent.is_dir():
             return parent
     return Path("/")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:  # some network filesystems cannot sync a folder
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)

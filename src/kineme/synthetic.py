@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.data.randomness import uniform
+from kineme.data.randomness import normal, uniform
 from kineme.figures import JOINTS, Array, Body, Motion, make_bodies, pose, seen_from
 
 FOCAL_LENGTH = 1200.0  # 3dbp values are millimetres from the pelvis over this
@@ -351,8 +351,7 @@ class Draws:
         return (self(name, 0, count)[:, 0]).astype(np.int64)
 
     def normal(self, name: str, size: int) -> Array:
-        angle, radius = np.split(self(name, 0, 1, size=2 * size), 2, axis=1)  # Box-Muller
-        return np.asarray(np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle))
+        return normal(self.seed, 0, self.rows, name=name, size=size)
 
 
 def _smooth(x: Array) -> Array:

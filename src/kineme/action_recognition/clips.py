@@ -1,13 +1,13 @@
 """The frames of one video, whatever it is: a file, frame folders, a flow store.
 
 Promises: only the frames asked for are decoded; what is damaged is said, never filled;
-frames of one clip that differ in size are an error.
+frames of one clip that differ in size are an error; all frames in a row need memory for a few.
 Leaves out: which frames (data/clip_sampling.py), crops and augmentation (transforms.py).
 
 F frames asked for: rgb (F, H, W, 3), flow (F, H, W, 2) uint8 with 127.5 for no motion.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from kineme.action_recognition.sources import Video
 from kineme.data import images, video
 from kineme.data.flow import store
+from kineme.data.frames import FrameReader
 from kineme.errors import DataError
+from kineme.network import Footage
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,31 @@ def read_flow(source: Video, indices: NDArray[np.int64], *, size: tuple[int, int
     if source.flow is None:
         raise DataError(source.id, "optical flow that was computed", "none")
     return Clip(store.read_flow(source.flow, indices + source.first, size=size))
+
+
+def footage_of(source: Video) -> Footage:
+    """Every frame of `source` (H, W, 3) in order, for people to look at.
+
+    Reading them raises DataError where they are damaged.
+    """
+    return Footage(_all_frames(source), source.fps)
+
+
+def as_colours(flow: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Flow (..., 2) to look at (..., 3): u in red, v in green."""
+    return np.concatenate([flow, np.full_like(flow[..., :1], 128)], axis=-1)
+
+
+def _all_frames(source: Video) -> Iterator[NDArray[np.uint8]]:
+    if source.is_file:
+        stretch = np.arange(source.first, source.first + source.num_frames)
+        yield from FrameReader(source.path).at(stretch)
+    elif source.rgb:
+        for path in source.rgb:
+            yield images.read_images([path], size=source.size)[0]
+    else:
+        for u, v in zip(source.u, source.v, strict=True):
+            yield as_colours(images.read_flow_images([u], [v], size=source.size)[0])
 
 
 def _check(source: Video, indices: NDArray[np.int64], available: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from kineme.action_recognition.stream_words import CHANNELS, TAO_WORDS
 from kineme.spec import sections
 from kineme.spec.sections import Finding
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from kineme.action_recognition.spec import VideoSpec
 
 SHORTEST_I3D = 8  # frames; it halves time three times
-PREFIX = {"rgb": "rgb", "flow": "of"}  # of a stream's keys
-CHANNELS = {"rgb": 3, "flow": 2}
 _AUGMENTATION = "dataset.augmentation_config"
 
 
@@ -30,7 +29,7 @@ def ignored(spec: VideoSpec) -> Iterator[tuple[str, str]]:
     """Keys that have no effect beside the others, and why."""
     yield from sections.ignored(spec.train.optim)
     yield "export.batch_size", "an exported model takes any number of samples"
-    for prefix in PREFIX.values():
+    for prefix in TAO_WORDS.values():
         key = f"model.{prefix}_pretrained_num_classes"
         yield key, "the file itself says how many classes it knows"
     yield from _ignored_of_clips(spec)
@@ -58,7 +57,7 @@ def _ignored_of_clips(spec: VideoSpec) -> Iterator[tuple[str, str]]:
 def _ignored_of_model(spec: VideoSpec) -> Iterator[tuple[str, str]]:
     model = spec.model
     kind = f"model.model_type is {model.model_type}"
-    for stream, prefix in PREFIX.items():
+    for stream, prefix in TAO_WORDS.items():
         if stream not in model.streams:
             yield f"model.{prefix}_seq_length", kind
             yield f"{_AUGMENTATION}.{prefix}_input_mean", kind
@@ -82,7 +81,7 @@ def _ignored_of_weights(spec: VideoSpec) -> Iterator[tuple[str, str]]:
     kind = f"model.model_type is {model.model_type}"
     is_joint = model.model_type == "joint"
     whole = model.joint_pretrained_model_path or (model.pretrained_model_path if is_joint else None)
-    for stream, prefix in PREFIX.items():
+    for stream, prefix in TAO_WORDS.items():
         key = f"model.{prefix}_pretrained_model_path"
         if stream not in model.streams:
             yield key, kind
@@ -139,7 +138,7 @@ def model_findings(spec: VideoSpec) -> Iterator[Finding]:
     for stream, length in model.lengths.items():
         if model.backbone == "i3d" and length < SHORTEST_I3D:
             yield Finding(
-                (f"model.{PREFIX[stream]}_seq_length", "model.backbone"),
+                (f"model.{TAO_WORDS[stream]}_seq_length", "model.backbone"),
                 f"at least {SHORTEST_I3D}, as model.backbone is i3d",
                 str(length),
                 "Its public weights know clips of 64 frames.",
@@ -172,10 +171,9 @@ def frame_findings(spec: VideoSpec) -> Iterator[Finding]:
         key = f"{_AUGMENTATION}.scales"
         yield Finding((key,), "a scale, as train_crop_type is multi_scale_crop", "[]")
     for stream in model.streams:
-        mean_key, std_key = (
-            f"{_AUGMENTATION}.{PREFIX[stream]}_input_{name}" for name in ("mean", "std")
-        )
-        mean, std = (getattr(options, f"{PREFIX[stream]}_input_{name}") for name in ("mean", "std"))
+        names = [f"{TAO_WORDS[stream]}_input_{name}" for name in ("mean", "std")]
+        mean_key, std_key = (f"{_AUGMENTATION}.{name}" for name in names)
+        mean, std = (getattr(options, name) for name in names)
         for key, values in ((mean_key, mean), (std_key, std)):
             if len(values) not in (0, 1, CHANNELS[stream]):
                 count = f"1 or {CHANNELS[stream]} numbers, or none at all"

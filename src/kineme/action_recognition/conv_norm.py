@@ -39,6 +39,16 @@ def activate(x: torch.Tensor, activation: str) -> torch.Tensor:
     return x
 
 
+def pad_same(x: torch.Tensor, *, kernel: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
+    """x with the zeros that TensorFlow puts around it, more of them at the end."""
+    larger: Any = torch.sym_max  # of numbers, or of symbols while a model is exported
+    sides: list[int] = []
+    for n, k, s in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
+        missing = larger((-(-n // s) - 1) * s + k - n, 0)
+        sides += [missing // 2, missing - missing // 2]
+    return F.pad(x, sides) if any(sides) else x
+
+
 def initialise(module: nn.Module) -> None:
     """He normal by what leaves it (fan out) for each convolution before a batch norm."""
     for part in module.modules():

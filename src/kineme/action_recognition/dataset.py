@@ -19,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from kineme.action_recognition import clips, transforms
+from kineme.action_recognition.model import is_stacked
 from kineme.action_recognition.sources import Video, Videos
+from kineme.action_recognition.stream_words import TAO_WORDS
 from kineme.data import clip_sampling
 from kineme.data.clip_sampling import Sampling
 from kineme.data.randomness import uniform, uniform32
@@ -96,8 +98,7 @@ class ClipDataset:
 
     def transform(self, batch: Batch, epoch: int) -> Batch:
         """Mirror, colour, normalise and lay out all rows where they lie; mix samples."""
-        view, model = self.view, self.view.spec.model
-        options = view.spec.dataset.augmentation_config
+        view, options = self.view, self.view.spec.dataset.augmentation_config
         if view.is_random:
             rows = batch.indices.numpy()[batch.sample_of_row.cpu().numpy()]
             device = next(iter(batch.inputs.values())).device
@@ -117,7 +118,7 @@ class ClipDataset:
                 x = transforms.color_jitter(x, draw("colour", 3), options.color_jitter)
             mean, std = normalisation(options, stream)
             x = transforms.normalise(x, mean, std)
-            inputs[stream] = transforms.pack(x, is_stacked=is_stacked(model))
+            inputs[stream] = transforms.pack(x, is_stacked=is_stacked(view.spec))
         batch = replace(batch, inputs=inputs)
         return self._mixed(batch, epoch) if view.is_random and options.mixup_alpha > 0 else batch
 
@@ -138,8 +139,7 @@ class ClipDataset:
         picks = np.unique(np.linspace(0, max(available - 1, 0), 8).round().astype(np.int64))
         if has_colour:
             return clips.read_rgb(video, picks, size=_shown_size(video.size)).frames
-        flow = clips.read_flow(video, picks, size=_shown_size(video.size)).frames
-        return np.concatenate([flow, np.full_like(flow[..., :1], 128)], axis=3)
+        return clips.as_colours(clips.read_flow(video, picks, size=_shown_size(video.size)).frames)
 
     def _seen(self, index: int, epoch: int) -> tuple[dict[str, NDArray[np.uint8]], str] | str:
         """Frames (K, T, H, W, C) of each stream of a sample and their damage; or why not."""
@@ -225,13 +225,8 @@ class ClipDataset:
 
 def normalisation(options: Any, stream: str) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of a stream, as `augmentation_config` says."""
-    prefix = "rgb" if stream == "rgb" else "of"
+    prefix = TAO_WORDS[stream]
     return getattr(options, f"{prefix}_input_mean"), getattr(options, f"{prefix}_input_std")
-
-
-def is_stacked(model: Any) -> bool:
-    """Whether the frames of a clip are the channels of the input."""
-    return bool(model.input_type == "2d" and model.temporal == "stack")
 
 
 def _shown_size(size: tuple[int, int]) -> tuple[int, int]:

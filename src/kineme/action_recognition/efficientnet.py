@@ -13,7 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kineme.action_recognition.conv_norm import classify, conv_norm, initialise, last_in_memory
+from kineme.action_recognition.conv_norm import (
+    classify,
+    conv_norm,
+    initialise,
+    last_in_memory,
+    pad_same,
+)
 from kineme.action_recognition.shift import consensus, frames_of, shift_time
 
 _EPSILON = 1e-3  # of batch norm
@@ -79,7 +85,7 @@ class EfficientNetLite0(nn.Module):
 
     def _features(self, x: torch.Tensor, num_frames: int) -> torch.Tensor:
         """(N, C, H, W) -> (N, 1280, H / 32, W / 32). num_frames: 0 where nothing shifts."""
-        x = _pad_same(last_in_memory(x), self._conv_stem)
+        x = _padded(last_in_memory(x), self._conv_stem)
         x = conv_norm(x, self._conv_stem, self._bn0, "relu6")
         for block in self._blocks:
             branch = x
@@ -100,7 +106,7 @@ class _Block(nn.Module):
         if self.is_expanding:
             self._expand_conv = nn.Conv2d(channels_in, inner, 1, bias=False)
             self._bn0 = nn.BatchNorm2d(inner, eps=_EPSILON)
-        padding = stage.kernel // 2 if stride == 1 else 0  # else by _pad_same
+        padding = stage.kernel // 2 if stride == 1 else 0  # else by pad_same
         self._depthwise_conv = DepthwiseConv(
             inner, inner, stage.kernel, stride, padding, groups=inner, bias=False
         )
@@ -112,7 +118,7 @@ class _Block(nn.Module):
         """x goes past, `branch` (x, or x shifted in time) through the convolutions."""
         if self.is_expanding:
             branch = conv_norm(branch, self._expand_conv, self._bn0, "relu6")
-        branch = _pad_same(branch, self._depthwise_conv)
+        branch = _padded(branch, self._depthwise_conv)
         branch = conv_norm(branch, self._depthwise_conv, self._bn1, "relu6")
         branch = conv_norm(branch, self._project_conv, self._bn2)
         return branch.add_(x) if self.has_shortcut else branch
@@ -159,10 +165,7 @@ class _DepthwiseGradients(torch.autograd.Function):
         return found[0].to(x.dtype), found[1].to(weight.dtype), None, None
 
 
-def _pad_same(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
-    """x with the zeros that TensorFlow puts around it before a convolution with a stride."""
-    if conv.stride == (1, 1):
-        return x
-    kernel, stride = conv.kernel_size[0], conv.stride[0]
-    height, width = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[-2:])
-    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+def _padded(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
+    """x with zeros around it where the convolution has a stride; others pad themselves."""
+    is_strided = conv.stride != (1, 1)
+    return pad_same(x, kernel=conv.kernel_size, stride=conv.stride) if is_strided else x

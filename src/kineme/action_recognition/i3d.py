@@ -7,15 +7,20 @@ Leaves out: weights (weights.py) and what the input is called (model.py).
 Legend: N clips, C channels, T frames, H x W pixels.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kineme.action_recognition.conv_norm import conv_norm, exact, initialise, last_in_memory
-
-MIN_FRAMES = 8  # the strides over time multiply to this
+from kineme.action_recognition.contradictions import SHORTEST_I3D
+from kineme.action_recognition.conv_norm import (
+    conv_norm,
+    exact,
+    initialise,
+    last_in_memory,
+    pad_same,
+)
 
 
 class _Widths(NamedTuple):
@@ -64,9 +69,9 @@ class I3D(nn.Module):
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """(N, C, T, H, W) -> logits (N, classes). Raises ValueError where T < 8."""
-        if clips.shape[2] < MIN_FRAMES:
+        if clips.shape[2] < SHORTEST_I3D:
             raise ValueError(
-                f"I3D needs clips of {MIN_FRAMES} frames or more, got {clips.shape[2]}"
+                f"I3D needs clips of {SHORTEST_I3D} frames or more, got {clips.shape[2]}"
             )
         x = self.Conv3d_1a_7x7(last_in_memory(clips))
         x = _max_pool(x, kernel=(1, 3, 3), stride=(1, 2, 2))
@@ -104,7 +109,7 @@ class _Unit(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.conv3d.stride != (1, 1, 1):
-            x = _pad_same(x, kernel=self.conv3d.kernel_size, stride=self.conv3d.stride)
+            x = pad_same(x, kernel=self.conv3d.kernel_size, stride=self.conv3d.stride)
         return conv_norm(x, self.conv3d, self.bn, "relu")
 
 
@@ -140,15 +145,5 @@ class _Logits(nn.Module):
 
 def _max_pool(x: torch.Tensor, *, kernel: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
     """The largest of each window. Zeros around are no loss: what comes in is not negative."""
-    padded = _pad_same(x, kernel=kernel, stride=stride)
+    padded = pad_same(x, kernel=kernel, stride=stride)
     return F.max_pool3d(padded, kernel, stride)
-
-
-def _pad_same(x: torch.Tensor, *, kernel: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
-    """x with the zeros that TensorFlow puts around it, more of them at the end."""
-    larger: Any = torch.sym_max  # of numbers, or of symbols while a model is exported
-    sides: list[int] = []
-    for n, k, s in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
-        missing = larger((-(-n // s) - 1) * s + k - n, 0)
-        sides += [missing // 2, missing - missing // 2]
-    return F.pad(x, sides) if any(sides) else x

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from kineme.action_recognition.copies import find_copies
 from kineme.action_recognition.entries import Entry
-from kineme.action_recognition.listing import STREAM_FOLDERS, is_video_file, list_videos
+from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
 from kineme.action_recognition.sources import Video, frame_video
 from kineme.data import archives, images
 from kineme.data.faults import Fault, Inspection
 from kineme.data.frames import FrameReader
+from kineme.data.names import natural_order
 from kineme.data.workers import Beat, run_tasks
 from kineme.errors import DataError, printable
 from kineme.network import PREDICT, TRAIN
@@ -36,7 +37,9 @@ def inspect(where: Path, cache: Path, *, num_workers: int = 2) -> Inspection | N
 
     cache: where an archive is extracted. None where there is no video.
     """
-    if where.is_file() and not is_video_file(where) and where.suffix not in (".csv", ".jsonl"):
+    if where.is_file() and not is_listable(where):
+        if not archives.is_archive(where):
+            return None
         where = archives.extract(where, cache)
     listings = {split: list_videos(path, kind) for split, path, kind in _splits(where)}
     if not any(found.entries for found in listings.values()):
@@ -76,7 +79,7 @@ def _splits(where: Path) -> Iterator[tuple[str, Path, str]]:
     if not where.is_dir():
         yield "", where, PREDICT
         return
-    children = [child for child in images.natural_order(os.listdir(where)) if child[0] != "."]
+    children = [child for child in natural_order(os.listdir(where)) if child[0] != "."]
     splits = [name for name in children if name.lower() in archives.SPLIT_FOLDERS]
     if not splits:
         yield "", where, TRAIN
@@ -122,16 +125,13 @@ def _decode_file(path: Path, faults: list[Fault], beat: Beat) -> int:
 
 def _decode_folder(path: Path, root: Path, faults: list[Fault], beat: Beat) -> int:
     """The streams of a frame folder, each on its own, then held against each other."""
-    is_plain = not any((path / name).is_dir() for name in STREAM_FOLDERS)
-    folders = [path] if is_plain else [path / name for name in STREAM_FOLDERS]
     found: dict[str, tuple[Path, ...]] = {}
-    for folder in folders:
-        if folder.is_dir():
-            with _collected(faults):
-                listing = images.list_frames(folder)
-                found["rgb" if is_plain else folder.name] = listing.paths
-                _check_listing(listing, root, faults)
-                _decode_images(listing.paths, folder, faults, beat)
+    for name, folder in stream_folders(path).items():
+        with _collected(faults):
+            listing = images.list_frames(folder)
+            found[name] = listing.paths
+            _check_listing(listing, root, faults)
+            _decode_images(listing, faults, beat, is_flow=name != "rgb")
     if not any(found.values()) and not faults:
         faults.append(Fault(str(path), "expected frames, got none", True))
     with _collected(faults):
@@ -159,13 +159,15 @@ def _check_listing(listing: images.Frames, root: Path, faults: list[Fault]) -> N
                 archives.resolve_inside(root, path)
 
 
-def _decode_images(paths: Sequence[Path], folder: Path, faults: list[Fault], beat: Beat) -> None:
-    pictures = _Pictures()
+def _decode_images(
+    listing: images.Frames, faults: list[Fault], beat: Beat, *, is_flow: bool
+) -> None:
+    folder, pictures = str(listing.folder), _Pictures()
     sizes: dict[tuple[int, ...], Path] = {}
-    for path in paths:
+    for path in listing.paths:
         beat()
         with _collected(faults):
-            if folder.name in ("u", "v"):
+            if is_flow:
                 frame = images.read_flow_images([path], [path])[0, ..., 0]
             else:
                 frame = images.read_images([path])[0]
@@ -173,9 +175,9 @@ def _decode_images(paths: Sequence[Path], folder: Path, faults: list[Fault], bea
             sizes.setdefault(frame.shape[:2], path)
     if len(sizes) > 1:
         told = ", ".join(f"{w} x {h} ({path.name!r})" for (h, w), path in sizes.items())
-        faults.append(Fault(str(folder), f"frames of {len(sizes)} sizes: {told}", True))
-    if folder.name not in ("u", "v"):  # steady motion is no fault
-        pictures.judge(folder, faults)
+        faults.append(Fault(folder, f"frames of {len(sizes)} sizes: {told}", True))
+    if not is_flow:  # steady motion is no fault
+        pictures.judge(listing.folder, faults)
 
 
 class _Pictures:
@@ -247,6 +249,6 @@ def _beside_splits(where: Path, splits: Collection[str]) -> Iterator[Fault]:
         return
     others = [name for name in os.listdir(where) if name[0] != "." and name not in splits]
     if others:
-        first = images.natural_order(others)[0]
+        first = natural_order(others)[0]
         what = f"{len(others)} others beside the splits are passed over, the first {first!r}"
         yield Fault(str(where), printable(what), False)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from kineme.action_recognition import manifests
 from kineme.action_recognition.entries import VIDEO_ENDINGS, Entry, Listing, case_notes
+from kineme.action_recognition.stream_words import STREAM_FOLDERS
 from kineme.data import archives, images
+from kineme.data.names import is_utf8, natural_order
 from kineme.errors import DataError, Problem, printable
 from kineme.network import PREDICT
 
-STREAM_FOLDERS = ("rgb", "u", "v")
 _NO_CLASSES = ("__MACOSX",)  # what Finder puts beside the data in a zip file
 
 
@@ -45,9 +46,20 @@ def list_videos(where: Path, split: str) -> Listing:
     return Listing(found.entries, found.problems, (*found.notes, *case_notes(found.entries)))
 
 
+def is_listable(path: Path) -> bool:
+    """Whether `list_videos` takes the path as it is: it is a folder, a list or a video by name."""
+    return path.is_dir() or path.suffix.lower() in manifests.ENDINGS or is_video_file(path)
+
+
 def is_video_file(path: Path) -> bool:
     """Whether a path is called as videos are."""
     return path.name.lower().endswith(VIDEO_ENDINGS)
+
+
+def stream_folders(path: Path) -> dict[str, Path]:
+    """Where the frames of a video lie: rgb, u and v as far as it has them, or all in one, rgb."""
+    found = {name: path / name for name in STREAM_FOLDERS if (path / name).is_dir()}
+    return found or {"rgb": path}
 
 
 def is_frame_folder(path: Path) -> bool:
@@ -62,7 +74,7 @@ def _labelled(where: Path) -> Listing:
     folders = [path for path in _children(where, where, problems) if path.is_dir()]
     for folder in folders:
         name, before = folder.name, len(problems)
-        if not _is_text(name):
+        if not is_utf8(name):
             expected = "the name of a class in UTF-8"
             problems.append(Problem(str(folder), expected, repr(os.fsencode(name))))
             continue
@@ -117,7 +129,7 @@ def _children(folder: Path, root: Path, problems: list[Problem]) -> Iterator[Pat
         reason = os.strerror(error.errno or 0).lower()
         problems.append(Problem(str(folder), "a folder that can be read", reason))
         return
-    for name in images.natural_order(names):
+    for name in natural_order(names):
         path = folder / name
         if name.startswith(".") or name in _NO_CLASSES:
             continue
@@ -131,7 +143,7 @@ def _children(folder: Path, root: Path, problems: list[Problem]) -> Iterator[Pat
 
 
 def _has_streams(path: Path) -> bool:
-    return any((path / name).is_dir() for name in STREAM_FOLDERS)
+    return stream_folders(path) != {"rgb": path}
 
 
 def _has_images(path: Path) -> bool:
@@ -145,12 +157,3 @@ def _has_images(path: Path) -> bool:
             )
     except OSError:  # a folder that may not be read is named by whoever lists it
         return False
-
-
-def _is_text(name: str) -> bool:
-    """Whether a file's name is UTF-8, and so can be the key of a label map."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

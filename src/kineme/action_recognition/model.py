@@ -14,19 +14,17 @@ from torch import nn
 
 from kineme.action_recognition.backbones import BACKBONES, SHIFT, STACK, VOLUME
 from kineme.action_recognition.conv_norm import exact
-
-STREAMS = {"rgb": "rgb", "of": "flow"}  # the spec's word -> the model's
-CHANNELS = {"rgb": 3, "of": 2}  # of a frame
+from kineme.action_recognition.stream_words import CHANNELS, STREAM_OF
 
 
 def build_model(spec: Any) -> nn.Module:
     """An untrained model of `spec.model`, with a head for every entry of the label map."""
     settings, num_classes = spec.model, len(spec.dataset.label_map)
     if settings.model_type != "joint":
-        return build_stream(spec, settings.model_type)
+        return build_stream(spec, STREAM_OF[settings.model_type])
     return TwoStream(
         build_stream(spec, "rgb"),
-        build_stream(spec, "of"),
+        build_stream(spec, "flow"),
         num_classes=num_classes,
         num_fc=settings.num_fc,
         is_sum=is_fusion_sum(spec),
@@ -34,7 +32,7 @@ def build_model(spec: Any) -> nn.Module:
 
 
 def build_stream(spec: Any, stream: str) -> nn.Module:
-    """An untrained model of one stream, rgb or of, which takes `rgb=` or `flow=`."""
+    """An untrained model of one stream, rgb or flow, which takes it by that name."""
     settings, backbone = spec.model, BACKBONES[spec.model.backbone]
     form = input_form(spec)
     if form not in backbone.forms:
@@ -43,7 +41,7 @@ def build_stream(spec: Any, stream: str) -> nn.Module:
     if form == SHIFT:
         options["shift_fraction"] = settings.shift_fraction
     form_class: Any = backbone.forms[form]
-    model: nn.Module = _taking(form_class, STREAMS[stream])(
+    model: nn.Module = _taking(form_class, stream)(
         len(spec.dataset.label_map),
         stem_channels(spec, stream),
         dropout=settings.dropout_ratio,
@@ -59,12 +57,14 @@ def input_form(spec: Any) -> str:
     return SHIFT if spec.model.temporal == "shift" else STACK
 
 
+def is_stacked(spec: Any) -> bool:
+    """Whether the frames of a clip are the channels of the input."""
+    return input_form(spec) == STACK
+
+
 def stem_channels(spec: Any, stream: str) -> int:
     """Input channels of the first convolution."""
-    if input_form(spec) != STACK:
-        return CHANNELS[stream]
-    lengths = {"rgb": spec.model.rgb_seq_length, "of": spec.model.of_seq_length}
-    return CHANNELS[stream] * int(lengths[stream])
+    return CHANNELS[stream] * (int(spec.model.lengths[stream]) if is_stacked(spec) else 1)
 
 
 def is_fusion_sum(spec: Any) -> bool:

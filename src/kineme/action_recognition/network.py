@@ -7,12 +7,19 @@ from typing import Any
 import torch
 
 from kineme.action_recognition import convert
-from kineme.action_recognition.dataset import ClipDataset, View, is_stacked, normalisation
-from kineme.action_recognition.footage import footage_of
+from kineme.action_recognition.clips import footage_of
+from kineme.action_recognition.dataset import ClipDataset, View, normalisation
 from kineme.action_recognition.inspection import inspect
-from kineme.action_recognition.model import build_model, fusion_note
-from kineme.action_recognition.sources import class_names, complete, load_videos, skips_bad
-from kineme.action_recognition.streams import with_flow
+from kineme.action_recognition.model import build_model, fusion_note, is_stacked
+from kineme.action_recognition.sources import (
+    class_names,
+    complete,
+    data_path,
+    load_videos,
+    skips_bad,
+)
+from kineme.action_recognition.stream_words import CHANNELS, PARTS, TAO_WORDS
+from kineme.action_recognition.video_flow import with_flow
 from kineme.action_recognition.weights import HEAD, adapt_weights, imagenet_weights_path
 from kineme.network import (
     PREDICT,
@@ -27,20 +34,19 @@ from kineme.network import (
 )
 
 OPSET = 18  # the lowest that torch's current exporter writes
-WORDS = {"rgb": "rgb", "flow": "of"}  # model input -> TAO's word for it
-PARTS = {"rgb": "model_rgb", "of": "model_of"}
 
 
 def common(spec: Any) -> Common:
     """TAO's names of this network, by the house's."""
     model = spec.model
+    parts = {TAO_WORDS[stream]: part for stream, part in PARTS.items()}
     return Common(
         model_title=f"{model.backbone} {model.input_type} {model.model_type}",
         num_workers=spec.dataset.workers,
         grad_clip=spec.train.clip_grad_norm,
         has_validation=bool(spec.dataset.val_dataset_dir),
         pretrained=pretrained(spec),
-        parts=PARTS if model.model_type == "joint" else {},
+        parts=parts if model.model_type == "joint" else {},
         annotates=spec.inference.annotate,
     )
 
@@ -50,9 +56,10 @@ def pretrained(spec: Any) -> dict[str, str]:
     model, imagenet = spec.model, imagenet_weights_path(spec)
     if model.model_type == "joint" and model.joint_pretrained_model_path:
         return {"": model.joint_pretrained_model_path}
-    own = {"rgb": model.rgb_pretrained_model_path, "of": model.of_pretrained_model_path}
-    words = PARTS if model.model_type == "joint" else {model.model_type: ""}
-    found = {part: own[word] or imagenet for word, part in words.items()}
+    found = {}
+    for stream in model.streams:
+        own = getattr(model, f"{TAO_WORDS[stream]}_pretrained_model_path")
+        found[PARTS[stream] if model.model_type == "joint" else ""] = own or imagenet
     return {part: path for part, path in found.items() if path}
 
 
@@ -92,12 +99,12 @@ def export_form(spec: Any) -> ExportForm:
     generator = torch.Generator().manual_seed(0)
     examples = {}
     for stream, length in model.lengths.items():
-        channels = 3 if stream == "rgb" else 2
-        shape = (channels * length,) if is_stacked(model) else (channels, length)
+        channels = CHANNELS[stream]
+        shape = (channels * length,) if is_stacked(spec) else (channels, length)
         size = (3, *shape, model.input_height, model.input_width)
         examples[stream] = torch.randn(size, generator=generator)
     return ExportForm(
-        names={stream: f"input_{WORDS[stream]}" for stream in examples},
+        names={stream: f"input_{TAO_WORDS[stream]}" for stream in examples},
         examples=examples,
         dynamic={stream: {0: "batch"} for stream in examples},
         output="fc_pred",
@@ -141,16 +148,16 @@ def answer_text(dataset: Dataset, answers: Answers, class_names: Sequence[str]) 
 def describe(spec: Any) -> Mapping[str, Any]:
     """What a checkpoint and an exported file say of themselves, in plain values."""
     model, options = spec.model, spec.dataset.augmentation_config
-    form = "(N, C T, H, W), channel-major" if is_stacked(model) else "(N, C, T, H, W)"
+    form = "(N, C T, H, W), channel-major" if is_stacked(spec) else "(N, C, T, H, W)"
     numbers = {stream: normalisation(options, stream) for stream in model.lengths}
     facts: dict[str, Any] = {
         "network": NAME,
         "labels": list(class_names(spec)),
         "input": f"{form}, float32: (value / 255 - mean) / std",
-        "frames": {WORDS[stream]: length for stream, length in model.lengths.items()},
+        "frames": {TAO_WORDS[stream]: length for stream, length in model.lengths.items()},
         "size": [model.input_height, model.input_width],
-        "mean": {WORDS[stream]: mean for stream, (mean, _) in numbers.items()},
-        "std": {WORDS[stream]: std for stream, (_, std) in numbers.items()},
+        "mean": {TAO_WORDS[stream]: mean for stream, (mean, _) in numbers.items()},
+        "std": {TAO_WORDS[stream]: std for stream, (_, std) in numbers.items()},
         "sampling": {"strategy": model.sample_strategy, "rate": model.sample_rate},
     }
     if "flow" in model.lengths:
@@ -179,7 +186,9 @@ _FRAMES = (
     "rgb_input_mean", "rgb_input_std", "of_input_mean", "of_input_std", "val_center_crop",
     "crop_smaller_edge",
 )  # fmt: skip
-_DATASET = ("label_map", "flow_method", "flow_scaling", "flow_bound", "flow_short_side")
+_DATASET = (
+    "label_map", "short_clip", "flow_method", "flow_scaling", "flow_bound", "flow_short_side",
+)  # fmt: skip
 NETWORK = Network(
     name=NAME,
     prefix="ar",
@@ -205,4 +214,5 @@ NETWORK = Network(
     mean_accuracy="m_accuracy",
     prints_answers=True,
     inspect=inspect,
+    data_path=data_path,
 )

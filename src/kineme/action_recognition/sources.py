@@ -17,17 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.action_recognition import manifests
 from kineme.action_recognition.copies import copy_notes
 from kineme.action_recognition.entries import Entry
-from kineme.action_recognition.listing import STREAM_FOLDERS, is_video_file, list_videos
+from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
+from kineme.action_recognition.stream_words import FOLDERS, STREAM_FOLDERS, TAO_WORDS
 from kineme.data import archives, images
+from kineme.data.cache import default_cache
 from kineme.data.clip_sampling import Sampling, needed_frames
 from kineme.data.video import VideoFacts
 from kineme.data.video.probing import probe_all
-from kineme.errors import CheckpointError, DataError, Problem, printable
+from kineme.errors import CheckpointError, DataError, Problem, listed, printable
 from kineme.network import PREDICT, TEST, TRAIN, VAL
-from kineme.spec.load import with_values
+from kineme.spec.load import value_at, with_values
 
 KEYS = {  # split -> dotted key of the spec that names its folder
     TRAIN: "dataset.train_dataset_dir",
@@ -88,6 +89,11 @@ def class_names(spec: Any) -> tuple[str, ...]:
     return tuple(sorted(label_map, key=lambda name: label_map[name]))
 
 
+def data_path(spec: Any, split: str) -> str:
+    """The folder, archive, list or video that the spec names for `split`; or ""."""
+    return str(value_at(spec, KEYS[split]) or "")
+
+
 def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
     """Take the classes from the data where the spec is silent: sorted names, ids from 0.
 
@@ -103,7 +109,8 @@ def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
     if not names:
         return spec, ()
     label_map = {name: i for i, name in enumerate(names)}
-    note = f"dataset.label_map: {len(names)} classes by the data's own names: {_some(names)}."
+    told = listed(map(repr, names), 8)
+    note = f"dataset.label_map: {len(names)} classes by the data's own names: {told}."
     return with_values(spec, {"dataset.label_map": label_map}), (note,)
 
 
@@ -112,28 +119,24 @@ def _refuse_new_classes(where: Path, names: Sequence[str], label_map: Mapping[st
     if new:
         raise CheckpointError(
             str(where),
-            f"classes of the checkpoint ({_some(sorted(label_map))})",
-            f"{_some(new)}, which it does not have",
+            f"classes of the checkpoint ({listed(map(repr, sorted(label_map)), 8)})",
+            f"{listed(map(repr, new), 8)}, which it does not have",
             "Classes are matched by name: rename the folders, or train with these classes.",
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def source_path(spec: Any, split: str) -> Path:
     """Where the videos of `split` are; an archive is extracted first."""
     block, key = KEYS[split].split(".")
     path = Path(getattr(getattr(spec, block), key))
-    if path.is_dir() or path.suffix.lower() in manifests.ENDINGS or is_video_file(path):
+    if is_listable(path):
         return path
     return archives.data_root(archives.extract(path, cache_of(spec)))
 
 
 def cache_of(spec: Any) -> Path:
     """The folder for extracted archives and optical flow."""
-    return Path(spec.dataset.cache_dir) if spec.dataset.cache_dir else archives.default_cache()
+    return Path(spec.dataset.cache_dir) if spec.dataset.cache_dir else default_cache()
 
 
 def skips_bad(spec: Any, split: str) -> bool:
@@ -237,18 +240,32 @@ def frame_video(entry: Entry, streams: Sequence[str], label: int) -> tuple[Video
     streams: those it must have. Raises DataError.
     """
     path, has_gap = entry.path, False
-    is_plain = not any((path / name).is_dir() for name in STREAM_FOLDERS)
-    folders = {"rgb": path} if is_plain else {name: path / name for name in STREAM_FOLDERS}
     found: dict[str, tuple[Path, ...]] = dict.fromkeys(STREAM_FOLDERS, ())
-    for name, folder in folders.items():
-        if folder.is_dir():
-            listing = images.list_frames(folder)
-            _check_links(entry.root, folder)
-            found[name], has_gap = listing.paths, has_gap or bool(listing.num_missing)
-    needed = [name for name in STREAM_FOLDERS if ("rgb" if name == "rgb" else "flow") in streams]
+    for name, folder in stream_folders(path).items():
+        listing = images.list_frames(folder)
+        _check_links(entry.root, folder)
+        found[name], has_gap = listing.paths, has_gap or bool(listing.num_missing)
+    _check_streams(path, found, streams)
+    shown = found["rgb"] or found["u"]
+    video = Video(
+        entry.id,
+        path,
+        label,
+        num_frames=len(found["rgb"]) or len(found["u"]) + 1,
+        size=images.image_size(shown[0]),
+        rgb=found["rgb"],
+        u=found["u"],
+        v=found["v"],
+    )
+    return video, has_gap
+
+
+def _check_streams(path: Path, found: Mapping[str, Sequence[Path]], streams: Sequence[str]) -> None:
+    """Raise DataError where a folder lacks frames of a stream, or streams do not go together."""
+    needed = [name for stream in streams for name in FOLDERS[stream]]
     absent = [name for name in needed if not found[name]]
     if absent:
-        kind = "joint" if len(streams) > 1 else {"rgb": "rgb", "flow": "of"}[streams[0]]
+        kind = "joint" if len(streams) > 1 else TAO_WORDS[streams[0]]
         raise DataError(
             str(path),
             f"frames in {_folders(needed)}, as model.model_type is {kind}",
@@ -263,20 +280,8 @@ def frame_video(entry: Entry, streams: Sequence[str], label: int) -> tuple[Video
             f"{len(found['rgb'])} in rgb/, {len(found['u'])} in u/",
             "Extract both from the same video again.",
         )
-    shown = found["rgb"] or found["u"]
-    if not shown:
+    if not any(found.values()):
         raise DataError(str(path), "frames", "none")
-    video = Video(
-        entry.id,
-        path,
-        label,
-        num_frames=len(found["rgb"]) or len(found["u"]) + 1,
-        size=images.image_size(shown[0]),
-        rgb=found["rgb"],
-        u=found["u"],
-        v=found["v"],
-    )
-    return video, has_gap
 
 
 def _folders(names: Sequence[str]) -> str:
@@ -321,7 +326,7 @@ def _class_notes(
     if split in (VAL, TEST):
         absent = sorted(set(label_map) - {entry.label for entry in entries})
         if absent:
-            yield f"{where}: no videos of {len(absent)} classes: {', '.join(absent[:5])}."
+            yield f"{where}: no videos of {len(absent)} classes: {listed(absent, 5)}."
 
 
 def _bad_problem(entry: Entry, error: DataError) -> Problem:
@@ -355,7 +360,7 @@ def _short(spec: Any, videos: list[Video], split: str) -> tuple[list[Video], lis
     if not short:
         return videos, []
     first = f"{short[0].id!r} has {short[0].num_frames}"
-    if policy == "error":
+    if policy == "error" and split in (TRAIN, VAL):
         raise DataError.of(
             [
                 Problem(video.id, f"at least {needed} frames", str(video.num_frames))
@@ -367,8 +372,8 @@ def _short(spec: Any, videos: list[Video], split: str) -> tuple[list[Video], lis
         dropped = {video.id for video in short}
         return [v for v in videos if v.id not in dropped], [f"{counted}; they are left out."]
     how = "looped" if policy == "loop" else "padded with their last frame"
-    if policy == "drop":
-        how += ", as only training drops videos"
+    if policy in ("drop", "error"):  # the checkpoint's, which nothing here can overrule
+        how += f", as only training {'drops' if policy == 'drop' else 'refuses'} videos"
     return videos, [f"{counted}; they are {how}."]
 
 

@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from kineme.action_recognition import contradictions
+from kineme.action_recognition.legacy import LEGACY
 from kineme.spec import sections
-from kineme.spec.fields import Section, block, setting
+from kineme.spec.fields import MUST_BE_SET, Section, block, setting
+from kineme.spec.legacy import Legacy
 from kineme.spec.sections import Derived, Finding, Spec
 
 STREAMS: Mapping[str, tuple[str, ...]] = {  # by model.model_type
@@ -231,7 +233,9 @@ class Optim(sections.Optim):
     nesterov: bool = setting(False, "Nesterov momentum", ours=True)
     weight_decay: float = setting(5e-4, "weight decay", ge=0)
     patience: int = setting(1, "stalled epochs that AutoReduce bears", ge=1)
-    lr_steps: list[int] = setting([15, 25], "epochs at which MultiStep lowers the rate", ge=0)
+    lr_steps: list[int] = setting(
+        [15, 25], "epochs at which MultiStep lowers the rate", ge=0, tao_type="list_2"
+    )
     lr_decay: float = setting(0.1, "factor of each fall", ge=0, le=1)
 
 
@@ -246,7 +250,10 @@ class Evaluate(sections.Predict):
     """Evaluation."""
 
     test_dataset_dir: str | None = setting(
-        None, "test data, in the forms of train_dataset_dir", example="data/test"
+        None,
+        "test data, in the forms of train_dataset_dir",
+        example="data/test",
+        tao_default=MUST_BE_SET,
     )
     video_eval_mode: str = setting("center", _CLIPS, choices=CLIP_MODES)
     video_num_segments: int = setting(10, "clips of conv (consecutive models)", ge=1)
@@ -260,6 +267,7 @@ class Inference(sections.Inference):
         "videos to classify: a folder of videos or of their frame folders, one video, an archive, "
         "or a list",
         example="data/test/smile",
+        tao_default=MUST_BE_SET,
     )
     video_inf_mode: str = setting("center", _CLIPS, choices=CLIP_MODES)
     video_num_segments: int = setting(1, "clips of conv (consecutive models)", ge=1)
@@ -273,6 +281,9 @@ class Inference(sections.Inference):
 class Export(sections.Export):
     """Export to ONNX."""
 
+    checkpoint: str | None = setting(
+        None, "trained model", example=sections.CHECKPOINT_EXAMPLE, tao_default=MUST_BE_SET
+    )
     batch_size: int = setting(1, "accepted for TAO's sake; an exported model takes any", ge=1)
 
 
@@ -316,9 +327,10 @@ class VideoSpec(Spec):
 
     network: ClassVar[str] = "action_recognition"
     aliases: ClassVar[Mapping[str, str]] = ALIASES
+    legacy: ClassVar[Legacy] = LEGACY
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
 
-    model_name: str = setting("action_recognition", "name of the model")
+    model_name: str = setting("action_recognition", "name of the model", tao_default="")
     recipe: str = setting(
         "none",
         "a set of values beneath yours; modern: how small sets of videos are learnt well today",

@@ -23,7 +23,6 @@ from torch import Tensor
 Size = tuple[int, int]  # height, width
 Frames = NDArray[np.uint8]
 
-NUM_PLAN_DRAWS = 2
 SNAP = 3  # pixels: a multi-scale crop this near to the model's size is that size
 # Places of a multi-scale crop (left, top), in quarters of the room it has.
 PLACES = (

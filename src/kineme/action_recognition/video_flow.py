@@ -5,18 +5,15 @@ fails is named, video by video; a cache that cannot be written costs a note, and
 Leaves out: how flow is computed (data/flow) and stored (data/flow/cache.py).
 """
 
-import atexit
-import functools
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kineme.action_recognition.sources import Videos, cache_of, skips_bad
+from kineme.data.cache import temporary_cache
 from kineme.data.flow.cache import FlowSettings, build_stores
 from kineme.errors import DataError, ResourceError
 
@@ -78,20 +75,7 @@ def _stores(paths: Sequence[Path], spec: Any, notes: list[str]) -> list[Path | D
         f"{cache} cannot be written: optical flow goes to a temporary folder, and is computed at "
         "every start. Set dataset.cache_dir or KINEME_CACHE."
     )
-    return build(_temporary_cache(os.getpid()))
-
-
-@functools.cache
-def _temporary_cache(owner: int) -> Path:
-    """A folder that goes with the process `owner`, this one."""
-    folder = tempfile.mkdtemp(prefix="kineme-flow-")
-
-    def remove() -> None:
-        if os.getpid() == owner:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
-    return Path(folder)
+    return build(temporary_cache("flow"))
 
 
 def _progress(total: int) -> Callable[[int, int], None]:

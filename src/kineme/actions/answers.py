@@ -14,13 +14,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
 from torch import nn
 
 from kineme import __version__, files
@@ -32,8 +32,9 @@ from kineme.engine.memory import keep_freed_memory
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
+from kineme.engine.weights import build_trained
 from kineme.errors import PartialError
-from kineme.network import Answers, Dataset, Network, load_network
+from kineme.network import TEST, Answers, Dataset, Network
 from kineme.report.filmstrip import drawer
 from kineme.report.html import ReportInput
 from kineme.report.html import write_report as write_html
@@ -42,16 +43,21 @@ from kineme.report.plots import read_history
 
 @dataclass(frozen=True)
 class Subject:
-    """What is asked: a network by name, the completed spec, the checkpoint and notes."""
+    """What is asked: the network, the completed spec, the checkpoint and notes.
 
-    network_name: str
+    validated_on: path of the data that chose the best checkpoint; "" where it is not told.
+    """
+
+    network: Network
     spec: Any
     checkpoint: Path
     notes: tuple[str, ...]
+    validated_on: str = ""
 
-    def network(self) -> Network:
-        """The network; every process resolves it anew."""
-        return load_network(self.network_name)
+    def load_model(self) -> nn.Module:
+        """The trained model, in this process."""
+        loaded = checkpoints.load_checkpoint(self.checkpoint, self.spec.encryption_key)
+        return build_trained(self.network, self.spec, loaded)
 
 
 def ask(
@@ -63,10 +69,12 @@ def ask(
     CheckpointError when the file is bad or the spec contradicts it.
     """
     section = getattr(spec, action)
-    loaded = checkpoints.load_checkpoint(section.checkpoint)
+    loaded = checkpoints.load_checkpoint(section.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, loaded, network.identity)
     spec, notes = network.complete(spec, split)
-    subject = Subject(network.name, spec, loaded.path, notes)
+    notes += tuple(filter(None, [checkpoints.plain_note(loaded, spec.encryption_key)]))
+    validated_on = str(loaded.facts.get("validated_on", ""))
+    subject = Subject(network, spec, loaded.path, notes, validated_on)
     with results.open_run(network, action, spec) as a_run:
         devices, device_note = runtime.choose_devices(
             spec.device,
@@ -78,14 +86,15 @@ def ask(
             a_run.note(text)
         precision = spec.train.precision
         facts = runtime.launch(body, subject, a_run, devices=devices, precision=precision)
+        facts = {"kpi": {}, **(facts or {})}  # a process that does not write has none
         a_run.kpi = facts["kpi"]
-    return dict(facts)
+    return facts
 
 
 def classify(
     fabric: Fabric,
-    network: Network,
     subject: Subject,
+    model: nn.Module,
     dataset: Dataset,
     a_run: Run,
     *,
@@ -98,17 +107,13 @@ def classify(
     journal: where answers are kept as they come, and found after an interruption.
     """
     spec = subject.spec
-    loaded = checkpoints.load_checkpoint(subject.checkpoint)
-    model = network.build_model(spec)
-    weights = network.adapt_weights(loaded.weights, spec, "")
-    checkpoints.fit_weights(model, weights, where=str(loaded.path))
     for text in dataset.notes:
         a_run.note(text)
     section = getattr(spec, a_run.action)
     batch_size = section.batch_size if section.batch_size > 0 else spec.dataset.batch_size
     feed = Feed(
         dataset,
-        num_workers=network.common(spec).num_workers,
+        num_workers=subject.network.common(spec).num_workers,
         stall_seconds=spec.train.stall_timeout,
     )
     if fabric.device.type == "cpu":
@@ -229,13 +234,6 @@ def refuse_failures(
     raise PartialError(where, expected, received, "The others are done.")
 
 
-def judged_scores(answers: Answers) -> NDArray[np.float32]:
-    """(N, C) log probabilities; minus infinity for every class where none was answered."""
-    scores = answers.scores.copy()
-    scores[list(answers.remarks.blank)] = -np.inf
-    return scores
-
-
 def _cell(value: Any) -> Any:
     return "" if value is None else value
 
@@ -258,29 +256,46 @@ def write_report(
     parts: Mapping[str, float | None],
 ) -> Path:
     """report.html and the confusion matrix as a picture. parts: accuracy (percent) by title."""
-    network, spec = subject.network(), subject.spec
+    network, spec = subject.network, subject.spec
     history = subject.checkpoint.resolve().parent / results.METRICS_FILE
     answered = answers.answered
     draw = drawer(network.drawing(spec, dataset))
     facts = {
         "checkpoint": subject.checkpoint,
+        **_data_facts(subject),
         "samples": len(answered),
+        "clips per sample": f"{len(answers.rows) / max(len(answered), 1):.3g}",
         "model": network.common(spec).model_title,
+        "date": datetime.now().isoformat(sep=" ", timespec="minutes"),
         "kineme": __version__,
     }
+    notes = dict.fromkeys((*subject.notes, *dataset.notes))
+    facts |= {f"note {number}": text for number, text in enumerate(notes, start=1)}
     return write_html(
         a_run.folder,
         ReportInput(
             title=f"{network.name.replace('_', ' ').capitalize()}: evaluation",
             class_names=network.class_names(spec),
             labels=dataset.labels[answered],
-            probabilities=np.exp(judged_scores(answers)[answered]),
+            probabilities=np.exp(answers.judged[answered]),
             ids=[dataset.ids[i] for i in answered],
             draw=lambda row: draw(answered[row]),
             history=read_history(history),
             facts=facts,
             occlusion=curves or None,
             parts=parts,
-            warnings=dict.fromkeys((*subject.notes, *dataset.notes), 1),
         ),
     )
+
+
+def _data_facts(subject: Subject) -> dict[str, str]:
+    """Which data were judged, and whether they had chosen the checkpoint."""
+    network, chosen_on = subject.network, subject.validated_on
+    data = network.data_path(subject.spec, TEST) if network.data_path else ""
+    facts = {"data": data} if data else {}
+    if subject.checkpoint.name == results.BEST_FILE and data and chosen_on:
+        is_same = Path(data).resolve() == Path(chosen_on).resolve()
+        facts["chosen on"] = (
+            "these very data, out of all epochs: expect less on others" if is_same else chosen_on
+        )
+    return facts

@@ -5,6 +5,7 @@ and written as JSON and HTML. The exit code is 3 where training would refuse the
 Leaves out: finding it (each network's `inspect`).
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def _facts(where: Path, found: Inspection) -> dict[str, object]:
             "kind": "error" if fault.is_error else "note",
             "where": printable(fault.where),
             "what": printable(fault.what),
+            "fix": printable(fault.fix),
         }
         for fault in sorted(found.faults, key=lambda fault: not fault.is_error)
     ]
@@ -79,7 +81,8 @@ def _facts(where: Path, found: Inspection) -> dict[str, object]:
 def _tell(found: Inspection, results: Path) -> None:
     for fault in sorted(found.faults, key=lambda fault: not fault.is_error)[:SHOWN]:
         kind = "error" if fault.is_error else "note"
-        print(printable(f"{kind}: {fault.where}: {fault.what}."))
+        line = f"{kind}: {fault.where}: {fault.what}. {fault.fix}".rstrip()
+        print(printable(line), file=sys.stderr if fault.is_error else sys.stdout, flush=True)
     if len(found.faults) > SHOWN:
         print(f"... and {len(found.faults) - SHOWN} more")
     num_errors = len(found.errors)

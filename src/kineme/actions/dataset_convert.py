@@ -1,7 +1,8 @@
 """Turn other programs' skeleton or video files into what training reads.
 
 Promises: what was left out or changed is told once, counted; the files of the run's
-folder are complete or as they were.
+folder are complete or as they were; where some of the data cannot be read, everything
+else is converted and told before the error.
 Leaves out: the formats, which are the network's (`<room>/convert`).
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kineme.engine import results, runtime
+from kineme.errors import PartialError
 from kineme.network import Network
 
 
@@ -26,5 +28,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
         for name in found["files"]:
             a_run.status(f"Saved {name}.")
         counts = ", ".join(f"{key[0].lower()}{key[1:]}: {n:,}" for key, n in a_run.kpi.items())
-        a_run.say(f"{counts}; {len(found['files']):,} files in {a_run.folder}")
+        a_run.say(f"{counts}; in {a_run.folder}")
+        if found["failed"]:  # after what became of the others was told
+            raise PartialError.of(found["failed"])
     return {**found["kpi"], "files": [str(a_run.folder / name) for name in found["files"]]}

@@ -1,13 +1,13 @@
 """What an action would meet, without doing it: `--dry-run`.
 
 Promises: spec, device, results folder, disk, data, checkpoint and one batch through the
-model are checked with the action's own code, so that the errors are the same; nothing is
-written. Leaves out: time and memory of the whole run.
+model are checked with the action's own code, so that errors and notes are the same; nothing
+is written. Leaves out: time and memory of the whole run.
 """
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,32 @@ import torch
 from torch import nn
 
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine import runtime
+from kineme.engine import lease, optim, results, runtime
 from kineme.engine.feeding import steps_per_epoch
 from kineme.engine.results import refuse_taken
-from kineme.engine.start import find_start
-from kineme.engine.weights import fit_weights
+from kineme.engine.start import build_data, data_notes, find_start, left_out_note
+from kineme.engine.weights import build_trained, start_from
 from kineme.errors import DataError, QualityError, ResourceError
 from kineme.network import PREDICT, TEST, TRAIN, VAL, Network
 from kineme.spec.sections import run_folder
 
 
 def check(network: Network, spec: Any) -> Iterator[str]:
-    """Yield a line for everything that is fine. Raises what the action would raise."""
+    """Yield a line for everything that is fine, and the notes of the action ("note: ...").
+
+    Raises what the action would raise.
+    """
     yield f"spec: valid for {network.name} {spec.action}"
     folder = run_folder(spec)
+    lease.refuse_if_in_use(folder / results.LEASE_FILE)
     free_bytes = _free_bytes(folder)
     yield f"results: {folder} can be written, {free_bytes:,} bytes free"
     if spec.action == "dataset_convert":
         yield _source(Path(spec.dataset_convert.data))
         return
-    devices = _devices(spec)
+    devices, note = _devices(spec)
     yield f"device: {len(devices.ids)} x {devices.kind}"
+    yield from _notes([note])
     if spec.action == "train":
         yield from _train(network, spec, folder, devices.world_size, free_bytes)
     elif spec.action == "export":
@@ -50,18 +55,32 @@ def _train(
 ) -> Iterator[str]:
     start = find_start(network, spec, folder)
     spec = start.spec
+    yield from _notes(start.notes)
     yield f"checkpoint: {f'continue {start.checkpoint}' if start.checkpoint else 'start anew'}"
     model = network.build_model(spec)
     needed_bytes = 3 * sum(tensor.nbytes for tensor in model.state_dict().values())
     if free_bytes < needed_bytes:
         received = f"{free_bytes:,} bytes free"
         raise ResourceError(str(folder), f"{needed_bytes:,} bytes for a checkpoint", received)
-    for split in (TRAIN, VAL) if network.common(spec).has_validation else (TRAIN,):
-        dataset = network.build_dataset(spec, split)
+    if start.checkpoint is None:
+        for part, path in network.common(spec).pretrained.items():
+            source = checkpoints.load_checkpoint(path, spec.encryption_key)
+            yield f"weights: {start_from(network, spec, model, source, part=part)}"
+    data, val_data = build_data(network, spec)
+    yield from _notes(data_notes(spec, data, val_data))
+    num_classes = len(network.class_names(spec))
+    cpu = torch.device("cpu")
+    optim.build_loss(spec.train, data.labels, num_classes=num_classes, device=cpu)
+    for split, dataset in zip((TRAIN, VAL), (data, val_data), strict=True):
+        if dataset is None:
+            continue
         yield f"{split} data: {len(dataset)} samples"
         if split == TRAIN:
+            samples = spec.dataset.batch_size * world_size
             steps = steps_per_epoch(len(dataset), spec.dataset.batch_size, world_size)
-            yield f"epoch: {steps} steps of {spec.dataset.batch_size * world_size} samples"
+            yield f"epoch: {steps} steps of {samples} samples"
+            note = left_out_note(len(dataset), num_steps=steps, samples_per_step=samples)
+            yield from _notes([note])
         yield _one_batch(network, spec, dataset, model)
 
 
@@ -69,35 +88,35 @@ def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
     if split == PREDICT:
         asked = spec.inference
         refuse_taken("inference.output_file", asked.output_file, overwrite=asked.overwrite)
-    checkpoint = checkpoints.load_checkpoint(getattr(spec, spec.action).checkpoint)
+    path = getattr(spec, spec.action).checkpoint
+    checkpoint = checkpoints.load_checkpoint(path, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
-    spec, _ = network.complete(spec, split)
-    model = _model_with(network, spec, checkpoint)
+    spec, notes = network.complete(spec, split)
+    yield from _notes([*notes, checkpoints.plain_note(checkpoint, spec.encryption_key)])
+    model = build_trained(network, spec, checkpoint)
     yield f"checkpoint: {checkpoint.path} fits"
     dataset = network.build_dataset(spec, split)
+    yield from _notes(dataset.notes)
     yield f"{split} data: {len(dataset)} samples"
     yield _one_batch(network, spec, dataset, model)
 
 
 def _export(network: Network, spec: Any) -> Iterator[str]:
     refuse_taken("export.onnx_file", spec.export.onnx_file, overwrite=spec.export.overwrite)
-    checkpoint = checkpoints.load_checkpoint(spec.export.checkpoint)
+    checkpoint = checkpoints.load_checkpoint(spec.export.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
-    model = _model_with(network, spec, checkpoint)
+    model = build_trained(network, spec, checkpoint)
     yield f"checkpoint: {checkpoint.path} fits"
     yield _answers(network, spec, model, network.export_form(spec).examples)
 
 
-def _model_with(network: Network, spec: Any, checkpoint: checkpoints.Checkpoint) -> nn.Module:
-    model = network.build_model(spec)
-    weights = network.adapt_weights(checkpoint.weights, spec, "")
-    fit_weights(model, weights, where=str(checkpoint.path))
-    return model
-
-
 def _one_batch(network: Network, spec: Any, dataset: Any, model: nn.Module) -> str:
     rows = np.arange(min(len(dataset), spec.dataset.batch_size))
-    batch = dataset.transform(dataset.read(rows, 0), 0)
+    batch = dataset.read(rows, 0)
+    if not len(batch.sample_of_row):  # an inference passes over what cannot be read
+        first, reason = min(batch.remarks.failed.items())
+        raise DataError(f"sample {dataset.ids[first]!r}", "a readable sample", reason)
+    batch = dataset.transform(batch, 0)
     return _answers(network, spec, model, batch.inputs)
 
 
@@ -112,17 +131,20 @@ def _answers(network: Network, spec: Any, model: nn.Module, inputs: Any) -> str:
     return f"one batch: logits {expected}, all finite"
 
 
-def _devices(spec: Any) -> runtime.Devices:
+def _notes(texts: Iterable[str | None]) -> Iterator[str]:
+    yield from (f"note: {text}" for text in texts if text)
+
+
+def _devices(spec: Any) -> tuple[runtime.Devices, str | None]:
     part = getattr(spec, spec.action)
     if spec.action == "export":
-        return runtime.choose_devices(spec.device, gpu_ids=(part.gpu_id,))[0]
-    devices, _ = runtime.choose_devices(
+        return runtime.Devices("cpu", (0,)), None
+    return runtime.choose_devices(
         spec.device,
         num_gpus=part.num_gpus,
         gpu_ids=tuple(part.gpu_ids),
         num_nodes=part.num_nodes,
     )
-    return devices
 
 
 def _free_bytes(folder: Path) -> int:
@@ -132,7 +154,11 @@ def _free_bytes(folder: Path) -> int:
         received = "no permission" if parent.is_dir() else "a file in its place"
         fix = "Set another results_dir."
         raise ResourceError(str(parent), "a folder that can be written", received, fix)
-    return shutil.disk_usage(parent).free
+    free_bytes = shutil.disk_usage(parent).free
+    if not free_bytes:  # full, or of a kind that never holds files, as /proc
+        fix = "Free space, or set another results_dir."
+        raise ResourceError(str(parent), "a disk with space", "0 bytes free", fix)
+    return free_bytes
 
 
 def _source(path: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from torch import nn
 
 from kineme import files
 from kineme.actions import answers
@@ -28,16 +29,17 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
 
 def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, Any]:
     with a_run.joined(is_writer=fabric.is_global_zero):
-        network, spec = subject.network(), subject.spec
+        network, spec = subject.network, subject.spec
         dataset = network.build_dataset(spec, TEST)
-        found = answers.classify(fabric, network, subject, dataset, a_run)
-        parts = _judge_parts(fabric, network, subject, dataset, a_run)
-        curves = _stress(fabric, network, subject, dataset, a_run)
+        model = subject.load_model()
+        found = answers.classify(fabric, subject, model, dataset, a_run)
+        parts = _judge_parts(fabric, subject, model, dataset, a_run)
+        curves = _stress(fabric, subject, model, dataset, a_run)
         if not fabric.is_global_zero:
             return {}
         names, known = network.class_names(spec), _labelled(found, dataset)
         facts = measure(
-            answers.judged_scores(found)[known],
+            found.judged[known],
             dataset.labels[known],
             class_names=names,
             mean_accuracy=network.mean_accuracy,
@@ -99,13 +101,13 @@ def measure(
 
 
 def _judge_parts(
-    fabric: Fabric, network: Network, subject: answers.Subject, dataset: Dataset, a_run: Run
+    fabric: Fabric, subject: answers.Subject, model: nn.Module, dataset: Dataset, a_run: Run
 ) -> dict[str, float | None]:
     """Accuracy in percent of each part of the model that can answer alone."""
     found = {}
-    for title, part in network.common(subject.spec).parts.items():
+    for title, part in subject.network.common(subject.spec).parts.items():
         alone = answers.classify(
-            fabric, network, subject, dataset, a_run, title=f"{title} alone", part=part
+            fabric, subject, model, dataset, a_run, title=f"{title} alone", part=part
         )
         found[title] = _percent(_share_right(alone, dataset))
     return found
@@ -121,23 +123,20 @@ def _share_right(found: Answers, dataset: Dataset) -> float:
     known = _labelled(found, dataset)
     if not known:
         return float("nan")
-    predicted = metrics.predictions(answers.judged_scores(found)[known])
+    predicted = metrics.predictions(found.judged[known])
     return float((predicted == dataset.labels[known]).mean())
 
 
 def _stress(
-    fabric: Fabric,
-    network: Network,
-    subject: answers.Subject,
-    dataset: Dataset,
-    a_run: Run,
+    fabric: Fabric, subject: answers.Subject, model: nn.Module, dataset: Dataset, a_run: Run
 ) -> dict[str, list[tuple[float, float]]]:
     """Accuracy (share in [0, 1]) on damaged copies of the test data, where asked for."""
+    network = subject.network
     if not network.common(subject.spec).has_occlusion or not (dataset.labels >= 0).any():
         return {}
     curves: dict[str, list[tuple[float, float]]] = {}
     for curve, share, damaged in network.occluded(dataset):
-        found = answers.classify(fabric, network, subject, damaged, a_run, title=curve)
+        found = answers.classify(fabric, subject, model, damaged, a_run, title=curve)
         curves.setdefault(curve, []).append((share, _share_right(found, damaged)))
     return curves
 

@@ -3,7 +3,8 @@
 Promises: the file appears only after onnxruntime gave the model's own answers, to random
 and to lifelike inputs, at several batch sizes and sizes of every dynamic dimension;
 labels, normalisation, version and the checkpoint's digest travel in its metadata; a
-failed export leaves nothing behind.
+failed export leaves nothing behind. onnxruntime reports nothing of its use, unless the
+user says so (ORT_DISABLE_TELEMETRY).
 Leaves out: what the inputs are called and look like (the network's `ExportForm`).
 """
 
@@ -13,6 +14,7 @@ import io
 import itertools
 import json
 import logging
+import os
 import re
 import tempfile
 import traceback
@@ -24,15 +26,17 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
 from kineme import __version__, files
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import results
-from kineme.engine.weights import fit_weights
+from kineme.engine.weights import build_trained
 from kineme.errors import QualityError
 from kineme.network import ExportForm, Network
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported, from 1.31 on
+import onnxruntime
 
 BATCH_SIZES = (1, 3, 8)
 NUM_RANDOM = 64  # samples at least, beside the lifelike ones
@@ -47,13 +51,11 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     """
     asked = spec.export
     results.refuse_taken("export.onnx_file", asked.onnx_file, overwrite=asked.overwrite)
-    checkpoint = checkpoints.load_checkpoint(asked.checkpoint)
+    checkpoint = checkpoints.load_checkpoint(asked.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
     with results.open_run(network, "export", spec) as a_run:
         target = Path(asked.onnx_file or a_run.folder / results.ONNX_FILE)
-        model = network.build_model(spec)
-        weights = network.adapt_weights(checkpoint.weights, spec, "")
-        fit_weights(model, weights, where=str(checkpoint.path))
+        model = build_trained(network, spec, checkpoint)
         form = _with_origin(network.export_form(spec), checkpoint.path)
         with tempfile.TemporaryDirectory() as scratch, files.write_errors_named(Path(scratch)):
             draft = Path(scratch) / "model.onnx"
@@ -72,6 +74,8 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
             "parity": parity,
         }
         files.write_json(a_run.folder / results.EXPORT_FILE, facts)
+        if checkpoint.is_encrypted:
+            a_run.note(f"{target} is not encrypted: encryption_key is for checkpoints alone.")
         a_run.say(f"Wrote {target} (largest difference {parity['max_abs_difference']:.1e})")
     return facts
 

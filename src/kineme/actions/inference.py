@@ -8,6 +8,7 @@ Leaves out: what is drawn on a video (report/annotate.py).
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,16 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
 
 def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, Any]:
     with a_run.joined(is_writer=fabric.is_global_zero):
-        network, spec = subject.network(), subject.spec
+        network, spec = subject.network, subject.spec
         dataset = network.build_dataset(spec, PREDICT)
         journal = _open_journal(fabric, subject, dataset, a_run)
         with _interruptions_explained():
-            found = answers.classify(fabric, network, subject, dataset, a_run, journal=journal)
+            model = subject.load_model()
+            found = answers.classify(fabric, subject, model, dataset, a_run, journal=journal)
         if not fabric.is_global_zero:
             return {}
         names = network.class_names(spec)
+        _remove_videos_of_before(a_run.folder, dataset, journal)
         answers.write_predictions(
             a_run.folder, dataset, found, class_names=names, top_k=spec.inference.top_k
         )
@@ -82,17 +85,24 @@ def _open_journal(
 ) -> AnswerJournal:
     """The journal of this run, with what an interrupted one before it knew."""
     resumes = subject.spec.inference.resume
-    is_other_dropped = bool(not resumes and answer_journal.find_journals(a_run.folder))
+    is_unfinished = bool(answer_journal.find_journals(a_run.folder))
     journal = answer_journal.open_journal(
         fabric, a_run.folder, dataset.ids, _deciding(subject), resumes=resumes
     )
-    if is_other_dropped:
+    if is_unfinished and not resumes:
         a_run.note(
             f"{a_run.folder}: the answers of an unfinished run are dropped; "
             "inference.resume=true goes on with them."
         )
-    if resumes:
+    if is_unfinished and resumes:
         a_run.say(f"Going on: {len(journal.done)} of {len(dataset)} samples are answered.")
+    elif resumes:
+        is_finished = (a_run.folder / results.PREDICTIONS_FILE).is_file()
+        found = "the run before was finished" if is_finished else "there was no run before"
+        a_run.note(
+            f"{a_run.folder}: nothing to go on with, as {found}; all {len(dataset)} samples are "
+            "classified anew."
+        )
     return journal
 
 
@@ -106,6 +116,35 @@ def _deciding(subject: answers.Subject) -> dict[str, Any]:
         if (is_of_answers and name not in FREE) or setting.key in ("train.precision", "train.seed"):
             decides[setting.key] = checkpoints.plain(value_at(subject.spec, setting.key))
     return decides
+
+
+def _remove_videos_of_before(folder: Path, dataset: Dataset, journal: AnswerJournal) -> None:
+    """Remove the videos that an earlier run labelled, but for those of the run that goes on.
+
+    Whose they are is read from its predictions, while these are still there.
+    """
+    videos = folder / results.ANNOTATED_FOLDER
+    if not videos.is_dir():
+        return
+    from kineme.report import annotate
+
+    kept = annotate.file_names(dataset.ids)
+    stale = set(annotate.file_names(_ids_of_before(folder))) - {kept[i] for i in journal.drawn}
+    for path in (videos / name for name in stale):
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder of it that holds other files
+            for parent in path.parents[: len(path.relative_to(folder).parents) - 1]:
+                parent.rmdir()
+
+
+def _ids_of_before(folder: Path) -> list[str]:
+    """The samples that the files of an earlier run tell of."""
+    ids = []
+    for path in (folder / results.PREDICTION_LINES_FILE, folder / results.FAILED_FILE):
+        for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else ():
+            with contextlib.suppress(ValueError, LookupError, TypeError):  # not a line of ours
+                ids.append(str(json.loads(line)["id"]))
+    return ids
 
 
 def _annotate(

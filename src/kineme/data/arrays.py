@@ -15,7 +15,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from kineme.data.inputs import InputFile, Stamp
 from kineme.data.sampling import take_frames
-from kineme.errors import DataError, Problem, ResourceError
+from kineme.errors import DataError, Problem, ResourceError, shortened
 
 Shape = tuple[int, int, int, int, int]
 
@@ -75,10 +75,6 @@ class Skeletons(Protocol):
         """(B, C, F, V, M): the frames (B, F) of each sample; frame -1 is zeros."""
         ...
 
-    def check_unchanged(self) -> None:
-        """Raise DataError when the stored data changed. Call it at each epoch."""
-        ...
-
 
 @dataclass(frozen=True, eq=False)
 class SkeletonArray:
@@ -101,10 +97,6 @@ class SkeletonArray:
 
     def __len__(self) -> int:
         return self.shape[0]
-
-    def check_unchanged(self) -> None:
-        """Raise DataError when the file was written to, cut or replaced since it was opened."""
-        self._file.check_unchanged()
 
     def read(
         self, indices: NDArray[np.int64], *, out: NDArray[np.float32] | None = None
@@ -152,45 +144,46 @@ def check_shape(
     num_channels: int,
     num_joints: int,
     layout: str,
-    layouts: Mapping[str, int] | Callable[[int], Sequence[str]],
+    layouts_with: Callable[[int], Sequence[str]],
+    is_fixed: bool = False,
 ) -> list[Problem]:
     """What keeps data of `shape` from a model of `num_channels` and a `layout` of `num_joints`.
 
-    layouts: layout name -> number of joints, or a function from a number of joints to names.
+    layouts_with: names of the known layouts that have a number of joints.
+    is_fixed: the model is trained, so that only the data can change.
     """
     problems = _shape_problems(where, shape)
     if problems:
         return problems
-    fitting = _fitting(layouts)
     is_shape = f"shape {tuple(shape)} is (N, C, T, V, M)"
     channels, joints = shape[1], shape[3]
     order = _fitting_order(shape, num_channels, num_joints)
-    is_odd = channels not in (num_channels, 2, 3) or not (joints == num_joints or fitting(joints))
+    is_known = joints == num_joints or bool(layouts_with(joints))
+    is_odd = channels not in (num_channels, 2, 3) or not is_known
     if order and (is_odd or (channels != num_channels == shape[4])):  # (N, M, T, V, C), M=2
         return [_swapped(where, shape, order, num_channels, num_joints)]
     if channels != num_channels:
-        hint = f"Set model.input_channels: {channels}, or convert the data."
-        problems.append(
-            Problem(
-                where,
-                f"{num_channels} channels for model.input_channels",
-                f"{channels} ({is_shape})",
-                hint if channels in (2, 3) else f"No axis order fits C={num_channels}.",
-            )
-        )
+        expected = f"{num_channels} channels for model.input_channels"
+        fix = f"No axis order fits C={num_channels}."
+        if channels in (2, 3):
+            fix = f"Set model.input_channels: {channels}, or convert the data."
+        if is_fixed:
+            fix = "The checkpoint was trained with these: convert the data."
+        problems.append(Problem(where, expected, f"{channels} ({is_shape})", fix))
     if joints != num_joints:
-        names = sorted(fitting(joints))
-        listed = " and ".join(repr(name) for name in names)
-        hint = f"{joints} joints fit {listed}. Set model.graph_layout: {names[0]}." if names else ""
-        problems.append(
-            Problem(
-                where,
-                f"{num_joints} joints for model.graph_layout {layout!r}",
-                f"{joints} ({is_shape})",
-                hint or f"No known layout has {joints} joints; describe yours in a layout file.",
-            )
-        )
+        expected = f"{num_joints} joints for model.graph_layout {layout!r}"
+        fix = _layout_hint(joints, sorted(layouts_with(joints)), is_fixed=is_fixed)
+        problems.append(Problem(where, expected, f"{joints} ({is_shape})", fix))
     return problems
+
+
+def _layout_hint(joints: int, names: Sequence[str], *, is_fixed: bool) -> str:
+    fit = f"{joints} joints fit {' and '.join(map(repr, names))}. " if names else ""
+    if is_fixed:
+        return f"{fit}The checkpoint was trained with that layout: convert the data to it."
+    if not names:
+        return f"No known layout has {joints} joints; describe yours in a layout file."
+    return f"{fit}Set model.graph_layout: {names[0]}."
 
 
 def check_indices(indices: NDArray[np.int64], length: int) -> None:
@@ -237,7 +230,7 @@ def read_header(file: InputFile) -> tuple[tuple[int, ...], np.dtype[Any], bool, 
         type(n) is int and 0 <= n < _MAX_SIZE for n in shape
     )
     if not is_shape or not isinstance(fortran, bool):
-        received = f"shape {_short(shape)}, fortran_order {_short(fortran)}"
+        received = f"shape {shortened(shape)}, fortran_order {shortened(fortran)}"
         raise DataError(where, "a .npy header with plausible sizes", received, _save())
     return shape, _number_type(where, header["descr"]), fortran, offset + length
 
@@ -299,7 +292,7 @@ def _literal(where: str, text: bytes) -> dict[str, Any]:
         raise DataError(
             where,
             "a .npy header with descr, fortran_order and shape",
-            _short(text[:60]),
+            shortened(text[:60]),
             _save(),
         )
     return value
@@ -315,7 +308,7 @@ def _number_type(where: str, descr: object) -> np.dtype[Any]:
     raise DataError(
         where,
         "numbers (float16, float32, float64 or integers)",
-        f"{received}, dtype {_short(descr)}",
+        f"{received}, dtype {shortened(descr)}",
         _KEEP_NUMBERS,
     )
 
@@ -326,7 +319,7 @@ def _shape_problems(where: str, shape: Sequence[int]) -> list[Problem]:
         fix = ""
         if len(shape) == 4:
             fix = f"If it has no person axis, save data[..., None]: shape {(*shape, 1)}."
-        received = f"{len(shape)} {_short(shape)}"
+        received = f"{len(shape)} {shortened(shape)}"
         return [Problem(where, "5 dimensions (N, C, T, V, M)", received, fix)]
     if shape[0] == 0:
         return [Problem(where, "at least 1 sample", f"0 samples (shape {shape})")]
@@ -334,14 +327,6 @@ def _shape_problems(where: str, shape: Sequence[int]) -> list[Problem]:
         axis = _AXES[shape.index(0)]
         return [Problem(where, "no empty axis in (N, C, T, V, M)", f"{axis}=0 (shape {shape})")]
     return []
-
-
-def _fitting(
-    layouts: Mapping[str, int] | Callable[[int], Sequence[str]],
-) -> Callable[[int], Sequence[str]]:
-    if isinstance(layouts, Mapping):
-        return lambda joints: [name for name, count in layouts.items() if count == joints]
-    return layouts
 
 
 def _fitting_order(
@@ -366,11 +351,6 @@ def _swapped(
         f"C={shape[1]} and V={shape[3]} (shape {tuple(shape)})",
         f"It looks like ({looks}): save data.transpose({', '.join(map(str, order))}).",
     )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _save() -> str:

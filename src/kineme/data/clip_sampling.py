@@ -4,7 +4,7 @@ Promises: indices depend only on the number of frames and the draws given, lie i
 and run forward in time (except where a short video starts over); training draws from the
 whole video, its last frame included; the clips of two streams lie at the same time. TAO's
 indices, where they are sound.
-Leaves out: drawing (randomness.py), reading (video.py, images.py), and refusing short
+Leaves out: drawing (randomness.py), reading (video/, images.py), and refusing short
 videos (whoever lists the videos).
 
 Words: n frames of a video, L frames of a clip, rate r from one to the next, K clips of a

@@ -11,17 +11,21 @@ from kineme.errors import Problem, printable
 
 @dataclass(frozen=True)
 class Fault:
-    """where: a path or a sample. is_error: training refuses it, otherwise it tells and goes on."""
+    """where: a path or a sample. is_error: training refuses it, otherwise it tells and goes on.
+
+    fix: what to do, in a sentence; "" where that is plain.
+    """
 
     where: str
     what: str
     is_error: bool
+    fix: str = ""
 
     @classmethod
     def of(cls, problem: Problem) -> "Fault":
         """A problem that training would end with."""
         what = f"expected {problem.expected}, got {problem.received}"
-        return cls(printable(problem.where), printable(what), True)
+        return cls(printable(problem.where), printable(what), True, printable(problem.fix))
 
 
 @dataclass(frozen=True)

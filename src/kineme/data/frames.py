@@ -2,7 +2,7 @@
 
 Promises: frame k is the one that `video.read_frames` gives for k, or the k-th image by natural
 order; memory for a bounded stretch of frames, however long the video; damage is said.
-Leaves out: single frames (video.py, images.py).
+Leaves out: single frames (video/, images.py).
 
 Shapes: frames are (H, W, 3) uint8 RGB.
 """
@@ -23,7 +23,6 @@ from kineme.data.inputs import InputFile
 from kineme.errors import DataError
 
 _STRETCH_BYTES = 64 << 20  # of frames that are decoded at a time
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,7 @@ def content_hash(path: Path, beat: Callable[[], None] = lambda: None) -> str:
         try:
             if path.is_dir():
                 digest.update(f"{part.name}:{file.stamp.size}:".encode(errors="surrogateescape"))
-            for offset in range(0, file.stamp.size, _READ_BYTES):
-                digest.update(file.read(offset, min(_READ_BYTES, file.stamp.size - offset)))
-                beat()
-            file.check_unchanged()
+            file.feed(digest, beat)
         finally:
             file.close()
     return digest.hexdigest()

@@ -20,7 +20,7 @@ import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -36,6 +36,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from kineme.data.inputs import read_bytes
+from kineme.data.names import natural_order
 from kineme.errors import DataError
 from kineme.files import atomic_write
 
@@ -101,11 +102,6 @@ def list_frames(folder: str | os.PathLike[str]) -> Frames:
     return Frames(folder, tuple(names), tuple(natural_order(ignored)), tuple(_gaps(names)))
 
 
-def natural_order(names: Iterable[str]) -> list[str]:
-    """Names sorted so that numbers in them count: frame2 before frame10."""
-    return sorted(names, key=lambda name: (_parts(name), name))
-
-
 def check_pairs(u_paths: Sequence[Path], v_paths: Sequence[Path]) -> None:
     """Flow is read from files of the same names. Raises DataError at the first without one."""
     v_names = {path.name for path in v_paths}
@@ -164,8 +160,8 @@ def read_flow_images(
 def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
     """(height, width) with the shorter side `short_side`, the other rounded as videos' is."""
     if height <= width:
-        return short_side, round(width * short_side / height)
-    return round(height * short_side / width), short_side
+        return short_side, max(round(width * short_side / height), 1)
+    return max(round(height * short_side / width), 1), short_side
 
 
 def save_image(
@@ -182,12 +178,6 @@ def save_image(
     image = Image.fromarray(np.ascontiguousarray(frame))
     with atomic_write(path) as file:
         image.save(file, format=format_name, quality=quality)
-
-
-def _parts(name: str) -> list[str | int]:
-    """Text and numbers by turns, text first."""
-    parts = _DIGITS.split(name)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _check_one_image_each(folder: Path, names: Sequence[str]) -> None:

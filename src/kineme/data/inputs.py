@@ -9,15 +9,24 @@ Leaves out: what the bytes mean (arrays.py, labels.py, pickles.py, shards.py).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from kineme.errors import DataError
 
+_READ_BYTES = 1 << 20
 _WHILE_READ = "Wait until whatever writes it has finished, then start again."
+
+
+class Digest(Protocol):
+    """A hash that grows."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
 class Stamp(NamedTuple):
@@ -69,6 +78,19 @@ class InputFile:
         buffer = bytearray(count)
         self.read_into(memoryview(buffer), offset)
         return bytes(buffer)
+
+    def feed(self, digest: Digest, beat: Callable[[], None] = lambda: None) -> None:
+        """Put all of its bytes into a hash. Raises DataError when it changes meanwhile."""
+        for offset in range(0, self.stamp.size, _READ_BYTES):
+            digest.update(self.read(offset, min(_READ_BYTES, self.stamp.size - offset)))
+            beat()
+        self.check_unchanged()
+
+    def sha256(self) -> str:
+        """Of all of its bytes, in hex. Raises DataError when it changes meanwhile."""
+        digest = hashlib.sha256()
+        self.feed(digest)
+        return digest.hexdigest()
 
     def check_descriptor(self) -> None:
         """Raise DataError when the open file was written to since it was opened (cheap)."""

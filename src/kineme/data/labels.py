@@ -27,13 +27,15 @@ from numpy.typing import NDArray
 
 from kineme.data.inputs import read_bytes
 from kineme.data.pickles import read_plain_pickle
-from kineme.errors import DataError, Problem
+from kineme.errors import DataError, Problem, listed
 from kineme.files import write_text
+from kineme.spec.suggest import closest
 
 UNKNOWN = -1
 
 _MAX_FILE_BYTES = 1 << 30
 _MAX_LABEL = 2**31
+_MAX_DIGITS = 20
 _MAX_NAME_LENGTH = 4096
 _SHOWN = 3
 
@@ -52,22 +54,24 @@ class Labels:
 
 
 class UnknownClasses(DataError):
-    """Labels that are names without a number; `names` are these names, sorted."""
+    """Labels that are names without a number; `names` are these names, sorted.
+
+    are_some_known: other names have a number, so that these may be misspelled.
+    """
 
     names: tuple[str, ...] = ()
+    are_some_known = False
 
 
 def read_labels(
     path: str | os.PathLike[str],
     *,
-    num_classes: int | None = None,
     label_map: Mapping[str, int] | None = None,
     by_name: bool = False,
 ) -> Labels:
     """Read a label file, by its ending.
 
     label_map: name -> number, for labels that are text; the file's own classes do as well.
-    num_classes: checked by `label_problems`; here it only completes messages.
     by_name: numbers, in a file with classes of its own, stand for these classes' names, and
         so may differ from those of `label_map`; otherwise that is an error.
     Raises DataError for an unreadable file, an unknown form or a label that is no label.
@@ -98,7 +102,7 @@ def read_labels(
             _check_same_order(where, raw.class_names, label_map)
     own = {name: i for i, name in enumerate(raw.class_names or ())}
     numbers = own if label_map is None else label_map  # names mean what the spec says
-    labels = _as_numbers(where, values, numbers, num_classes)
+    labels = _as_numbers(where, values, numbers)
     return Labels(ids, labels, raw.class_names, raw.layout)
 
 
@@ -110,7 +114,7 @@ def renumbered(labels: Labels, label_map: Mapping[str, int], *, where: str) -> L
     if labels.class_names is None:
         return labels
     known = _named(labels.labels.tolist(), labels.class_names)
-    numbers = _as_numbers(where, known, label_map, len(label_map))
+    numbers = _as_numbers(where, known, label_map)
     return replace(labels, labels=numbers)
 
 
@@ -179,14 +183,14 @@ def label_warnings(where: str, labels: Labels, class_names: Sequence[str]) -> li
     twice = [name for name, count in Counter(labels.ids).items() if count > 1]
     if twice:
         warnings.append(
-            f"{where}: {len(twice)} sample names occur twice or more: {_listed(twice)}."
+            f"{where}: {len(twice)} sample names occur twice or more: {listed(map(repr, twice))}."
         )
     present = set(labels.labels.tolist())
     absent = [name for number, name in enumerate(class_names) if number not in present]
     if absent:
         warnings.append(
             f"{where}: {len(absent)} of {len(class_names)} classes have no sample: "
-            f"{_listed(absent)}."
+            f"{listed(map(repr, absent))}."
         )
     return warnings
 
@@ -272,6 +276,10 @@ def _read_csv(path: Path) -> _Raw:
             )
     cells = [row[label_at].strip() for _, row in filled]
     are_numbers = all(cell.removeprefix("-").isdecimal() for cell in cells)
+    for (number, _), cell in zip(filled, cells, strict=True):
+        if are_numbers and len(cell) > _MAX_DIGITS:  # int() would refuse thousands of them
+            expected = f"a label of at most {_MAX_DIGITS} digits"
+            raise DataError(f"{path}: row {number}", expected, f"one of {len(cell):,}")
     return _Raw([row[id_at] for _, row in filled], list(map(int, cells)) if are_numbers else cells)
 
 
@@ -289,25 +297,27 @@ def _pair(value: Any) -> _Raw | None:
     return _Raw(ids, labels)
 
 
-def _as_numbers(
-    where: str, labels: Sequence[Any], numbers: Mapping[str, int], num_classes: int | None
-) -> NDArray[np.int64]:
+def _as_numbers(where: str, labels: Sequence[Any], numbers: Mapping[str, int]) -> NDArray[np.int64]:
     found = [numbers.get(label) if type(label) is str else label for label in labels]
     bad = [i for i, n in enumerate(found) if type(n) is not int or abs(n) >= _MAX_LABEL]
     if not bad:
         return np.array(found, np.int64)
+    first, expected = labels[bad[0]], "an integer"
     fix = "Labels are integers, or names that dataset.label_map numbers."
     unknown = sorted({label for label in labels if type(label) is str} - set(numbers))
-    if unknown:
+    if numbers and type(first) is str:
+        expected = f"one of {listed(sorted(numbers), 10)}"
+        meant = closest(first, list(numbers))
+        fix = f"Did you mean {meant!r}?" if meant else "Correct it, or add it to the classes."
+    elif unknown:
         fix = f"Number the names in dataset.label_map: {{{_numbered(unknown)}}}."
-    valid = "an integer" if num_classes is None else f"an integer in [0, {num_classes})"
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-    received = f"{_described(labels[bad[0]])}{more}"
+    received = f"{_described(first)}{more}"
     place = f"{where}: labels[{bad[0]}]"
     if not unknown:
-        raise DataError(place, valid, received, fix)
-    error = UnknownClasses(place, valid, received, fix)
-    error.names = tuple(unknown)
+        raise DataError(place, expected, received, fix)
+    error = UnknownClasses(place, expected, received, fix)
+    error.names, error.are_some_known = tuple(unknown), bool(numbers)
     raise error
 
 
@@ -364,11 +374,6 @@ def _described(value: Any) -> str:
     if isinstance(value, dict):
         return f"a dict with keys {', '.join(map(repr, list(value)[:_SHOWN]))}"[:120]
     return f"a {type(value).__name__}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more
 
 
 def _numbered(names: Sequence[str]) -> str:

@@ -37,6 +37,15 @@ def uniform32(
     return np.minimum(values, np.float32(1 - 2**-24))
 
 
+def normal(
+    seed: int, epoch: int, indices: NDArray[np.int64], *, name: str, size: int = 1
+) -> NDArray[np.float64]:
+    """Standard normal draws (len(indices), size), by the method of Box and Muller (1958)."""
+    pairs = uniform(seed, epoch, indices, name=name, size=2 * size)
+    radius = np.sqrt(-2 * np.log1p(-pairs[:, size:]))
+    return np.asarray(radius * np.cos(2 * np.pi * pairs[:, :size]))
+
+
 def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
     """The order in which an epoch visits `length` samples."""
     key = [seed & _MASK, epoch & _MASK]

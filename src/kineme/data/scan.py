@@ -12,18 +12,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data.arrays import Skeletons
+from kineme.data.cache import default_cache
 from kineme.data.inputs import read_bytes
-from kineme.errors import DataError, Problem, ResourceError
+from kineme.errors import DataError, Problem, ResourceError, listed
 from kineme.files import write_text
 
 _CHUNK_BYTES = 1 << 20  # stays in the second-level cache of a core
@@ -55,38 +54,21 @@ class Scan:
         """Indices of samples without any value but zero."""
         return np.flatnonzero(self.lengths == 0)
 
-    def summary(self) -> str:
-        """One line for the log."""
-        low, middle, high = np.percentile(self.lengths, (0, 50, 100)).astype(int)
-        line = f"{len(self.lengths)} samples, {low} to {high} frames (median {middle}), "
-        line += f"{self.persons.min()} to {self.persons.max()} persons"
-        if len(self.zero_samples):
-            line += f", {len(self.zero_samples)} all zero"
-        if self.nonfinite_count:
-            line += f", {len(self.nonfinite_samples)} with NaN or Inf"
-        return line
 
-
-def scan_skeletons(skeletons: Skeletons, *, use_cache: bool = True) -> Scan:
+def scan_skeletons(skeletons: Skeletons) -> Scan:
     """Scan all samples, or take the result from the user's cache folder.
 
     A cache folder that cannot be written costs a note, not the run.
     """
-    if not use_cache:
-        return _scan(skeletons)
     scan, notes = _cached(skeletons, "scan", lambda: _to_json(_scan(skeletons)), _from_json)
     return dataclasses.replace(scan, notes=notes)
 
 
-def content_digests(
-    skeletons: Skeletons, lengths: NDArray[np.int64], *, use_cache: bool = True
-) -> list[bytes]:
+def content_digests(skeletons: Skeletons, lengths: NDArray[np.int64]) -> list[bytes]:
     """A 16-byte digest of each sample's own frames, so that padding does not matter.
 
     lengths: (N,) as scanned. Samples of length 0 get the empty digest.
     """
-    if not use_cache:
-        return _digests(skeletons, lengths)
 
     def compute() -> dict[str, Any]:
         return {"digests": [digest.hex() for digest in _digests(skeletons, lengths)]}
@@ -143,10 +125,10 @@ def scan_warnings(
     zeros = scan.zero_samples
     if len(zeros) > (0 if fate_of_empty else _ZERO_SHARE_WARNED * len(scan.lengths)):
         share = 100 * len(zeros) / len(scan.lengths)
-        listed = ", ".join(map(str, zeros[:3]))
+        first, fate = ", ".join(map(str, zeros[:3])), f"; {fate_of_empty}" if fate_of_empty else ""
         warnings.append(
             f"{where}: {len(zeros)} of {len(scan.lengths)} samples ({share:.0f} %) are all zero, "
-            f"the first at {listed}{f'; {fate_of_empty}' if fate_of_empty else ''}."
+            f"the first at {first}{fate}."
         )
     for channel, (low, high) in enumerate(zip(scan.channel_min, scan.channel_max, strict=True)):
         is_confidence = channel == confidence_channel
@@ -161,7 +143,7 @@ def scan_warnings(
     dead = [joint for joint in scan.constant_joints if joint != centre]
     if dead and len(zeros) < len(scan.lengths):
         names = [repr(joint_names[j]) if j < len(joint_names) else str(j) for j in dead]
-        warnings.append(f"{where}: {len(dead)} joints never change: {_listed(names)}.")
+        warnings.append(f"{where}: {len(dead)} joints never change: {listed(names)}.")
     return warnings
 
 
@@ -175,7 +157,7 @@ def leak_warning(
         return None
     return (
         f"{other_where}: {len(shared)} of {len(other)} samples are also in {where}: "
-        f"{_listed(shared)}. A figure measured on them flatters."
+        f"{listed(shared)}. A figure measured on them flatters."
     )
 
 
@@ -279,10 +261,6 @@ def _nonfinite(scan: Scan) -> str:
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def _cached(
     skeletons: Skeletons,
     kind: str,
@@ -292,7 +270,7 @@ def _cached(
     """What is cached for this version of the data, or what `compute` gives, then cached."""
     version = (_VERSION, kind, str(skeletons.path.resolve()), skeletons.shape, skeletons.stamps)
     key = hashlib.blake2b(repr(version).encode(), digest_size=16).hexdigest()
-    path = _cache_folder() / f"{key}.json"
+    path = default_cache() / "scans" / f"{key}.json"
     try:
         return parse(json.loads(read_bytes(path, max_bytes=_MAX_CACHED_BYTES))), ()
     except (DataError, ValueError, KeyError, TypeError):
@@ -304,12 +282,6 @@ def _cached(
         note = f"{path.parent} cannot be written: data is scanned again at every start."
         return parse(content), (note,)
     return parse(content), ()
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    folder = Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~/.cache"))
-    return folder / "kineme" / "scans"
 
 
 def _to_json(scan: Scan) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from kineme.data.arrays import Shape, as_bytes, check_indices, read_header
 from kineme.data.inputs import InputFile, Stamp, read_bytes
 from kineme.data.labels import Labels
-from kineme.errors import DataError
+from kineme.errors import DataError, Problem
 from kineme.files import atomic_write, sweep_temporaries, write_text
 
 INDEX_NAME = "index.json"
@@ -41,7 +41,6 @@ _FORMAT = "kineme-skeletons-1"
 _MAX_INDEX_BYTES = 4 << 30
 _MAX_OPEN_FILES = 128
 _MAX_NUMBER = 2**48
-_READ_BYTES = 1 << 20
 _SHARD_NAME = re.compile(r"skeletons-\d{5,}\.npy")
 _WRITE_AGAIN = "Write the store again."
 
@@ -104,22 +103,17 @@ class SkeletonShards:
                 row[:, stored] = sample[wanted[stored]].transpose(1, 0, 2, 3)
         return out
 
-    def check_unchanged(self) -> None:
-        """Raise DataError when the index or a shard was written to, cut or replaced."""
-        _check_stamp(InputFile(self.path / INDEX_NAME), self._stamps[0])
-        for number in range(len(self.shards)):
-            self._file(number).check_unchanged()
-
     def verify(self) -> None:
-        """Read everything and compare it with the index. Raises DataError naming the shard."""
+        """Read everything and compare it with the index. Raises DataError naming the shards."""
+        problems = []
         for number, shard in enumerate(self.shards):
             file = self._file(number)
-            found = _sha256(file)
+            found = file.sha256()
             if found != shard.sha256:
-                raise DataError(
-                    str(file.path), f"sha256 {shard.sha256[:16]}...", f"{found[:16]}...",
-                    _WRITE_AGAIN,
-                )  # fmt: skip
+                expected, received = f"sha256 {shard.sha256[:16]}...", f"{found[:16]}..."
+                problems.append(Problem(str(file.path), expected, received, _WRITE_AGAIN))
+        if problems:
+            raise DataError.of(problems)
 
     def _samples(self, indices: NDArray[np.int64]) -> Any:
         """Each sample as stored, (frames, C, V, M)."""
@@ -374,10 +368,3 @@ def _check_stamp(file: InputFile, stamp: Stamp) -> None:
             str(file.path), "no change while it is read", "a file written to or replaced since",
             "Wait until whatever writes it has finished, then start again.",
         )  # fmt: skip
-
-
-def _sha256(file: InputFile) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, file.stamp.size, _READ_BYTES):
-        digest.update(file.read(start, min(_READ_BYTES, file.stamp.size - start)))
-    return digest.hexdigest()

@@ -1,8 +1,8 @@
 """`kineme demo`: both networks at work, on people made up on the spot.
 
 Promises: writes only under its folder; calls the actions with specs as a user would; the
-people and cameras of the tests are none of training's. Ends with one table and the paths
-of the reports.
+people and cameras of the tests are none of training's. Ends with one table, the size of the
+folder and the paths of the reports.
 Leaves out: a model for real use. The figures are synthetic, and so is what is learned.
 """
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] = ()) -> int:
         return EXIT_OK
     folder, seed = options
     halves = {"skeletons": skeletons.run, "videos": videos.run}
-    logs = {name: Log() for name in halves}
+    logs = {name: Log(name) for name in halves}
     reports = [run(folder, seed, logs[name]) for name, run in halves.items()]
     _print(logs, reports, folder)
     return EXIT_OK
@@ -58,11 +58,26 @@ def _free_names() -> Iterator[Path]:
         yield Path(f"kineme-demo-{number}")
 
 
+def _size(folder: Path) -> str:
+    """What all files take, those with several names once."""
+    found = (path.lstat() for path in folder.rglob("*"))
+    sizes = {(facts.st_dev, facts.st_ino): facts.st_size for facts in found}
+    return (
+        f"{sum(sizes.values()) / 1e6:,.0f} MB, mostly checkpoints; delete it when you have seen it"
+    )
+
+
 def _print(logs: dict[str, Log], reports: Sequence[Path], folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("data", "step", "result", title=f"in {folder.resolve()}", title_justify="left")
+    table = Table(
+        "data",
+        "step",
+        "result",
+        title=f"in {folder.resolve()}, {_size(folder)}",
+        title_justify="left",
+    )
     table.add_column("seconds", justify="right")
     for half, log in logs.items():
         for i, (step, result, seconds) in enumerate(log.rows):

@@ -1,12 +1,14 @@
 """What the halves of the demo share: steps that are timed, and actions that are called.
 
-Promises: an action gets the spec that the command line would give it.
+Promises: an action gets the spec that the command line would give it; each step is said when it
+begins.
 Leaves out: what the steps are (skeletons.py, videos.py).
 """
 
 import contextlib
 import importlib
 import io
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,13 +36,15 @@ CHANCE = f"chance is {100 / len(synthetic.CLASS_NAMES):.1f} %"
 
 @dataclass
 class Log:
-    """The steps so far: name, result, seconds."""
+    """The steps so far: name, result, seconds. title: the half of the demo that they are of."""
 
+    title: str = ""
     rows: list[tuple[str, str, float]] = field(default_factory=list)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Time a step; yield a function that takes its result in words."""
+        """Say that a step begins, time it; yield a function that takes its result in words."""
+        say(f"{self.title}: {name}")
         results: list[str] = []
         started = time.monotonic()
         yield results.append
@@ -50,6 +54,12 @@ class Log:
     def seconds(self) -> float:
         """Of all steps."""
         return sum(seconds for _, _, seconds in self.rows)
+
+
+def say(text: str) -> None:
+    """A line on stderr, above those of the actions."""
+    with contextlib.suppress(OSError, ValueError):  # a closed pipe does not end the demo
+        print(text, file=sys.stderr, flush=True)
 
 
 def machine() -> dict[str, str]:

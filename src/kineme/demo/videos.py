@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from kineme.data.video import write_video
-from kineme.demo.steps import CHANCE, KNOWN, LABEL_MAP, NEW, Log, call, machine
+from kineme.demo.steps import CHANCE, KNOWN, LABEL_MAP, NEW, Log, call, machine, say
 from kineme.rendering import film_exercises
 from kineme.synthetic import CLASS_NAMES
 
 NETWORK = "action_recognition"
 NUM_TRAIN, NUM_TEST, NUM_FRAMES, FPS, SIZE = 480, 120, 24, 10.0, 56
+NUM_PER_LINE = 100  # videos made between two lines of progress
 SPEC: Mapping[str, Any] = {  # of all three models; small enough for two cores and two minutes
     "model.input_height": 48,
     "model.input_width": 48,
@@ -88,7 +89,9 @@ def make_clips(folder: Path, seed: int) -> str:
             fps=FPS,
             size=SIZE,
         )
-        for film in films:
+        for done, film in enumerate(films):
+            if done and done % NUM_PER_LINE == 0:
+                say(f"{name}  {done}/{number}")
             path = folder / name / CLASS_NAMES[film.label] / f"{film.id}.mp4"
             write_video(path, film.frames, FPS)
     return f"{NUM_TRAIN} videos of {len(KNOWN.bodies)} bodies, {NUM_TEST} of new ones"

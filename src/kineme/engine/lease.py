@@ -55,6 +55,18 @@ def held(path: Path) -> Iterator[None]:
                 path.unlink()
 
 
+def refuse_if_in_use(path: Path) -> None:
+    """Raise SpecError if another run holds the lease file `path`; change nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # none that anybody could hold
+        return
+    try:
+        _refuse_if_held(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _take(path: Path, me: dict[str, Any]) -> None:
     """Judge and write under a lock of the file, so that of two only one gets it."""
     taken = False

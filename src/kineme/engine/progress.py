@@ -35,7 +35,7 @@ def track(run: Run, title: str, *, total: int) -> Iterator[Advance]:
     """Yield a function that shows how many of `total` are done, in the process that writes."""
     if not run.is_writer:
         yield lambda done, text="": None
-    elif sys.stderr.isatty():
+    elif sys.stderr is not None and sys.stderr.isatty():  # None: closed at the start
         with _bar() as bar:
             task = bar.add_task(title, total=total, text="")
             yield lambda done, text="": bar.update(task, completed=done, text=text)

@@ -15,7 +15,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,11 +24,16 @@ from typing import Any
 import yaml
 
 from kineme.engine import lease
-from kineme.engine.runtime import Interrupted, leads_the_run
-from kineme.errors import KinemeError, ResourceError, SpecError, printable
+from kineme.engine.runtime import (
+    Interrupted,
+    impatient_signals,
+    leads_the_run,
+    memory_errors_named,
+)
+from kineme.errors import KinemeError, ResourceError, SpecError, printable, without_secrets
 from kineme.files import append_line, sweep_temporaries, write_text
 from kineme.network import Network
-from kineme.spec.fields import settings
+from kineme.spec.schema import resolved, secrets_of
 from kineme.spec.sections import run_folder
 
 LEASE_FILE = ".lease.json"
@@ -89,6 +94,7 @@ class Run:
     action: str
     is_writer: bool = True
     kpi: Mapping[str, Any] = field(default_factory=dict)
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # to be left out of what is logged
 
     def note(self, text: str) -> None:
         """`note`, from the process that writes."""
@@ -120,7 +126,7 @@ class Run:
             **(progress or {}),
         }
         if message:
-            line["message"] = message
+            line["message"] = without_secrets(message, self.secrets)
         if kpi:
             line["kpi"] = {name: _finite(value) for name, value in kpi.items()}
         with log_errors_tolerated(STATUS_FILE):
@@ -128,7 +134,7 @@ class Run:
 
     def save_spec(self, spec: Any) -> None:
         """Write the resolved spec, without secrets."""
-        text = yaml.safe_dump(plain_spec(spec), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(resolved(spec), sort_keys=False, allow_unicode=True)
         write_text(self.folder / SPEC_FILE, text)
 
     def log_epoch(self, row: Mapping[str, Any]) -> None:
@@ -151,7 +157,7 @@ class Run:
         if _LOGGER.handlers or not is_writer:  # the run was opened in this very process
             yield self
             return
-        with _logging_to(self.folder):
+        with _logging_to(self.folder, self.secrets):
             yield self
 
 
@@ -196,32 +202,21 @@ def open_run(network: Network, action: str, spec: Any) -> Iterator[Run]:
         yield Run(run_folder(spec, action), network.name, action, is_writer=False)
         return
     _NOTED.clear()
-    with claim(spec, action) as folder, _logging_to(folder):
-        run = Run(folder, network.name, action)
+    secrets = secrets_of(spec)
+    with claim(spec, action) as folder, _logging_to(folder, secrets):
+        run = Run(folder, network.name, action, secrets=secrets)
         run.save_spec(spec)
         title = f"{network.name.replace('_', ' ').title()} {TITLES.get(action, action)}"
         run.status(f"Starting {title}.", status="STARTED")
         try:
-            yield run
+            with impatient_signals(), memory_errors_named():
+                yield run
         except BaseException as error:
             run.status(_failure(error), status="FAILURE")
             _LOGGER.debug("%s", "".join(traceback.format_exception(error)))
             raise
         name = action.replace("_", " ").capitalize()
         run.status(f"{name} finished successfully.", status="SUCCESS", kpi=run.kpi)
-
-
-def plain_spec(spec: Any) -> dict[str, Any]:
-    """The spec as plain values, without its secrets."""
-    plain: dict[str, Any] = spec.model_dump(mode="json")
-    for setting in settings(type(spec)):
-        if setting.rule.secret:
-            *path, name = setting.key.split(".")
-            block = plain
-            for part in path:
-                block = block[part]
-            block.pop(name, None)
-    return plain
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -264,10 +259,10 @@ def _finite(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _logging_to(folder: Path) -> Iterator[None]:
-    """Send the logger `kineme` to stderr and to the folder's log."""
+def _logging_to(folder: Path, secrets: Sequence[str]) -> Iterator[None]:
+    """Send the logger `kineme` to stderr and to the folder's log, secrets left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    handlers: list[logging.Handler] = [_LogFile(folder / LOG_FILE), _Stderr()]
+    handlers: list[logging.Handler] = [_LogFile(folder / LOG_FILE, secrets), _Stderr(secrets)]
     level, propagates = _LOGGER.level, _LOGGER.propagate
     _LOGGER.setLevel(logging.DEBUG)
     for handler in handlers:
@@ -284,24 +279,26 @@ def _logging_to(folder: Path) -> Iterator[None]:
 class _Stderr(logging.Handler):
     """Notes and lines of progress on whatever stderr is at the moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Sequence[str]) -> None:
         super().__init__(logging.INFO)
+        self.secrets = secrets
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "note: " if record.levelno >= logging.WARNING else ""
+        text = without_secrets(record.getMessage(), self.secrets)
         with contextlib.suppress(OSError, ValueError):  # a closed pipe does not end a run
-            print(prefix + record.getMessage(), file=sys.stderr, flush=True)
+            print(prefix + text, file=sys.stderr, flush=True)
 
 
 class _LogFile(logging.Handler):
     """Dated lines in log.txt, tracebacks included."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, secrets: Sequence[str]) -> None:
         super().__init__(logging.DEBUG)
-        self.path = path
+        self.path, self.secrets = path, secrets
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
+        text = without_secrets(self.format(record), self.secrets)
         line = f"{datetime.now().isoformat(sep=' ', timespec='seconds')} {record.levelname} {text}"
         try:
             append_line(self.path, line)

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kineme.engine.results import TENSORBOARD_FOLDER, Run, note
 
@@ -23,7 +23,7 @@ Values = Mapping[str, float]
 class Scalars:
     """Writes values by step to every logger that is there; one that fails is let go."""
 
-    def __init__(self, events: "_EventFile | None" = None, wandb: Any = None) -> None:
+    def __init__(self, events: "_EventFile | None" = None, wandb: "_Wandb | None" = None) -> None:
         self._events, self._wandb = events, wandb
 
     def log(self, values: Values, step: int) -> None:
@@ -36,8 +36,8 @@ class Scalars:
                 self._events = None
         if self._wandb is not None:
             try:
-                self._wandb.log(dict(values), step=step)
-            except OSError as error:
+                self._wandb.run.log(dict(values), step=step)
+            except self._wandb.errors as error:
                 note(f"wandb cannot be reached any more: {error}")
                 self._wandb = None
 
@@ -56,7 +56,17 @@ def open_scalars(spec: Any, run: Run, *, first_step: int) -> Iterator[Scalars]:
         if events is not None:
             events.close()
         if wandb is not None:
-            wandb.finish()
+            try:
+                wandb.run.finish()
+            except wandb.errors as error:
+                note(f"wandb may lack the end of this run: {error}")
+
+
+class _Wandb(NamedTuple):
+    """A wandb run, and what wandb raises."""
+
+    run: Any
+    errors: tuple[type[Exception], ...]
 
 
 class _EventFile:
@@ -103,20 +113,24 @@ def _open_events(folder: Path, first_step: int) -> _EventFile | None:
         return None
 
 
-def _open_wandb(settings: Any, run: Run) -> Any:
+def _open_wandb(settings: Any, run: Run) -> _Wandb | None:
     """A wandb run; None, with a note where the user asked for it, if that cannot be."""
     is_asked = "enable" in settings.model_fields_set
     if not settings.enable or not (is_asked or _has_account()):
         return None
     if importlib.util.find_spec("wandb") is None:
-        run.note("wandb.enable: wandb is not installed (pip install kineme[wandb]); going without.")
+        run.note(
+            "wandb.enable: wandb is not installed (in kineme's folder: "
+            "pip install -c constraints.txt -e '.[wandb]'); going without."
+        )
         return None
     if not _has_account():
         run.note("wandb.enable: neither WANDB_API_KEY nor ~/.netrc names an account; without it.")
         return None
     wandb = importlib.import_module("wandb")
+    errors = (wandb.Error, OSError)
     try:
-        return wandb.init(
+        wandb_run = wandb.init(
             project=settings.project,
             entity=settings.entity,
             group=settings.group,
@@ -129,9 +143,10 @@ def _open_wandb(settings: Any, run: Run) -> Any:
             save_code=settings.save_code,
             dir=str(run.folder),
         )
-    except (wandb.Error, OSError) as error:
+    except errors as error:
         run.note(f"wandb.enable: {str(error).splitlines()[0]}; going without.")
         return None
+    return _Wandb(wandb_run, errors)
 
 
 def _has_account() -> bool:

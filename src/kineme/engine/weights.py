@@ -5,15 +5,23 @@ shape (another number of classes); those keep their fresh values.
 Leaves out: reading files (checkpoint.py) and translating foreign names (the rooms).
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from kineme.errors import CheckpointError, Problem
+from kineme.network import Network
+
+if TYPE_CHECKING:
+    from kineme.engine.checkpoint import Checkpoint  # which reads with `fit_weights`
 
 MAX_LISTED = 6
+_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,32 @@ class WeightsReport:
         return "; ".join(parts)
 
 
+def build_trained(network: Network, spec: Any, checkpoint: Checkpoint) -> nn.Module:
+    """The model of `spec` with all weights of `checkpoint`. Raises CheckpointError."""
+    model = network.build_model(spec)
+    weights = network.adapt_weights(checkpoint.weights, spec, "")
+    fit_weights(model, weights, where=str(checkpoint.path))
+    return model
+
+
+def start_from(
+    network: Network, spec: Any, module: nn.Module, checkpoint: Checkpoint, *, part: str = ""
+) -> str:
+    """Give a part of `module` the weights of another run, of TAO, or of others.
+
+    Its head may differ. Returns what became of them. Raises CheckpointError.
+    """
+    prefix = f"{part}." if part else ""
+    report = fit_weights(
+        module.get_submodule(part),
+        network.adapt_weights(checkpoint.weights, spec, part),
+        where=str(checkpoint.path),
+        head=[name.removeprefix(prefix) for name in network.head],
+        is_partial=True,
+    )
+    return f"{f'{part} from ' if part else ''}{checkpoint.path}: {report}"
+
+
 def fit_weights(
     module: nn.Module,
     weights: Mapping[str, torch.Tensor],
@@ -52,6 +86,7 @@ def fit_weights(
     Raises CheckpointError listing what does not fit; then the module is as it was.
     """
     own = module.state_dict()  # detached views of the tensors themselves
+    weights = {**weights, **_counters(weights, own)}
     shared = [name for name in own if name in weights]
     differs = [name for name in shared if own[name].shape != weights[name].shape]
     # one class count concerns the whole head: its bias alone would be meaningless
@@ -81,6 +116,18 @@ def fit_weights(
     for name in matched:
         own[name].copy_(weights[name])
     return WeightsReport(tuple(matched), tuple(missing), tuple(unexpected), tuple(resized))
+
+
+def _counters(
+    weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Batch norm's counts, which files from before PyTorch 0.4.1 lack and nothing here reads."""
+    missing = [name for name in own if name.endswith(f".{_COUNTER}") and name not in weights]
+    return {
+        name: torch.zeros_like(own[name])
+        for name in missing
+        if name.replace(_COUNTER, "running_mean") in weights
+    }
 
 
 def _shape(tensor: torch.Tensor) -> str:

@@ -7,6 +7,7 @@ Leaves out: file formats (data/), tensor arithmetic (transforms.py).
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from kineme.data import sampling
-from kineme.data.randomness import uniform, uniform32
+from kineme.data.randomness import normal, uniform, uniform32
 from kineme.network import Batch, Remarks
 from kineme.pose_classification import transforms
 from kineme.pose_classification.layouts import Layout
@@ -46,10 +47,7 @@ class SkeletonDataset:
     def __init__(self, sequences: Sequences, view: View) -> None:
         self.sequences, self.view = sequences, view
         self.ids = sequences.ids * view.repeats
-        self.notes = sequences.notes
-        if view.num_clips > 1 and view.settings.sampling == "none":
-            note = "num_clips has no effect: the model was trained with dataset.sampling none."
-            self.notes = (*sequences.notes, note)
+        self.notes = (*sequences.notes, *_idle_settings(view))
         self.labels: NDArray[np.int64] = np.tile(sequences.labels, view.repeats)
 
     def __len__(self) -> int:
@@ -102,6 +100,21 @@ class SkeletonDataset:
         self, name: str, epoch: int, indices: NDArray[np.int64], size: int
     ) -> NDArray[np.float64]:
         return uniform(self.view.seed, epoch, indices, name=name, size=size)
+
+
+def _idle_settings(view: View) -> Iterator[str]:
+    """What has no effect on these data."""
+    if view.num_clips > 1 and view.settings.sampling == "none":
+        yield "num_clips has no effect: the model was trained with dataset.sampling none."
+    if (
+        view.is_random
+        and view.settings.augmentation.limb_dropout_prob > 0
+        and not view.layout.limbs
+    ):
+        yield (
+            "dataset.augmentation.limb_dropout_prob has no effect: no joint of layout "
+            f"{view.layout.name!r} has a name that says of which limb it is."
+        )
 
 
 def prepare(x: torch.Tensor, view: View, indices: NDArray[np.int64], epoch: int) -> torch.Tensor:
@@ -177,9 +190,6 @@ class _Draws:
         return torch.from_numpy(values).view(-1, *shape).to(self.device)
 
     def normal(self, name: str, *shape: int) -> torch.Tensor:
-        """(R, *shape) standard normal float32 (Box and Muller 1958)."""
-        size = math.prod(shape)
-        pairs = uniform(self.seed, self.epoch, self.indices, name=name, size=2 * size)
-        radius = np.sqrt(-2 * np.log1p(-pairs[:, :size]))
-        values = (radius * np.cos(2 * np.pi * pairs[:, size:])).astype(np.float32)
-        return torch.from_numpy(values).view(-1, *shape).to(self.device)
+        """(R, *shape) standard normal float32."""
+        values = normal(self.seed, self.epoch, self.indices, name=name, size=math.prod(shape))
+        return torch.from_numpy(values.astype(np.float32)).view(-1, *shape).to(self.device)

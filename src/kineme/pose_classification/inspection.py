@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from kineme.data import scan, shards
+from kineme.data.arrays import Skeletons
 from kineme.data.faults import Fault, Inspection
 from kineme.data.labels import Labels, UnknownClasses, label_problems, label_warnings, read_labels
 from kineme.errors import DataError
-from kineme.pose_classification.sources import LABEL_ENDINGS, open_store
+from kineme.pose_classification.paths import label_names, open_store
 
 
 def inspect(where: Path, cache: Path) -> Inspection | None:
@@ -35,7 +36,8 @@ def inspect(where: Path, cache: Path) -> Inspection | None:
             faults += [Fault.of(problem) for problem in error.problems]
             continue
         found = scan.scan_skeletons(store)
-        labels = _labels(path, store.shape[0], faults)
+        faults += _damaged_shards(store)
+        labels = _labels(path, store, faults)
         faults += [Fault.of(p) for p in scan.scan_problems(str(path), found, nan_policy="error")]
         faults += _notes(scan.scan_warnings(str(path), found))
         faults += _notes(getattr(store, "notes", ()))
@@ -50,8 +52,18 @@ def inspect(where: Path, cache: Path) -> Inspection | None:
     return Inspection(classes, num_frames, tuple(faults))
 
 
+def _damaged_shards(store: Skeletons) -> list[Fault]:
+    """What a store's own checksums say of it; an array has none."""
+    try:
+        if isinstance(store, shards.SkeletonShards):
+            store.verify()
+    except DataError as error:
+        return [Fault.of(problem) for problem in error.problems]
+    return []
+
+
 def _data_files(where: Path) -> Iterator[Path]:
-    if where.suffix == ".npy" or shards.is_store(where):
+    if (where.is_file() and where.suffix.lower() == ".npy") or shards.is_store(where):
         yield where
     elif where.is_dir():
         for path in where.iterdir():
@@ -60,28 +72,27 @@ def _data_files(where: Path) -> Iterator[Path]:
                 yield path
 
 
-def _labels(path: Path, num_samples: int, faults: list[Fault]) -> Labels | None:
-    """The labels beside a data file, of the usual names; what is wrong with them goes to faults."""
-    stem = path.stem.removesuffix("data") + "label" if path.stem.endswith("data") else "label"
-    files = [path.with_name(stem + ending) for ending in LABEL_ENDINGS]
+def _labels(path: Path, store: Skeletons, faults: list[Fault]) -> Labels | None:
+    """The labels beside the data, else those in it; what is wrong with them goes to faults."""
+    num_samples, names = store.shape[0], label_names(path)
+    files = (path.with_name(name) for name in names)
     file = next((file for file in files if file.is_file()), None)
-    if file is None and shards.is_store(path):  # which has its own
-        return None
-    if file is None:
-        faults.append(Fault(str(path), f"no labels beside it ({stem}.json, .csv or .pkl)", False))
-        return None
     try:
-        labels = _read(file)
+        labels = _read(file) if file else getattr(store, "labels", None)
     except DataError as error:
         faults += [Fault.of(problem) for problem in error.problems]
         return None
-    names = labels.class_names or ()
-    num_classes = len(names) or int(labels.labels.max(initial=0)) + 1
+    if labels is None or (file is None and (labels.labels < 0).all()):
+        where = "in it" if shards.is_store(path) else "beside it"
+        faults.append(Fault(str(path), f"no labels {where} ({', '.join(names)})", False))
+        return None
+    where, classes = str(file or path), labels.class_names or ()
+    num_classes = len(classes) or int(labels.labels.max(initial=0)) + 1
     problems = label_problems(
-        str(file), labels, num_samples=num_samples, num_classes=num_classes, is_training=True
+        where, labels, num_samples=num_samples, num_classes=num_classes, is_training=True
     )
     faults += [Fault.of(problem) for problem in problems]
-    faults += _notes(label_warnings(str(file), labels, names))
+    faults += _notes(label_warnings(where, labels, classes))
     return labels if len(labels) == num_samples else None
 
 
@@ -90,6 +101,8 @@ def _read(file: Path) -> Labels:
     try:
         return read_labels(file)
     except UnknownClasses as error:
+        if error.are_some_known:
+            raise
         label_map = {name: i for i, name in enumerate(error.names)}
         found = read_labels(file, label_map=label_map)
         return Labels(found.ids, found.labels, tuple(error.names), found.layout)

@@ -1,8 +1,8 @@
-"""The known skeleton layouts, and reading a user's own.
+"""The known skeleton layouts.
 
 Promises: one vocabulary of joint names across layouts, so that skeletons can be mapped
-between them by name; a layout file is refused with all its problems at once.
-Leaves out: what follows from joints and bones (graph.py).
+between them by name.
+Leaves out: what follows from joints and bones (graph.py), and a user's own (layout_files.py).
 
 Vocabulary: left_/right_ are the person's own sides. `pelvis` lies between the hips,
 `spine` in the middle of the back, `neck` at the base of the neck; where a layout has one
@@ -11,16 +11,12 @@ more joint below it at the height of the shoulders, that one is `chest`.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kineme.errors import Problem, SpecError
-from kineme.pose_classification.graph import STRATEGIES, Layout, adjacency, walk
+from kineme.pose_classification.graph import STRATEGIES, Layout, adjacency
+from kineme.pose_classification.layout_files import layout_facts, load_layout
 
 __all__ = [
     "LAYOUTS",
@@ -46,139 +42,13 @@ def layout_of(model_section: Any) -> Layout:
     return LAYOUTS[model_section.graph_layout]
 
 
-def layout_facts(layout: Layout) -> dict[str, Any]:
-    """The layout in the form that layout files and checkpoints hold."""
-    return {
-        "name": layout.name,
-        "joints": list(layout.joints),
-        "bones": [list(bone) for bone in layout.bones],
-        "centre": layout.centre,
-        "source": layout.source,
-        "num_persons": layout.num_persons,
-        "num_frames": layout.num_frames,
-        "num_axes": layout.num_axes,
-    }
-
-
-def load_layout(path: str | Path) -> Layout:
-    """A user's own layout from a YAML file, or from its text, which starts with `{`.
-
-    All its problems are in one SpecError.
-    Keys: name, joints (list of names), bones (list of chains of two or more names, each
-    tied to the next), centre; optional: source, num_persons, num_frames, num_axes.
-    """
-    is_text = str(path).startswith("{")
-    try:
-        text = str(path) if is_text else Path(path).read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        where = "model.layout" if is_text else str(path)
-        raise SpecError(where, "a readable YAML file with a layout", reason) from error
-    problems = _problems_of(content, "model.layout" if is_text else str(path))
-    if problems:
-        raise SpecError.of(problems)
-    return Layout(
-        name=content["name"],
-        joints=tuple(content["joints"]),
-        bones=tuple(pair for chain in content["bones"] for pair in _pairs(chain)),
-        centre=content["centre"],
-        source=content.get("source", str(path)),
-        num_persons=content.get("num_persons", 1),
-        num_frames=content.get("num_frames", 300),
-        num_axes=content.get("num_axes", 3),
-    )
-
-
-def _problems_of(content: Any, where: str) -> list[Problem]:
-    """What keeps `content` (parsed YAML) from being a layout; joints first, graph last."""
-    if not isinstance(content, dict):
-        received = type(content).__name__
-        return [Problem(where, "a mapping with name, joints, bones and centre", received)]
-    problems = [
-        Problem(f"{where}: {key}", f"only the keys {', '.join(_KEYS)}", repr(key))
-        for key in content
-        if key not in _KEYS
-    ]
-    for key, (kind, is_right) in _KEYS.items():
-        if key in content and not is_right(content[key]):
-            problems.append(Problem(f"{where}: {key}", kind, repr(content[key])))
-        elif key not in content and key in ("name", "joints", "bones", "centre"):
-            problems.append(Problem(f"{where}: {key}", kind, "nothing", f"Add {key}:."))
-    if problems:
-        return problems
-    return _problems_of_graph(content["joints"], content["bones"], content["centre"], where=where)
-
-
-def _problems_of_graph(
-    joints: list[str], chains: list[list[str]], centre: str, *, where: str
-) -> list[Problem]:
-    problems = [
-        Problem(f"{where}: joints", "every name once", f"{name!r} {joints.count(name)} times")
-        for name in dict.fromkeys(joints)
-        if joints.count(name) > 1
-    ]
-    used = [(f"bones[{i}]", name) for i, chain in enumerate(chains) for name in chain]
-    for key, name in [*used, ("centre", centre)]:
-        if name not in joints:
-            close = difflib.get_close_matches(name, joints, n=1)
-            fix = f"Did you mean {close[0]!r}?" if close else ""
-            problems.append(Problem(f"{where}: {key}", "a name listed in joints", repr(name), fix))
-    pairs = [pair for chain in chains for pair in _pairs(chain)]
-    loops = sorted({a for a, b in pairs if a == b})
-    if loops:
-        received = f"{', '.join(map(repr, loops))} tied to itself"
-        problems.append(Problem(f"{where}: bones", "bones between two joints", received))
-    if not problems:
-        edges = [(joints.index(a), joints.index(b)) for a, b in pairs]
-        reached = walk(len(joints), edges, joints.index(centre))
-        lost = [name for i, name in enumerate(joints) if i not in reached]
-        if lost:
-            expected = f"bones that tie every joint to the centre {centre!r}"
-            received = f"no way to {', '.join(map(repr, lost))}"
-            problems.append(Problem(f"{where}: bones", expected, received))
-    return problems
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_texts(value: Any, at_least: int = 1) -> bool:
-    return isinstance(value, list) and len(value) >= at_least and all(map(_is_text, value))
-
-
-def _is_chains(value: Any) -> bool:
-    return isinstance(value, list) and all(_is_texts(chain, 2) for chain in value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-_KEYS = {  # of a layout file: what each holds, and the check
-    "name": ("a name", _is_text),
-    "joints": ("a list of joint names", _is_texts),
-    "bones": ("a list of chains of two or more joint names", _is_chains),
-    "centre": ("the name of a joint", _is_text),
-    "source": ("a text", _is_text),
-    "num_persons": ("a whole number of at least 1", _is_count),
-    "num_frames": ("a whole number of at least 1", _is_count),
-    "num_axes": ("2 or 3", lambda value: value in (2, 3)),
-}
-
-
-def _pairs(chain: Iterable[str]) -> list[tuple[str, str]]:
-    return list(pairwise(chain))
-
-
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
 def _chains(*chains: str) -> tuple[tuple[str, str], ...]:
     """Bones from chains of names: "a b c" ties a to b and b to c."""
-    return tuple(pair for chain in chains for pair in _pairs(chain.split()))
+    return tuple(pair for chain in chains for pair in pairwise(chain.split()))
 
 
 _ARMS_OF_KINECT = (

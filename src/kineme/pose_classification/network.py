@@ -26,10 +26,12 @@ from kineme.network import (
 from kineme.pose_classification import convert
 from kineme.pose_classification.dataset import SkeletonDataset, View
 from kineme.pose_classification.inspection import inspect
+from kineme.pose_classification.labels import class_names
 from kineme.pose_classification.layouts import adjacency, layout_facts, layout_of
 from kineme.pose_classification.model import MODELS
 from kineme.pose_classification.occlusion import occluded
-from kineme.pose_classification.sources import class_names, complete, load_sequences
+from kineme.pose_classification.paths import data_path
+from kineme.pose_classification.sources import complete, load_sequences
 
 OPSET = 18  # the lowest that torch's current exporter writes
 NUM_LIFELIKE = 16  # samples that an exported file is checked on
@@ -231,4 +233,5 @@ NETWORK = Network(
     ),
     head=("fcn.weight", "fcn.bias"),
     inspect=inspect,
+    data_path=data_path,
 )

@@ -2,42 +2,30 @@
 
 Promises: data, labels, layout and class count agree before anything is trained; every
 problem found together is reported together; nothing is dropped without a note.
-Leaves out: the formats themselves (data/), frames and augmentation (dataset.py).
+Leaves out: which files are meant (paths.py), their labels (labels.py), the formats themselves
+(data/), frames and augmentation (dataset.py).
 
 Shapes: N sequences; the array behind them is (N, C, T, V, M).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data import arrays, sampling, scan, shards
-from kineme.data.labels import (
-    Labels,
-    UnknownClasses,
-    label_problems,
-    label_warnings,
-    read_labels,
-    renumbered,
-)
-from kineme.errors import CheckpointError, DataError, Problem, SpecError
+from kineme.data.labels import Labels, label_problems, label_warnings
+from kineme.errors import DataError, Problem, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
+from kineme.pose_classification.labels import class_names, labels_of
 from kineme.pose_classification.layouts import Layout, layout_of, layouts_with
+from kineme.pose_classification.paths import open_store, resolve_paths, section_of
+from kineme.pose_classification.people import who_moves_most
 from kineme.spec.load import with_values
 
 RESIDENT_BYTES = 2**30  # data up to this size is kept in memory, larger data is read as needed
-SECTIONS = {  # split -> dotted section of the spec that names its files
-    TRAIN: "dataset.train_dataset",
-    VAL: "dataset.val_dataset",
-    TEST: "evaluate.test_dataset",
-    PREDICT: "inference.test_dataset",
-}
-PREFIXES = {TRAIN: ("train",), VAL: ("val",), TEST: ("test", "val"), PREDICT: ("test", "val")}
-LABEL_ENDINGS = (".json", ".csv", ".pkl")
 NO_PERSON = "no person"  # what is said of a sample in which there is nobody
 NO_PERSON_FATE = {  # what becomes of such samples, where a label is asked for
     TEST: f"they are answered {NO_PERSON!r}, which counts as wrong",
@@ -101,12 +89,15 @@ class Sequences:
 
 def load_sequences(spec: Any, split: str) -> Sequences:
     """The sequences of `split`, checked. Raises SpecError or DataError with all problems."""
-    data_path, label_path = resolve_paths(_section(spec, split), split)
+    data_path, label_path = resolve_paths(section_of(spec, split), split)
     store = open_store(data_path)
-    problems = _shape_problems(spec, str(data_path), store.shape)
+    problems = _shape_problems(spec, split, str(data_path), store.shape)
+    try:
+        labels = labels_of(spec, split, data_path, label_path, count=store.shape[0])
+    except DataError as error:
+        raise DataError.of([*problems, *error.problems]) from error
     if problems:
         raise DataError.of(problems)
-    labels = _labels(spec, split, data_path, label_path, count=store.shape[0])
     found = scan.scan_skeletons(store)
     where = str(label_path or data_path)
     # a test set may come without labels; then there are predictions and nothing to measure
@@ -117,11 +108,28 @@ def load_sequences(spec: Any, split: str) -> Sequences:
     )
     if problems:
         raise DataError.of(problems)
+    sequences = _sequences(spec, store, labels, found)
+    notes = _notes(spec, split, sequences, found, where=str(data_path))
+    notes += [f"{data_path}: no labels, so there is nothing to measure."] if is_bare else []
+    notes += label_warnings(where, labels, class_names(spec)) if is_labelled else []
+    sequences = replace(sequences, notes=(*sequences.notes, *notes))
+    return _with_leak_note(spec, sequences) if split == VAL else sequences
+
+
+def _sequences(spec: Any, store: arrays.Skeletons, labels: Labels, found: scan.Scan) -> Sequences:
+    """Those that dataset.nan_policy leaves, with the people that dataset.num_persons does."""
     rows = np.arange(store.shape[0])
     if spec.dataset.nan_policy == "drop":
         rows = np.setdiff1d(rows, found.nonfinite_samples)
-    people, people_note = _people(store, spec.dataset.num_persons)
-    sequences = Sequences(
+    if not len(rows):
+        raise DataError(
+            str(store.path),
+            "samples without NaN",
+            "0 samples left by dataset.nan_policy: drop",
+            "Mend the data, or set dataset.nan_policy: zero.",
+        )
+    people, note = who_moves_most(store, spec.dataset.num_persons)
+    return Sequences(
         ids=tuple(labels.ids[row] for row in rows),
         labels=labels.labels[rows],
         lengths=np.maximum(found.lengths, 1)[rows],
@@ -132,20 +140,8 @@ def load_sequences(spec: Any, split: str) -> Sequences:
         people=None if people is None else people[rows],
         has_nan=found.nonfinite_count > 0,
         is_centred=layout_of(spec.model).centre_index in found.constant_joints,
+        notes=() if note is None else (f"{store.path}: {note}",),
     )
-    if not len(rows):
-        raise DataError(
-            str(data_path),
-            "samples without NaN",
-            "0 samples left by dataset.nan_policy: drop",
-            "Mend the data, or set dataset.nan_policy: zero.",
-        )
-    notes = _notes(spec, split, sequences, found, where=str(data_path))
-    notes += [f"{data_path}: {people_note}"] if people_note else []
-    notes += [f"{data_path}: no labels, so there is nothing to measure."] if is_bare else []
-    notes += label_warnings(where, labels, class_names(spec)) if is_labelled else []
-    sequences = replace(sequences, notes=tuple(notes))
-    return _with_leak_note(spec, sequences) if split == VAL else sequences
 
 
 def _content_problems(
@@ -193,42 +189,18 @@ def _notes(
     return notes
 
 
-def resolve_paths(section: Any, split: str) -> tuple[Path, Path | None]:
-    """Data and label files of a section; a folder stands for what it holds of the usual names.
-
-    A sharded store is a folder with an index of its own and needs no label file.
-    """
-    data = Path(section.data_path)
-    label = Path(section.label_path) if section.label_path else None
-    if data.is_dir() and not shards.is_store(data):
-        names, folder = _names(split, "data", (".npy", "")), data
-        found = _find(folder, names)
-        if found is None:
-            raise _absent(folder, [name for name in names if name.endswith(".npy")], split)
-        data, label = found, label or folder
-    if label is not None and label.is_dir():
-        names, folder = _label_names(data, split), label
-        label = _find(folder, names)
-        if label is None and split != PREDICT and not shards.is_store(data):
-            raise _absent(folder, names, split)
-    return data, label
-
-
-def open_store(path: Path) -> arrays.Skeletons:
-    """An .npy file or a sharded store."""
-    return shards.open_shards(path) if path.is_dir() else arrays.open_skeletons(path)
-
-
 def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
     """Fill in what the data says of itself where the spec is silent: classes and layout.
 
     Returns the spec and a note for each value taken. Only fields the user did not set
     change; contradictions are found by `load_sequences`.
     """
-    data_path, label_path = resolve_paths(_section(spec, split), split)
+    data_path, label_path = resolve_paths(section_of(spec, split), split)
     if label_path is None and not shards.is_store(data_path):
+        if not data_path.exists():
+            open_store(data_path)  # which says so
         return spec, ()
-    labels = _labels(spec, split, data_path, label_path)
+    labels = labels_of(spec, split, data_path, label_path)
     values: dict[str, Any] = {}
     if labels.class_names and spec.dataset.label_map is None:
         values["dataset.label_map"] = {name: i for i, name in enumerate(labels.class_names)}
@@ -246,24 +218,8 @@ def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
         values["model.graph_layout"] = labels.layout
     if not values:
         return spec, ()
-    listed = ", ".join(f"{key}={value!r}" for key, value in values.items())
-    return with_values(spec, values), (f"{label_path or data_path}: took {listed}",)
-
-
-def class_names(spec: Any) -> tuple[str, ...]:
-    """Label names by id; without a label map, the ids themselves."""
-    if spec.dataset.label_map is None:
-        return tuple(str(label) for label in range(spec.dataset.num_classes))
-    return tuple(sorted(spec.dataset.label_map, key=spec.dataset.label_map.__getitem__))
-
-
-def motion_energy(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(B, M): sum of squared joint displacements between frames where a joint is present."""
-    present = (x != 0).any(axis=1)  # (B, T, V, M)
-    both = present[:, 1:] & present[:, :-1]
-    steps = (np.diff(x, axis=2) ** 2).sum(axis=1)
-    energy: NDArray[np.float32] = np.where(both, steps, 0).sum(axis=(1, 2))
-    return energy
+    taken = ", ".join(f"{key}={value!r}" for key, value in values.items())
+    return with_values(spec, values), (f"{label_path or data_path}: took {taken}",)
 
 
 def _resident(store: arrays.Skeletons, has_nan: bool) -> NDArray[np.float32] | None:
@@ -273,74 +229,7 @@ def _resident(store: arrays.Skeletons, has_nan: bool) -> NDArray[np.float32] | N
     return np.nan_to_num(data, copy=False, nan=0.0, posinf=0.0, neginf=0.0) if has_nan else data
 
 
-def _people(
-    store: arrays.Skeletons, num_persons: int | None
-) -> tuple[NDArray[np.int64] | None, str | None]:
-    """The persons to keep in each sample, those that move most first."""
-    total, persons = store.shape[0], store.shape[4]
-    if num_persons is None or num_persons >= persons:
-        return None, None
-    energy = np.concatenate(
-        [
-            _energy_of_people(store.read(np.arange(start, min(start + 64, total))))
-            for start in range(0, total, 64)
-        ]
-    )
-    kept = np.argsort(-energy, axis=1, kind="stable")[:, :num_persons]
-    dropped = int((np.sort(energy, axis=1)[:, : persons - num_persons] >= 0).any(axis=1).sum())
-    note = f"kept the {num_persons} of {persons} persons who move most; {dropped} of {total} "
-    return kept, note + "samples had more (dataset.num_persons)."
-
-
-def _energy_of_people(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(B, M) as `motion_energy`, -1 for a place with nobody: who stands still comes before it."""
-    x = np.nan_to_num(x, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-    return np.where((x != 0).any(axis=(1, 2, 3)), motion_energy(x), np.float32(-1))
-
-
-def _labels(
-    spec: Any, split: str, data_path: Path, label_path: Path | None, *, count: int = 0
-) -> Labels:
-    """The labels of `split`; without a file, those of the store, or `count` unknown ones."""
-    label_map = spec.dataset.label_map
-    try:
-        if label_path is not None:
-            labels = read_labels(label_path, label_map=label_map, by_name=split == TEST)
-        elif shards.is_store(data_path):
-            labels = shards.open_shards(data_path).labels
-            if label_map is not None and split != PREDICT:
-                labels = renumbered(labels, label_map, where=str(data_path))
-        elif split in (TEST, PREDICT):
-            labels = Labels(tuple(map(str, range(count))), np.full(count, -1, np.int64))
-        else:
-            raise SpecError(
-                f"{SECTIONS[split]}.label_path",
-                "a label file (.json, .csv or .pkl)",
-                "none",
-                "Set it, or give a folder that holds data and labels as data_path.",
-            )
-    except UnknownClasses as error:
-        if split != TEST or label_map is None:
-            raise
-        raise _strangers(str(label_path or data_path), error.names, label_map) from error
-    if label_path is not None and split == PREDICT:  # they do not matter, and may be of others
-        known = np.where(labels.labels < spec.dataset.num_classes, labels.labels, -1)
-        labels = replace(labels, labels=known)
-    return labels
-
-
-def _strangers(where: str, names: Sequence[str], label_map: Mapping[str, int]) -> CheckpointError:
-    """Test data with classes that the checkpoint does not have."""
-    shown = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
-    return CheckpointError(
-        where,
-        f"the {len(label_map)} classes of the checkpoint, {str(sorted(label_map))[:120]}",
-        f"{len(names)} others besides: {shown}",
-        "Relabel or remove these samples, or train with them.",
-    )
-
-
-def _shape_problems(spec: Any, where: str, shape: Sequence[int]) -> list[Problem]:
+def _shape_problems(spec: Any, split: str, where: str, shape: Sequence[int]) -> list[Problem]:
     layout: Layout = layout_of(spec.model)
     return arrays.check_shape(
         where,
@@ -348,7 +237,8 @@ def _shape_problems(spec: Any, where: str, shape: Sequence[int]) -> list[Problem
         num_channels=spec.model.input_channels,
         num_joints=layout.num_joints,
         layout=layout.name,
-        layouts=layouts_with,
+        layouts_with=layouts_with,
+        is_fixed=split in (TEST, PREDICT),
     )
 
 
@@ -375,41 +265,3 @@ def _with_leak_note(spec: Any, val: Sequences) -> Sequences:
             "Split by person or recording, or set dataset.fail_on_leakage: false.",
         )
     return replace(val, notes=(*val.notes, note))
-
-
-def _section(spec: Any, split: str) -> Any:
-    block, name = SECTIONS[split].split(".")
-    section = getattr(getattr(spec, block), name)
-    if not section.data_path:
-        raise SpecError(
-            f"{SECTIONS[split]}.data_path",
-            "an .npy file, a folder or a sharded store",
-            "nothing",
-            "Set it.",
-        )
-    return section
-
-
-def _names(split: str, kind: str, endings: Sequence[str]) -> list[str]:
-    stems = [*(f"{prefix}_{kind}" for prefix in PREFIXES[split]), kind]
-    return [stem + ending for stem in stems for ending in endings]
-
-
-def _label_names(data: Path, split: str) -> list[str]:
-    """Names of label files that belong to `data`: train_label.* to train_data.npy."""
-    if not data.stem.endswith("data"):
-        return _names(split, "label", LABEL_ENDINGS)
-    stem = data.stem.removesuffix("data") + "label"
-    return [stem + ending for ending in LABEL_ENDINGS]
-
-
-def _find(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first of `names` that is a file or a sharded store."""
-    paths = (folder / name for name in names)
-    return next((path for path in paths if path.is_file() or shards.is_store(path)), None)
-
-
-def _absent(folder: Path, names: Sequence[str], split: str) -> DataError:
-    received = f"{len(list(folder.iterdir()))} other entries"
-    expected = f"one of {', '.join(names)} for {SECTIONS[split]}"
-    return DataError(str(folder), expected, received, "Name the file itself.")

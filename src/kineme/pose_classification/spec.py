@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 
 from kineme.pose_classification import contradictions
 from kineme.pose_classification.layouts import LAYOUTS, layout_facts, load_layout
+from kineme.pose_classification.legacy import LEGACY
 from kineme.spec import sections
 from kineme.spec.fields import Section, block, setting
+from kineme.spec.legacy import Legacy
 from kineme.spec.sections import Derived, Finding, Spec
 
 FORMATS = ("deepstream", "nw_ucla", "sbu", "ntu", "openpose", "coco", "mediapipe", "pyskl")
@@ -73,7 +75,7 @@ class Files(Section):
     data_path: str | None = setting(
         None,
         "skeletons: .npy (N, C, T, V, M), a shard store, or a folder with *_data.npy",
-        example="data/train_data.npy",
+        example="data",
     )
     label_path: str | None = setting(
         None,
@@ -165,7 +167,9 @@ class Optim(sections.Optim):
     nesterov: bool = setting(True, "Nesterov momentum")
     weight_decay: float = setting(1e-4, "weight decay", ge=0, automl=True)
     patience: int = setting(1, "stalled epochs that AutoReduce bears", ge=1, automl=True)
-    lr_steps: list[int] = setting([10, 60], "epochs at which MultiStep lowers the rate", ge=0)
+    lr_steps: list[int] = setting(
+        [10, 60], "epochs at which MultiStep lowers the rate", ge=0, tao_type="list_2"
+    )
     lr_decay: float = setting(0.1, "factor of each fall", ge=0, automl=True)
 
 
@@ -240,9 +244,10 @@ class PoseSpec(Spec):
 
     network: ClassVar[str] = "pose_classification"
     aliases: ClassVar[Mapping[str, str]] = ALIASES
+    legacy: ClassVar[Legacy] = LEGACY
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
 
-    model_name: str = setting("pose_classification", "name of the model")
+    model_name: str = setting("pose_classification", "name of the model", tao_default="")
     recipe: str = setting(
         "none",
         "a set of values beneath yours; modern: how ST-GCN is trained well today",

@@ -229,7 +229,8 @@ def dropped_limb(draws: Tensor, probability: float, layout: Layout) -> Tensor:
     A layout whose joints have none of the usual names has no limbs: nothing is hidden.
     """
     if not layout.limbs:
-        return torch.zeros(len(draws), 1, 1, layout.num_joints, 1, dtype=torch.bool)
+        shape = (len(draws), 1, 1, layout.num_joints, 1)
+        return torch.zeros(shape, dtype=torch.bool, device=draws.device)
     limbs = torch.zeros(len(layout.limbs), layout.num_joints, dtype=torch.bool)
     for row, joints in enumerate(layout.limbs.values()):
         limbs[row, list(joints)] = True

@@ -2,7 +2,7 @@
 
 Promises: a finding names what was seen in figures and one thing to try, most harmful
 first; nothing is said that the figures do not show. Thresholds stand in this file alone.
-Leaves out: looking into the data itself; counted warnings are repeated as they came.
+Leaves out: looking into the data itself; what was said of them stands under what was run.
 """
 
 import math
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kineme.errors import listed
 from kineme.report.plots import Curve, curves_of
 from kineme.report.scores import Scores
 
@@ -23,6 +24,18 @@ WIDE_INTERVAL = 0.10
 IMBALANCE = 5.0
 OCCLUSION_DROP = 0.15
 OCCLUDED_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the model was trained, as far as advice depends on it.
+
+    augmentation_key: the section of the network's spec that changes training samples, "" for none.
+    learning_rate: None where nobody knows.
+    """
+
+    augmentation_key: str = ""
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,26 +53,22 @@ def find_next_steps(
     *,
     history: Sequence[Mapping[str, float]] = (),
     occlusion: Mapping[str, Curve] | None = None,
-    warnings: Mapping[str, int] | None = None,
+    training: Training | None = None,
 ) -> tuple[Finding, ...]:
     """The most harmful findings first, at most NUM_SHOWN."""
+    training = training or Training()
     found = [
-        *_about_learning(scores, history),
+        *_about_learning(scores, history, training),
         *_about_confusions(scores),
         *_about_classes(scores),
         *_about_trust(scores),
-        *_about_occlusion(scores, occlusion or {}),
-        *(
-            Finding(f"{count:,} × {text}", "Counted while the data was read.",
-                    "Mend the data, or know that these samples are weaker than they look.", 0.02)
-            for text, count in (warnings or {}).items()
-        ),
-    ]  # fmt: skip
+        *_about_occlusion(scores, occlusion or {}, training),
+    ]
     return tuple(sorted(found, key=lambda finding: -finding.weight)[:NUM_SHOWN])
 
 
 def _about_confusions(scores: Scores) -> Iterator[Finding]:
-    names = [score.name for score in scores.classes]
+    names = [_quoted(score.name) for score in scores.classes]
     totals = np.maximum(scores.confusion.sum(axis=1), 1)
     confusion = scores.confusion[:, : len(names)]
     both = confusion + confusion.T
@@ -87,14 +96,20 @@ def _about_confusions(scores: Scores) -> Iterator[Finding]:
         yield Finding(title, seen, fix, count / max(scores.num_samples, 1))
 
 
-def _about_learning(scores: Scores, history: Sequence[Mapping[str, float]]) -> Iterator[Finding]:
+def _about_learning(
+    scores: Scores, history: Sequence[Mapping[str, float]], training: Training
+) -> Iterator[Finding]:
     chance = 1 / max(len(scores.classes), 1)
-    if scores.num_samples and scores.interval[0] <= chance:
+    low, high = scores.interval
+    if scores.num_samples and low <= chance:
+        rate = "" if training.learning_rate is None else f", which is {training.learning_rate:g}"
+        is_above = scores.accuracy > chance
+        fix = f"heck that labels belong to their samples, then lower train.optim.lr{rate}."
         yield Finding(
-            "The model is at chance",
-            f"Accuracy {_percent(scores.accuracy)}; guessing gives {_percent(chance)}.",
-            "Check that labels belong to their samples, then lower train.optim.lr: 0.1 is too "
-            "much for small batches.",
+            f"{scores.num_samples:,} samples do not show it to be better than chance",
+            f"Accuracy {_percent(scores.accuracy)}, 95 % interval {_percent(low)} to "
+            f"{_percent(high)}; guessing gives {_percent(chance)}.",
+            f"Test on more samples; if it stays so, c{fix}" if is_above else f"C{fix}",
             1.0,
         )
         return
@@ -104,8 +119,8 @@ def _about_learning(scores: Scores, history: Sequence[Mapping[str, float]]) -> I
         yield Finding(
             "Training samples are learned by heart",
             f"{_percent(train[-1])} right in training, {_percent(scores.accuracy)} here.",
-            "More people, views and sessions help most; then dataset.augmentation, recipe: modern "
-            "or a larger train.optim.weight_decay.",
+            f"More people, views and sessions help most; then {_augmentation(training)}"
+            "recipe: modern or a larger train.optim.weight_decay.",
             train[-1] - scores.accuracy,
         )
     elif train and train[-1] < 0.9 and train[-1] == max(train) and len(train) > 1:
@@ -127,11 +142,11 @@ def _about_learning(scores: Scores, history: Sequence[Mapping[str, float]]) -> I
 
 
 def _about_classes(scores: Scores) -> Iterator[Finding]:
-    absent = [score.name for score in scores.classes if not score.num_samples]
+    absent = [_quoted(score.name) for score in scores.classes if not score.num_samples]
     if absent:
         yield Finding(
             f"{len(absent)} of {len(scores.classes)} classes were not tested",
-            f"There is no sample of {_listed(absent)}.",
+            f"There is no sample of {listed(absent, 5)}.",
             "Add some to the test set; until then nothing is known of them.",
             0.04,
         )
@@ -173,11 +188,16 @@ def _about_trust(scores: Scores) -> Iterator[Finding]:
         yield Finding("Probabilities promise too little", seen, fix, 0.015)
 
 
-def _about_occlusion(scores: Scores, curves: Mapping[str, Curve]) -> Iterator[Finding]:
+def _augmentation(training: Training) -> str:
+    return f"{training.augmentation_key}, " if training.augmentation_key else ""
+
+
+def _about_occlusion(
+    scores: Scores, curves: Mapping[str, Curve], training: Training
+) -> Iterator[Finding]:
     """The part of the body, and the kind of gap, whose loss costs most."""
-    fix = (
-        "Train with dataset.augmentation.joint_dropout_prob, limb_dropout_prob, time_dropout_prob."
-    )
+    where = f" ({training.augmentation_key})" if training.augmentation_key else ""
+    fix = f"Train with joint_dropout_prob, limb_dropout_prob, time_dropout_prob{where}."
     drops: dict[bool, list[tuple[float, str, float, float]]] = {True: [], False: []}
     for name, curve in curves.items():
         shares = np.array(sorted(curve), dtype=float).T
@@ -197,9 +217,8 @@ def _series(history: Sequence[Mapping[str, float]], name: str) -> list[float]:
     return [value for _, value in curve]
 
 
-def _listed(names: Sequence[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def _quoted(name: str) -> str:
+    return f"'{name}'"
 
 
 def _percent(share: float) -> str:

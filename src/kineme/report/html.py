@@ -10,7 +10,7 @@ Shapes: N samples, K classes; skeletons (C, T, V, M).
 """
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from kineme import files
 from kineme.engine.metrics import NO_ANSWER
 from kineme.errors import printable
 from kineme.report import plots
-from kineme.report.findings import find_next_steps
+from kineme.report.findings import Training, find_next_steps
 from kineme.report.scores import Scores, compute_scores, predicted_classes
 
 NUM_DRAWN = 12  # mistakes
@@ -39,7 +39,7 @@ class ReportInput:
     parts: accuracy in percent of parts of the model alone.
     history: rows of the training's metrics.csv. facts: what was run, name to value.
     occlusion: what was hidden, to points (share hidden, accuracy), both in [0, 1]; a single
-    point is one part of the body. warnings: text to count.
+    point is one part of the body. warnings: notes on the data. training: what advice depends on.
     """
 
     title: str
@@ -52,7 +52,8 @@ class ReportInput:
     history: Sequence[Mapping[str, float]] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
     occlusion: Mapping[str, plots.Curve] | None = None
-    warnings: Mapping[str, int] = field(default_factory=dict)
+    warnings: Collection[str] = ()
+    training: Training = field(default_factory=Training)
 
 
 def write_report(folder: str | Path, report: ReportInput) -> Path:
@@ -80,23 +81,16 @@ def render_report(report: ReportInput, scores: Scores, *, confusion_png: bytes) 
     environment.filters["percent"] = _percent
     is_table = len(report.class_names) <= MAX_CLASSES_AS_TABLE
     drawn, has_mistakes = _drawn_samples(report)
-    curves = {
-        "Loss": plots.draw_curves(plots.curves_of(report.history, "loss"), x="epoch", y="loss"),
-        "Accuracy (%)": plots.draw_curves(
-            _in_percent(plots.curves_of(report.history, "acc"), which=1), x="epoch", y="accuracy"
-        ),
-    }
-    hidden = {
-        name: curve if len(curve) == 1 else [(0.0, scores.accuracy), *curve]
-        for name, curve in (report.occlusion or {}).items()
-    }
-    lines = {name: curve for name, curve in hidden.items() if len(curve) > 1}
+    hidden = _occlusion(report, scores)
     return environment.get_template("report.html").render(
         report=report,
         scores=scores,
         chance=1 / max(len(report.class_names), 1),
         steps=find_next_steps(
-            scores, history=report.history, occlusion=hidden, warnings=report.warnings
+            scores,
+            history=report.history,
+            occlusion=hidden,
+            training=report.training,
         ),
         classes=sorted(scores.classes, key=lambda score: (score.num_samples == 0, score.f1)),
         confusion=scores.confusion.tolist() if is_table else None,
@@ -105,12 +99,8 @@ def render_report(report: ReportInput, scores: Scores, *, confusion_png: bytes) 
         drawn=[{**sample, "strip": Markup(sample["strip"])} for sample in drawn],  # noqa: S704
         has_mistakes=has_mistakes,
         has_sides=any('class="l"' in sample["strip"] for sample in drawn),
-        curves={name: Markup(svg) for name, svg in curves.items() if svg},  # noqa: S704
-        occlusion=Markup(  # noqa: S704
-            plots.draw_curves(
-                _in_percent(lines, which=slice(0, 2)), x="% missing", y="accuracy in %"
-            )
-        ),
+        curves={name: Markup(svg) for name, svg in _curves(report).items() if svg},  # noqa: S704
+        occlusion=Markup(_occlusion_chart(hidden)),  # noqa: S704
         parts=[*_shares(report.parts), ("together", scores.accuracy)],
         missing=sorted(
             ((name, *curve[0]) for name, curve in hidden.items() if len(curve) == 1),
@@ -118,6 +108,29 @@ def render_report(report: ReportInput, scores: Scores, *, confusion_png: bytes) 
         ),
         bands=_confidence_bands(report),
     )
+
+
+def _curves(report: ReportInput) -> dict[str, str]:
+    """Charts of the training, as markup."""
+    accuracy = _in_percent(plots.curves_of(report.history, "acc"), which=1)
+    return {
+        "Loss": plots.draw_curves(plots.curves_of(report.history, "loss"), x="epoch", y="loss"),
+        "Accuracy (%)": plots.draw_curves(accuracy, x="epoch", y="accuracy"),
+    }
+
+
+def _occlusion(report: ReportInput, scores: Scores) -> dict[str, plots.Curve]:
+    """What was hidden; curves begin where nothing is."""
+    return {
+        name: curve if len(curve) == 1 else [(0.0, scores.accuracy), *curve]
+        for name, curve in (report.occlusion or {}).items()
+    }
+
+
+def _occlusion_chart(hidden: Mapping[str, plots.Curve]) -> str:
+    lines = {name: curve for name, curve in hidden.items() if len(curve) > 1}
+    percents = _in_percent(lines, which=slice(0, 2))
+    return plots.draw_curves(percents, x="% missing", y="accuracy in %")
 
 
 def _shares(percents: Mapping[str, float | None]) -> list[tuple[str, float | None]]:

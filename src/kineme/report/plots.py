@@ -5,7 +5,6 @@ imported only when the PNG is drawn, and opens no window and touches no global s
 Leaves out: skeletons (filmstrip.py) and the page (html.py).
 """
 
-import csv
 import html
 import io
 import math
@@ -16,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme import files
 from kineme.engine.metrics import NO_ANSWER
 
 Curve = Sequence[tuple[float, float]]
@@ -28,14 +26,13 @@ _NUM_COLOURS = 4  # classes c0 to c3 of the page
 
 
 def read_history(path: str | Path) -> list[dict[str, float]]:
-    """Rows of a metrics.csv (epochs from 0), finite numbers only; no file is no rows."""
-    if not Path(path).is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            {key: float(text) for key, text in row.items() if key and _is_number(text)}
-            for row in csv.DictReader(file)
-        ]
+    """Rows of a metrics.csv (epochs from 0), finite numbers only; no readable file is no rows."""
+    from kineme.engine.results import read_metrics  # torch comes with it
+
+    return [
+        {key: float(text) for key, text in row.items() if key and _is_number(text)}
+        for row in read_metrics(Path(path))
+    ]
 
 
 def curves_of(history: Sequence[Mapping[str, float]], ending: str) -> dict[str, Curve]:
@@ -75,15 +72,6 @@ def draw_curves(curves: Mapping[str, Curve], *, x: str, y: str) -> str:
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{html.escape(f"{y} over {x}. {spoken}")}">{"".join(parts)}</svg>'
     )
-
-
-def save_confusion_png(
-    path: str | Path, confusion: NDArray[np.int64], class_names: Sequence[str]
-) -> None:
-    """Write `render_confusion_png` to `path`, all or nothing."""
-    image = render_confusion_png(confusion, class_names)
-    with files.atomic_write(path) as file:
-        file.write(image)
 
 
 def render_confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str]) -> bytes:

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from kineme import files
-from kineme.action_recognition.convert.found import WHOLE, Source, Tally
+from kineme.action_recognition.convert.found import WHOLE, Source
 from kineme.action_recognition.convert.frames import write_frames
 from kineme.action_recognition.convert.hmdb import read_hmdb, read_jhmdb
 from kineme.action_recognition.convert.lists import list_name, write_lists
 from kineme.action_recognition.convert.videos import read_videos
-from kineme.errors import DataError, PartialError, Problem
+from kineme.data.conversion import DATASET_FILE, Tally
+from kineme.errors import DataError, Problem
 
 __all__ = ["DATASET_FILE", "READERS", "convert"]
 
-DATASET_FILE = "dataset.json"
 READERS: Mapping[str, Callable[[Any, Tally], Source]] = {
     "videos": read_videos,
     "hmdb": read_hmdb,
@@ -33,9 +33,9 @@ _SHOWN = 20  # problems that an error spells out
 def convert(spec: Any, folder: Path) -> dict[str, Any]:
     """Convert `spec.dataset_convert.data` into `folder`.
 
-    Returns {"kpi": counts, "files": names, "warnings": lines}, each line a count of what was
-    left out or changed. Raises DataError where nothing can be converted, PartialError, after
-    everything else was written, for videos that cannot be read.
+    Returns {"kpi": counts, "files": names, "warnings": lines, "failed": problems}, each line a
+    count of what was left out or changed, the problems those of videos that cannot be read, when
+    everything else was written. Raises DataError where nothing can be converted.
     """
     asked, tally = spec.dataset_convert, Tally()
     source = READERS[asked.format](asked, tally)
@@ -53,11 +53,14 @@ def convert(spec: Any, folder: Path) -> dict[str, Any]:
     if not counts:
         raise DataError.of(failed[:_SHOWN])
     files.write_json(folder / DATASET_FILE, _facts(source, counts, tally, failed, asked.write))
-    if failed:
-        raise _partial(failed, len(source.videos), folder)
     kpi = {_title(split): number for split, number in _videos_by_split(source, counts).items()}
     kpi["Number of frames"] = sum(counts.values())
-    return {"kpi": kpi, "files": [*names, DATASET_FILE], "warnings": tally.lines()}
+    return {
+        "kpi": kpi,
+        "files": [*names, DATASET_FILE],
+        "warnings": tally.lines(),
+        "failed": _told(failed, len(source.videos), folder),
+    }
 
 
 def frame_settings(spec: Any) -> dict[str, Any]:
@@ -112,15 +115,10 @@ def _title(split: str) -> str:
     return "Number of videos" if split == WHOLE else f"Number of videos in {split}"
 
 
-def _partial(failed: list[Problem], total: int, folder: Path) -> PartialError:
-    problems = failed[:_SHOWN]
-    rest = len(failed) - len(problems)
-    problems.append(
-        Problem(
-            str(folder / DATASET_FILE),
-            f"all {total} videos to be converted",
-            f"{len(failed)} that failed" + (f", {rest} more than shown" if rest else ""),
-            "The others are done.",
-        )
-    )
-    return PartialError.of(problems)  # type: ignore[return-value]
+def _told(failed: list[Problem], total: int, folder: Path) -> list[Problem]:
+    """The first of them and how many they are; none, where none failed."""
+    shown = failed[:_SHOWN]
+    rest = len(failed) - len(shown)
+    where, expected = str(folder / DATASET_FILE), f"all {total} videos to be converted"
+    received = f"{len(failed)} that failed" + (f", {rest} more than shown" if rest else "")
+    return [*shown, Problem(where, expected, received, "The others are done.")] if failed else []

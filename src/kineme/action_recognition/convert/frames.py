@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,7 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme import files
-from kineme.action_recognition.convert.found import Found, Source, Tally
+from kineme.action_recognition.convert.found import Found, Source
+from kineme.action_recognition.stream_words import FOLDERS
+from kineme.data.conversion import Tally
 from kineme.data.flow import encode_flow, iterate_flow
 from kineme.data.flow.store import encode_jpeg
 from kineme.data.frames import FrameReader, FramesFacts, stamp_of
@@ -100,13 +101,13 @@ def write_clip(task: Mapping[str, Any], beat: Callable[[], None]) -> dict[str, A
     if len(indices) < needed:
         raise DataError(task["name"], f"at least {needed} frames", str(len(indices)))
     target = Path(task["folder"], task["id"])
-    partial = Path(task["folder"], _PARTIAL, f"{os.getpid()}-{secrets.token_hex(4)}")
+    partial = files.temporary_beside(Path(task["folder"], _PARTIAL, "clip"))
     with files.write_errors_named(target), _removed_unless_renamed(partial):
         facts = _write(partial, frames, indices, made_from, beat)
         files.write_json(partial / CLIP_FILE, facts)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(partial, target)
-        _sync(target.parent)
+        files.sync(target.parent)
     return facts
 
 
@@ -119,15 +120,10 @@ def _write(
 ) -> dict[str, Any]:
     """The images of one clip; returns what there is to say of them."""
     streams = made_from["streams"]
-    names = [*(["rgb"] if "rgb" in streams else []), *(["u", "v"] if "flow" in streams else [])]
-    for name in names:
-        (folder / name).mkdir(parents=True)
-    written: list[Path] = []
+    folders = [folder / name for stream in streams for name in FOLDERS[stream]]
+    for path in folders:
+        path.mkdir(parents=True)
     size = (0, 0)
-
-    def save(name: str, number: int, ending: str, data: bytes) -> None:
-        written.append(folder / name / f"{number:06d}.{ending}")
-        _save(written[-1], data)
 
     def passing() -> Iterator[NDArray[np.uint8]]:
         nonlocal size
@@ -135,21 +131,17 @@ def _write(
             size = frame.shape[:2]
             if "rgb" in streams:
                 ending = made_from["image_format"]
-                save("rgb", number, ending, _encoded(frame, ending, made_from["image_quality"]))
+                data = _encoded(frame, ending, made_from["image_quality"])
+                _save(folder / "rgb" / f"{number:06d}.{ending}", data)
             beat()
             yield frame
 
-    pairs: Iterable[NDArray[np.float32]] = ()
     if "flow" in streams:
-        pairs = iterate_flow(passing(), method=made_from["flow_method"])
+        _write_flow(folder, passing(), made_from)
     else:
         deque(passing(), maxlen=0)
-    for number, pair in enumerate(pairs, start=1):
-        flow = encode_flow(pair, scaling=made_from["flow_scaling"], bound=made_from["flow_bound"])
-        for axis, name in enumerate("uv"):
-            save(name, number, "jpg", encode_jpeg(flow[..., axis], made_from["image_quality"]))
-    for path in (*written, *(folder / name for name in names), folder):
-        _sync(path)
+    for path in (*(image for part in folders for image in part.iterdir()), *folders, folder):
+        files.sync(path)
     return {
         "made_from": dict(made_from),
         "num_frames": len(indices),
@@ -158,6 +150,19 @@ def _write(
         "fps": made_from["fps"] or frames.facts.fps,
         "damage": frames.damage,
     }
+
+
+def _write_flow(
+    folder: Path, frames: Iterable[NDArray[np.uint8]], made_from: Mapping[str, Any]
+) -> None:
+    """The images of the flow between frames."""
+    scaling, bound = made_from["flow_scaling"], made_from["flow_bound"]
+    pairs = iterate_flow(frames, method=made_from["flow_method"])
+    for number, pair in enumerate(pairs, start=1):
+        flow = encode_flow(pair, scaling=scaling, bound=bound)
+        for axis, name in enumerate("uv"):
+            data = encode_jpeg(flow[..., axis], made_from["image_quality"])
+            _save(folder / name / f"{number:06d}.jpg", data)
 
 
 def _indices(facts: FramesFacts, fps: float | None, name: str) -> NDArray[np.int64]:
@@ -224,14 +229,6 @@ def _save(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextlib.contextmanager
 def _removed_unless_renamed(folder: Path) -> Iterator[None]:
     try:
@@ -241,8 +238,7 @@ def _removed_unless_renamed(folder: Path) -> Iterator[None]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove clips that a process which is no more had begun."""
+    """Remove clips that a process of this machine which is no more had begun."""
     for path in folder.iterdir():
-        owner = path.name.split("-")[0]
-        if owner.isdecimal() and not files.is_alive(int(owner)):
+        if files.is_abandoned(path.name):
             shutil.rmtree(path, ignore_errors=True)

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kineme.action_recognition.convert.found import Found, Source, Tally
-from kineme.action_recognition.convert.videos import folder_of, videos_in
+from kineme.action_recognition.convert.found import Found, Source
+from kineme.action_recognition.convert.videos import videos_in
+from kineme.data.conversion import Tally, folder_of
 from kineme.data.inputs import read_bytes
 from kineme.errors import DataError, Problem
 from kineme.network import TEST, TRAIN
@@ -71,7 +72,9 @@ def _read(settings: Any, tally: Tally, *, name: str, classes: tuple[str, ...]) -
 
 def _find_lists(data: Path, split_dir: str | None, split: int) -> dict[str, Path]:
     """The list of each class, in `split_dir`, or in `data` or a folder in it."""
-    folders = [folder_of(split_dir)] if split_dir else [data, *sorted(data.iterdir())]
+    folders = [data, *sorted(data.iterdir())]
+    if split_dir:
+        folders = [folder_of(split_dir, key="dataset_convert.split_dir")]
     lists: dict[str, Path] = {}
     for folder in folders:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():

@@ -13,8 +13,10 @@ import os
 from pathlib import Path
 
 from kineme import files
-from kineme.action_recognition.convert.found import WHOLE, Source, Tally
+from kineme.action_recognition.convert.found import WHOLE, Source
+from kineme.data.conversion import Tally
 from kineme.data.frames import frame_paths
+from kineme.data.names import is_utf8
 from kineme.data.video import VideoFacts
 from kineme.data.video.probing import probe_all
 from kineme.errors import DataError, Problem
@@ -63,7 +65,7 @@ def _counted(
     problems: list[Problem] = []
     for video in source.videos:
         try:
-            if not _is_utf8(str(video.path)):
+            if not is_utf8(str(video.path)):
                 raise DataError(str(video.path), "a name in UTF-8", "other bytes", "Rename it.")
             facts = answers.get(video.path)
             if isinstance(facts, DataError):
@@ -74,11 +76,3 @@ def _counted(
         except DataError as error:
             problems += error.problems
     return counts, problems
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

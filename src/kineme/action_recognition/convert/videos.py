@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kineme.action_recognition.convert.found import WHOLE, Found, Source, Tally
+from kineme.action_recognition.convert.found import WHOLE, Found, Source
 from kineme.action_recognition.listing import find_entries
+from kineme.data.conversion import Tally, folder_of
 from kineme.errors import DataError, Problem
 from kineme.network import TEST, TRAIN, VAL
 
@@ -69,12 +70,3 @@ def clashes(videos: Sequence[Found]) -> list[Problem]:
             fix = "Rename or remove one."
             problems.append(Problem(str(other.parent), "one video of each name", received, fix))
     return problems
-
-
-def folder_of(data: str | None) -> Path:
-    """`dataset_convert.data`, which has to be a folder."""
-    root = Path(data or "")
-    if not data or not root.is_dir():
-        received = f"{data!r}, a file" if data and root.exists() else f"{data!r}, not there"
-        raise DataError("dataset_convert.data", "a folder", received)
-    return root

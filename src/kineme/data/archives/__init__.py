@@ -13,7 +13,6 @@ remember the sha256 of a file by path, size, time and inode.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import fcntl
 import functools
@@ -22,7 +21,6 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,14 +28,16 @@ from pathlib import Path
 from kineme.data.archives.tar import is_tar, tar_members
 from kineme.data.archives.unpacking import Member, unpack
 from kineme.data.archives.zip import is_zip, zip_members
+from kineme.data.cache import default_cache as default_cache
+from kineme.data.cache import temporary_cache
 from kineme.data.inputs import InputFile, read_bytes
 from kineme.errors import DataError, ResourceError
 from kineme.files import write_text
 
 SPLIT_FOLDERS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 
-_HASH_BYTES = 1 << 20
 _SHA256 = re.compile(rb"[0-9a-f]{64}")
+_GZIP = b"\x1f\x8b"
 _OTHERS = {
     b"BZh": "a bzip2 file",
     b"\xfd7zXZ\0": "an xz file",
@@ -57,7 +57,7 @@ def extract(path: str | os.PathLike[str], cache: Path) -> Path:
     archive = InputFile(path)
     try:
         shelf = cache.absolute() / "archives"
-        sha256 = _remembered_sha256(archive, shelf) or _sha256(archive)
+        sha256 = _remembered_sha256(archive, shelf) or archive.sha256()
         if (shelf / sha256).is_dir():
             return shelf / sha256
         with _locked(shelf, sha256) as writable_shelf:
@@ -70,12 +70,15 @@ def extract(path: str | os.PathLike[str], cache: Path) -> Path:
         archive.close()
 
 
-def default_cache() -> Path:
-    """$KINEME_CACHE, or kineme in the user's cache folder ($XDG_CACHE_HOME or ~/.cache)."""
-    if own := os.environ.get("KINEME_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "kineme"
+def is_archive(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an archive by its content, of a kind that `extract` takes or not."""
+    archive = InputFile(path)
+    try:
+        head = _head(archive)
+    finally:
+        archive.close()
+    known = (_GZIP, *_OTHERS)
+    return is_zip(head) or is_tar(head) or any(head.startswith(magic) for magic in known)
 
 
 def data_root(folder: Path) -> Path:
@@ -118,10 +121,10 @@ def resolve_inside(root: Path, path: Path) -> Path:
 
 def _members(archive: InputFile) -> Iterator[Member]:
     """The members by what the archive is, whatever its name says."""
-    head = archive.read(0, min(512, archive.stamp.size))
+    head = _head(archive)
     if is_zip(head):
         return zip_members(archive)
-    is_gzip = head.startswith(b"\x1f\x8b")
+    is_gzip = head.startswith(_GZIP)
     if is_gzip or is_tar(head):
         return tar_members(archive, is_gzip=is_gzip)
     other = next((name for magic, name in _OTHERS.items() if head.startswith(magic)), None)
@@ -129,6 +132,11 @@ def _members(archive: InputFile) -> Iterator[Member]:
     raise DataError(
         str(archive.path), "a tar, tar.gz or zip file", received, "Pack it again, or extract it."
     )
+
+
+def _head(archive: InputFile) -> bytes:
+    """The bytes that tell what it is."""
+    return archive.read(0, min(512, archive.stamp.size))
 
 
 def _extract_whole(archive: InputFile, folder: Path) -> None:
@@ -180,29 +188,12 @@ def _open_lock(shelf: Path, sha256: str) -> int:
 @functools.cache
 def _temporary_shelf(shelf: str, reason: str) -> Path:
     """A folder that goes with this process; said once."""
-    folder = tempfile.mkdtemp(prefix="kineme-archives-")
-    owner = os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
     warnings.warn(
         f"{shelf} cannot be written ({reason}): archives are extracted to a temporary folder, "
         "at every start. Set dataset.cache_dir or KINEME_CACHE.",
         stacklevel=1,
     )
-    return Path(folder)
-
-
-def _sha256(archive: InputFile) -> str:
-    digest = hashlib.sha256()
-    size = archive.stamp.size
-    for start in range(0, size, _HASH_BYTES):
-        digest.update(archive.read(start, min(_HASH_BYTES, size - start)))
-    archive.check_unchanged()
-    return digest.hexdigest()
+    return temporary_cache("archives")
 
 
 def _remembered_sha256(archive: InputFile, shelf: Path) -> str | None:

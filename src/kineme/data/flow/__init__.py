@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from kineme.errors import DataError, SpecError
 
 METHODS = ("dis", "farneback", "tvl1")
-SCALINGS = ("fixed", "per_frame")
 DEFAULT_BOUND = 20.0  # pixels; what I3D's flow was cut off at (Carreira & Zisserman 2017)
 MIN_SIDE = 12  # pixels; below it DIS has no patch to match
 
@@ -29,20 +28,13 @@ Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 
-def compute_flow(frames: Bytes, *, method: str = "dis") -> Float32:
-    """(T, H, W, 3) -> (T - 1, H, W, 2) pixels per frame: where a point of frame t is in t + 1.
-
-    method: one of METHODS. Raises DataError for frames with a side below MIN_SIDE, SpecError
-    where OpenCV was built without the method.
-    """
-    flow = np.empty((max(len(frames) - 1, 0), *frames.shape[1:3], 2), np.float32)
-    for pair, row in zip(iterate_flow(frames, method=method), flow, strict=True):
-        row[...] = pair
-    return flow
-
-
 def iterate_flow(frames: Iterable[Bytes], *, method: str = "dis") -> Iterator[Float32]:
-    """Flow (H, W, 2) of each frame and the next, one at a time, from frames (H, W, 3)."""
+    """Flow (H, W, 2) of each frame and the next, one at a time, from frames (H, W, 3).
+
+    In pixels per frame: where a point of frame t is in t + 1. method: one of METHODS.
+    Raises DataError for frames with a side below MIN_SIDE, SpecError where OpenCV was built
+    without the method.
+    """
     estimate = _ESTIMATORS[method]()
     before: Bytes | None = None
     for frame in frames:
@@ -75,18 +67,6 @@ def encode_flow(flow: Float32, *, scaling: str, bound: float = DEFAULT_BOUND) ->
     levels = np.floor(np.abs(flow) * np.float32(127.5 / bound))
     levels = np.minimum(levels, 127).astype(np.uint8)
     return np.where(flow < 0, 127 - levels, 128 + levels).astype(np.uint8)
-
-
-def decode_flow(encoded: Bytes, *, scaling: str, bound: float | Float32 = DEFAULT_BOUND) -> Float32:
-    """Bytes (..., H, W, 2) as pixels: the middle of the motions that each byte stands for.
-
-    bound: of `fixed`; for `per_frame` the range of each frame, (...,), from `frame_ranges`.
-    """
-    steps = np.float32(127.999 if scaling == "per_frame" else 127.5)
-    pixels = np.asarray(bound, np.float32) / steps
-    if pixels.ndim:
-        pixels = pixels[..., None, None, None]
-    return np.asarray((encoded.astype(np.float32) - np.float32(127.5)) * pixels, np.float32)
 
 
 def frame_ranges(flow: Float32) -> Float32:

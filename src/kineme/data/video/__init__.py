@@ -66,13 +66,12 @@ class Clip:
     """Frames (F, H, W, 3) uint8 RGB, and what is wrong with them.
 
     damage: in words, "" for nothing. num_missing: of the F frames, replaced by the one shown
-    before. num_resized: decoded pictures that were stored in another size than the first one.
+    before.
     """
 
     frames: NDArray[np.uint8]
     damage: str = ""
     num_missing: int = 0
-    num_resized: int = 0
 
 
 def probe(path: str | os.PathLike[str]) -> VideoFacts:
@@ -121,7 +120,11 @@ def iterate(
     short_side: int | None = None,
     threads: int = 1,
 ) -> FrameStream:
-    """Every picture of the video in order, with the seconds at which it is shown, from 0."""
+    """Every picture of the video in order, with the seconds at which it is shown, from 0.
+
+    For whoever follows people through a video as it comes, long or not; clips of a known length
+    are read by number (`read_frames`).
+    """
     return FrameStream(path, size=size, short_side=short_side, threads=threads)
 
 
@@ -226,7 +229,6 @@ def _read(
         frames if is_as_asked else frames[source],
         damage=_damage_in_words(index, decoded, len(slots)),
         num_missing=int(np.isin(which, missing).sum()),
-        num_resized=shaper.num_resized,
     )
 
 

@@ -78,13 +78,12 @@ class PacketTable:
 class FrameIndex:
     """The pictures of one file.
 
-    slot_of_frame: (F,) which picture each frame is. slot_seconds: (S,) when it is shown, from 0.
+    slot_of_frame: (F,) which picture each frame is.
     width, height: of the first picture as it is stored; turn: how to show it.
     table: None where pictures can only be counted from the start of the file.
     """
 
     slot_of_frame: Int64
-    slot_seconds: NDArray[np.float64]
     fps: float
     duration_seconds: float
     is_variable_rate: bool
@@ -131,7 +130,6 @@ def _timed_index(video: OpenVideo, packets: list[Seen], first: VideoFrame) -> Fr
     missing = _missing_frames(video, packets, claimed)
     return FrameIndex(
         slot_of_frame=slots,
-        slot_seconds=seconds,
         fps=rate,
         duration_seconds=duration,
         is_variable_rate=is_variable,
@@ -211,7 +209,6 @@ def _counted_index(video: OpenVideo, packets: list[Seen]) -> FrameIndex:
     missing = _missing_frames(video, packets, video.stream.frames)
     return FrameIndex(
         slot_of_frame=slots,
-        slot_seconds=seconds,
         fps=rate,
         duration_seconds=duration,
         is_variable_rate=is_variable,

@@ -19,6 +19,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from kineme.data.images import scaled_size
+
 Picture = NDArray[np.uint8]
 
 
@@ -71,8 +73,7 @@ class Shaper:
         if turn.is_transposed:
             height, width = width, height
         self.height, self.width = _shown_size(height, width, size, short_side)
-        self.num_resized = 0  # pictures that were stored in another size
-        self._stored, self._turn = (stored_height, stored_width), turn
+        self._turn = turn
         self._reformatter = VideoReformatter()
 
     @classmethod
@@ -85,7 +86,6 @@ class Shaper:
 
     def to_rgb(self, picture: VideoFrame) -> Picture:
         """The array of `picture`. Its memory may be the picture's own: copy it to keep it."""
-        self.num_resized += (picture.height, picture.width) != self._stored
         is_swapped = self._turn.is_transposed
         rgb = self._reformatter.reformat(
             picture,
@@ -109,6 +109,4 @@ def _shown_size(
         return size
     if short_side is None:
         return height, width
-    if height <= width:
-        return short_side, max(round(width * short_side / height), 1)
-    return max(round(height * short_side / width), 1), short_side
+    return scaled_size(height, width, short_side=short_side)

@@ -29,19 +29,15 @@ def probe_all(
     *,
     deadline_seconds: float = DEADLINE_SECONDS,
     num_workers: int = 2,
-    task: str = _TASK,
 ) -> list[VideoFacts | DataError]:
-    """What each file is, or why it is no video, in the order of `paths`.
-
-    task: "module:function" that looks at one file, for tests.
-    """
+    """What each file is, or why it is no video, in the order of `paths`."""
     tasks: deque[Task] = deque(
         {"name": os.fspath(path), "place": place} for place, path in enumerate(paths)
     )
     found: dict[int, VideoFacts | DataError] = {}
     num_workers = max(min(num_workers, len(tasks)), 1)
     for asked, answer in run_tasks(
-        task, tasks, num_workers=num_workers, silence_seconds=deadline_seconds
+        _TASK, tasks, num_workers=num_workers, silence_seconds=deadline_seconds
     ):
         is_bad = isinstance(answer, DataError)
         found[asked["place"]] = answer if is_bad else VideoFacts(**answer)

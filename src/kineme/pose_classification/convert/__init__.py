@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kineme.pose_classification.convert.clips import Source, Tally
+from kineme.data.conversion import Tally
+from kineme.pose_classification.convert.clips import Source
 from kineme.pose_classification.convert.deepstream import read_deepstream
 from kineme.pose_classification.convert.image_keypoints import read_coco, read_openpose
 from kineme.pose_classification.convert.mediapipe import read_mediapipe
@@ -44,8 +45,9 @@ _UNREAD = {  # settings that say nothing to a format
 def convert(spec: Any, folder: Path) -> dict[str, Any]:
     """Convert `spec.dataset_convert.data` into `folder`.
 
-    Returns {"kpi": counts, "files": names, "warnings": lines}, each line a count of what
-    was left out or changed. Raises DataError naming the file and place that is wrong.
+    Returns {"kpi": counts, "files": names, "warnings": lines, "failed": ()}, each line a count
+    of what was left out or changed; one bad file fails all. Raises DataError naming the file
+    and place that is wrong.
     """
     settings, tally = spec.dataset_convert, Tally()
     source = READERS[settings.format](settings, tally)
@@ -55,4 +57,4 @@ def convert(spec: Any, folder: Path) -> dict[str, Any]:
         for key, formats in _UNREAD.items()
         if getattr(settings, key) and settings.format in formats
     ]
-    return result
+    return {**result, "failed": ()}

@@ -1,7 +1,7 @@
-"""What every reader of a skeleton format hands over, and what is counted on the way.
+"""What every reader of a skeleton format hands over.
 
 Promises: whatever the source, a skeleton is (M, T, V, C) float32 with NaN where a joint is
-missing; whatever a conversion leaves out or changes is counted, with the names.
+missing.
 Leaves out: reading (one file per format), writing (writing.py).
 
 Shapes: M persons, T frames, V joints, C channels.
@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kineme.data.conversion import Tally
+from kineme.pose_classification.people import by_motion, motion_energy
 
 TRAIN, VAL, WHOLE = "train_data", "val_data", "data"  # stems of the files written
 UNKNOWN = -1  # the label of a clip nobody labelled
@@ -49,28 +52,6 @@ class Source:
     kpi: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass
-class Tally:
-    """How often a conversion left out or changed something, and in which samples."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    names: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, what: str, name: str, count: int = 1) -> None:
-        """Count `what` ("frames without a root, marked missing") in the sample `name`."""
-        if count:
-            self.counts[what] = self.counts.get(what, 0) + count
-            self.names.setdefault(what, []).append(name)
-
-    def lines(self) -> list[str]:
-        """One line for each thing counted, with the first name."""
-        return [f"{self.counts[w]:,} {w}; first: {self.names[w][0]}" for w in self.counts]
-
-    def facts(self) -> list[dict[str, object]]:
-        """The same as plain values, with every name."""
-        return [{"what": w, "count": self.counts[w], "in": self.names[w]} for w in self.counts]
-
-
 def mark_missing(
     skeleton: NDArray[np.float32], confidence: NDArray[np.float32] | None = None
 ) -> int:
@@ -89,15 +70,14 @@ def mark_missing(
     return num_broken
 
 
-def motion_energy(skeleton: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(M,) how much each person moves: squared steps of the joints seen twice running."""
-    return np.asarray(np.nansum(np.diff(skeleton.astype(np.float64), axis=1) ** 2, axis=(1, 2, 3)))
-
-
 def most_moving(skeleton: NDArray[np.float32], num_persons: int) -> NDArray[np.float32]:
-    """The persons ordered by motion energy, at most `num_persons` of them (0 = all)."""
-    order = np.argsort(-motion_energy(skeleton), kind="stable")
-    return skeleton[order[: num_persons or None]]
+    """The persons ordered by how much they move, at most `num_persons` of them (0 = all)."""
+    x = np.nan_to_num(skeleton).transpose(3, 1, 2, 0)[None]  # (1, C, T, V, M)
+    is_number = np.isfinite(skeleton).transpose(3, 1, 2, 0)[None]
+    present: NDArray[np.bool_] = np.asarray(is_number.all(axis=1))
+    order: NDArray[np.int64] = by_motion(motion_energy(x, present))[0]
+    kept: NDArray[np.float32] = skeleton[order[: num_persons or None]]
+    return kept
 
 
 def in_time(numbers: list[int], max_gap_frames: int, name: str, tally: Tally) -> NDArray[np.int64]:

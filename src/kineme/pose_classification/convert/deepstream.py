@@ -28,15 +28,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kineme.data.conversion import Tally, path_of
 from kineme.errors import DataError
-from kineme.pose_classification.convert.clips import UNKNOWN, WHOLE, Clip, Source, Tally
+from kineme.pose_classification.convert.clips import UNKNOWN, WHOLE, Clip, Source
 from kineme.pose_classification.convert.reading import (
     as_int,
     as_list,
     class_names,
     iter_json_list,
     numbers,
-    path_of,
     read_rows,
     take,
 )
@@ -73,7 +73,7 @@ def read_deepstream(settings: Any, tally: Tally) -> Source:
     """
     named = read_labels_of_tracks(Path(settings.labels)) if settings.labels else {}
     classes = class_names(row.label for rows in named.values() for row in rows)
-    tracks = read_tracks(path_of(settings), settings, tally)
+    tracks = read_tracks(path_of(settings.data), settings, tally)
     return Source(
         name="DeepStream BodyPose",
         layouts=layouts_with(settings.num_joints),

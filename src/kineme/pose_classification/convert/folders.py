@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kineme.data.conversion import Tally, path_of
 from kineme.errors import DataError
 from kineme.pose_classification.convert.clips import (
     TRAIN,
@@ -24,9 +25,8 @@ from kineme.pose_classification.convert.clips import (
     WHOLE,
     Clip,
     Source,
-    Tally,
 )
-from kineme.pose_classification.convert.reading import class_names, listed, path_of, read_rows
+from kineme.pose_classification.convert.reading import children_of, class_names, read_rows
 
 _STEMS = {"train": TRAIN, "val": VAL}
 
@@ -51,7 +51,7 @@ def source_of(
     read: Callable[[Path, str], NDArray[np.float32]],
 ) -> Source:
     """Every clip below `settings.data`; `read(path, id)` gives its (M, T, V, C)."""
-    root = path_of(settings)
+    root = path_of(settings.data)
     found = list(find_clips(root, is_clip))
     if settings.labels:
         found = _labelled(found, Path(settings.labels), tally)
@@ -71,7 +71,8 @@ def find_clips(root: Path, is_clip: Callable[[Path], bool]) -> Iterator[Found]:
     if is_clip(root):
         yield Found(root, root.stem if root.is_file() else root.name, None, WHOLE)
         return
-    folders = {entry.name for entry in listed(root) if entry.is_dir()} if root.is_dir() else set()
+    top = children_of(root) if root.is_dir() else []
+    folders = {entry.name for entry in top if entry.is_dir()}
     has_splits = bool(folders) and folders <= set(_STEMS)
     for path in _walk(root, is_clip):
         relative = path.relative_to(root)
@@ -82,7 +83,7 @@ def find_clips(root: Path, is_clip: Callable[[Path], bool]) -> Iterator[Found]:
 
 
 def _walk(folder: Path, is_clip: Callable[[Path], bool]) -> Iterator[Path]:
-    for entry in listed(folder) if folder.is_dir() else ():
+    for entry in children_of(folder) if folder.is_dir() else ():
         if is_clip(entry):
             yield entry
         elif entry.is_dir() and not entry.is_symlink():

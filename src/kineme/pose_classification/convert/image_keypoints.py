@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.errors import DataError
+from kineme.data.conversion import Tally
+from kineme.errors import DataError, listed
 from kineme.pose_classification.convert.clips import (
     Source,
-    Tally,
     in_time,
     link,
     mark_missing,
@@ -33,9 +33,8 @@ from kineme.pose_classification.convert.folders import source_of
 from kineme.pose_classification.convert.reading import (
     as_int,
     as_list,
+    children_of,
     iter_json_list,
-    listed,
-    natural_key,
     numbers,
     read_json,
     take,
@@ -74,7 +73,7 @@ def read_openpose_clip(
 ) -> NDArray[np.float32]:
     """(M, T, V, 3) of one folder."""
     frames: dict[int, NDArray[np.float32]] = {}
-    for path in listed(folder):
+    for path in children_of(folder):
         found = _FRAME.fullmatch(path.name)
         if found is None:
             tally.add("files that are no <name>_<frame>_keypoints.json, left out", path.name)
@@ -100,7 +99,7 @@ def read_coco_clip(path: Path, name: str, *, settings: Any, tally: Tally) -> NDA
             tracks.setdefault(number, []).append(track)
         frames.setdefault(number, []).append(_triples(pose, f"{where}: keypoints"))
     if len(parents) > 1:
-        received = f"images of {len(parents)} folders: {', '.join(sorted(parents)[:3])}"
+        received = f"images of {len(parents)} folders: {listed(sorted(parents))}"
         raise DataError(str(path), "images of one clip", received, "Write a file per clip.")
     ordered = {number: _stack(frames[number], str(path)) for number in sorted(frames)}
     if key is not None:
@@ -196,11 +195,9 @@ def _frame_number(image_id: Any, where: str) -> tuple[int, str]:
     """(frame number, folder) of an image_id."""
     if isinstance(image_id, str):
         parent, _, name = image_id.rpartition("/")
-        digits = [
-            part for is_text, part in natural_key(name.rpartition(".")[0] or name) if not is_text
-        ]
+        digits = re.findall(r"\d+", name.rpartition(".")[0] or name)
         if digits:
-            return int(digits[-1]), parent
+            return as_int(digits[-1], f"{where}: image_id"), parent
         raise DataError(f"{where}: image_id", "a number, or a file name with one", repr(image_id))
     return as_int(image_id, f"{where}: image_id"), ""
 

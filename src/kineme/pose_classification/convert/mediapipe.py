@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kineme.data.conversion import Tally
 from kineme.errors import DataError
-from kineme.pose_classification.convert.clips import Source, Tally, link, mark_missing
+from kineme.pose_classification.convert.clips import Source, link, mark_missing
 from kineme.pose_classification.convert.folders import source_of
 from kineme.pose_classification.convert.reading import as_list, numbers, read_json, take
 

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kineme.data.conversion import Tally, folder_of
 from kineme.errors import DataError
-from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source, Tally
+from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source
 from kineme.pose_classification.convert.reading import (
+    children_of,
     choose_protocol,
-    folder_of,
-    listed,
     read_text,
 )
 
@@ -67,7 +67,7 @@ _NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R\d{3}A(\d{3})")
 
 def read_ntu(settings: Any, tally: Tally) -> Source:
     """The `.skeleton` files of the folder `settings.data`, split by `settings.protocol`."""
-    folder, protocol = folder_of(settings), choose_protocol(settings, PROTOCOLS)
+    folder, protocol = folder_of(settings.data), choose_protocol(settings, PROTOCOLS)
     paths = _paths(folder, tally)
     largest = max((_codes(path)[3] for path in paths), default=0)
     return Source(
@@ -107,7 +107,7 @@ def _paths(folder: Path, tally: Tally) -> list[Path]:
     for path in folder.glob("*missing_skeletons*.txt"):
         listed_missing |= set(re.findall(_NAME.pattern.replace("(", "(?:"), read_text(path)))
     paths = []
-    for path in listed(folder):
+    for path in children_of(folder):
         if path.suffix != ".skeleton":
             if "missing_skeletons" not in path.name:
                 tally.add("files that are no .skeleton, left out", path.name)

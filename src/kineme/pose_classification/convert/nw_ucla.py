@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kineme.data.conversion import Tally, folder_of
 from kineme.errors import DataError
-from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source, Tally
+from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source
 from kineme.pose_classification.convert.reading import (
+    children_of,
     choose_protocol,
-    folder_of,
-    listed,
     numbers,
     read_json,
     take,
@@ -44,7 +44,7 @@ _NAME = re.compile(r"a\d+_s(?P<subject>\d+)_e\d+_v(?P<view>\d+)\.json")
 
 def read_nw_ucla(settings: Any, tally: Tally) -> Source:
     """The sequences of the folder `settings.data`, split by `settings.protocol`."""
-    folder, protocol = folder_of(settings), choose_protocol(settings, PROTOCOLS)
+    folder, protocol = folder_of(settings.data), choose_protocol(settings, PROTOCOLS)
     return Source(
         name="NW-UCLA",
         layouts=("kinect-20",),
@@ -56,7 +56,7 @@ def read_nw_ucla(settings: Any, tally: Tally) -> Source:
 
 
 def _clips(folder: Path, protocol: str, tally: Tally) -> Iterator[Clip]:
-    for path in listed(folder):
+    for path in children_of(folder):
         name = _NAME.fullmatch(path.name)
         if name is None:
             tally.add("files not named aAA_sSS_eEE_vVV.json, left out", path.name)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kineme.data.conversion import Tally, path_of
 from kineme.data.pickles import read_plain_pickle
 from kineme.errors import DataError, SpecError
 from kineme.pose_classification.convert.clips import (
@@ -27,10 +28,9 @@ from kineme.pose_classification.convert.clips import (
     WHOLE,
     Clip,
     Source,
-    Tally,
     mark_missing,
 )
-from kineme.pose_classification.convert.reading import as_list, path_of, take
+from kineme.pose_classification.convert.reading import as_list, take
 
 LAYOUTS = ("ntu-rgb+d", "coco", "openpose", "kinect-20", "halpe-26", "sbu-15")
 _MAX_STEPS = 30_000_000  # 114,000 annotations take about 6 million
@@ -39,7 +39,7 @@ _ALIASES = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xset
 
 def read_pyskl(settings: Any, tally: Tally) -> Source:
     """The annotations of the pickle `settings.data`, split as it says itself."""
-    path = path_of(settings)
+    path = path_of(settings.data)
     content = read_plain_pickle(path, max_steps=_MAX_STEPS)
     if isinstance(content, dict):
         annotations = take(content, "annotations", str(path))

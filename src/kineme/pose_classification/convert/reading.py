@@ -21,11 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data.inputs import InputFile, read_bytes
-from kineme.errors import DataError, SpecError
+from kineme.data.names import natural_key, natural_order
+from kineme.errors import DataError, SpecError, listed, shortened
 
 _CHUNK_BYTES = 2**20
 _MAX_ELEMENT_CHARS = 2**26
 _MAX_FILE_BYTES = 2**31
+_MAX_DIGITS = 18
+_CLASS_DIGITS = 5  # a longer number is a name: an id, a date
 
 
 def read_text(path: Path) -> str:
@@ -43,8 +46,8 @@ def read_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}"
         raise DataError(where, "JSON", f"{error.msg} at column {error.colno}") from error
-    except RecursionError as error:
-        raise DataError(str(path), "JSON", "brackets nested too deeply") from error
+    except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
+        raise DataError(str(path), "JSON", _too_much(error)) from error
 
 
 def iter_json_list(path: Path) -> Iterator[Any]:
@@ -97,8 +100,8 @@ class _Text:
                     raise self.error("JSON", error.msg, at=error.pos) from error
                 size *= 2
                 continue
-            except RecursionError as error:
-                raise self.error("JSON", "brackets nested too deeply") from error
+            except (ValueError, RecursionError) as error:
+                raise self.error("JSON", _too_much(error)) from error
             # A number may go on in the next chunk; whatever ends in a bracket does not.
             if isinstance(value, dict | list) or end < len(self.buffer) or not self._grow(size):
                 self.position = end
@@ -131,12 +134,17 @@ class _Text:
         return True
 
 
+def _too_much(error: Exception) -> str:
+    is_deep = isinstance(error, RecursionError)
+    return "brackets nested too deeply" if is_deep else "a number with too many digits"
+
+
 def take(value: Any, key: str, where: str, fix: str = "") -> Any:
     """`value[key]` of a JSON object. Raises DataError naming the key."""
     if not isinstance(value, dict):
         raise DataError(where, f"an object with {key!r}", _kind(value))
     if key not in value:
-        keys = ", ".join(map(repr, sorted(map(str, value)))) or "no keys"
+        keys = listed(map(shortened, sorted(map(str, value))), 8) or "no keys"
         raise DataError(where, f"the key {key!r}", keys, fix)
     return value[key]
 
@@ -149,12 +157,13 @@ def as_list(value: Any, where: str) -> list[Any]:
 
 
 def as_int(value: Any, where: str) -> int:
-    """`value`, a whole number (in a CSV: its digits)."""
-    if isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value):
-        return int(value)
-    if type(value) is not int:
-        raise DataError(where, "a whole number", repr(value)[:60])
-    return value
+    """`value`, a whole number that an array can hold (in a CSV: its digits)."""
+    is_digits = isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value)
+    if not is_digits and type(value) is not int:
+        raise DataError(where, "a whole number", shortened(value))
+    if len(value.strip()) > _MAX_DIGITS if is_digits else abs(value) >= 10**_MAX_DIGITS:
+        raise DataError(where, f"a number of at most {_MAX_DIGITS} digits", shortened(value))
+    return int(value)
 
 
 def numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float32]:
@@ -167,7 +176,7 @@ def numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float3
         array = np.asarray(None)
     expected = "numbers of shape " + " x ".join("any" if n < 0 else str(n) for n in shape)
     if array.dtype.kind not in "fiu" and array.size:
-        raise DataError(where, expected, "something else: " + repr(value)[:60])
+        raise DataError(where, expected, "something else: " + shortened(value))
     fits = len(array.shape) == len(shape) and all(
         want in (-1, got) for want, got in zip(shape, array.shape, strict=True)
     )
@@ -175,29 +184,6 @@ def numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float3
         raise DataError(where, expected, " x ".join(map(str, array.shape)) or "one number")
     with np.errstate(over="ignore"):  # beyond float32 is inf, which is counted as missing
         return array.astype(np.float32)
-
-
-def folder_of(settings: Any) -> Path:
-    """`dataset_convert.data`, which has to be a folder."""
-    path = _data(settings)
-    if not path.is_dir():
-        received = f"{str(path)!r}, a file" if path.exists() else f"{str(path)!r}, not there"
-        raise DataError("dataset_convert.data", "a folder", received)
-    return path
-
-
-def path_of(settings: Any) -> Path:
-    """`dataset_convert.data`, a file or folder that has to exist."""
-    path = _data(settings)
-    if not path.exists():
-        raise DataError("dataset_convert.data", "a file or folder", f"{str(path)!r}, not there")
-    return path
-
-
-def _data(settings: Any) -> Path:
-    if not settings.data:
-        raise SpecError("dataset_convert.data", "a path", "nothing", "Set dataset_convert.data.")
-    return Path(settings.data)
 
 
 def choose_protocol(settings: Any, protocols: Sequence[str]) -> str:
@@ -212,20 +198,14 @@ def choose_protocol(settings: Any, protocols: Sequence[str]) -> str:
     return str(chosen)
 
 
-def listed(folder: Path) -> list[Path]:
-    """What lies in `folder`, hidden things left out, in the order of natural_key."""
+def children_of(folder: Path) -> list[Path]:
+    """What lies in `folder`, hidden things left out, in natural order."""
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise DataError(str(folder), "a readable folder", reason) from error
     return sorted(entries, key=lambda entry: natural_key(entry.name))
-
-
-def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:
-    """Sorts frame_10 after frame_9."""
-    parts = re.split(r"(\d+)", text)
-    return tuple((0, int(p)) if p.isdecimal() else (1, p) for p in parts if p)
 
 
 def read_rows(
@@ -255,11 +235,11 @@ def read_rows(
 
 
 def class_names(labels: Iterable[str]) -> tuple[str, ...]:
-    """The labels in their order; if all are numbers, every number up to the largest."""
+    """The labels in their order; if all are class numbers, every number up to the largest."""
     found = set(labels)
-    if found and all(label.isdecimal() for label in found):
+    if found and all(label.isdecimal() and len(label) <= _CLASS_DIGITS for label in found):
         return tuple(str(number) for number in range(max(map(int, found)) + 1))
-    return tuple(sorted(found, key=natural_key))
+    return tuple(natural_order(found))
 
 
 def _kind(value: Any) -> str:

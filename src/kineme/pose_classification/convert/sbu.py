@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kineme.data.conversion import Tally, folder_of
 from kineme.errors import DataError
-from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source, Tally
+from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source
 from kineme.pose_classification.convert.reading import (
+    children_of,
     choose_protocol,
-    folder_of,
-    listed,
     read_text,
 )
 
@@ -51,7 +51,7 @@ _ORIGIN = np.array([1.28, 0.96, 0.0], np.float32)
 
 def read_sbu(settings: Any, tally: Tally) -> Source:
     """The takes under `settings.data`; the pairs of `settings.protocol` are for validation."""
-    folder, protocol = folder_of(settings), choose_protocol(settings, PROTOCOLS)
+    folder, protocol = folder_of(settings.data), choose_protocol(settings, PROTOCOLS)
     return Source(
         name="SBU Kinect Interaction",
         layouts=("sbu-15",),
@@ -64,7 +64,7 @@ def read_sbu(settings: Any, tally: Tally) -> Source:
 
 def _clips(folder: Path, protocol: str, tally: Tally) -> Iterator[Clip]:
     known = {pair for fold in FOLDS for pair in fold}
-    for pair in listed(folder):
+    for pair in children_of(folder):
         if pair.name not in known:
             tally.add("folders that are none of the 21 pairs, left out", pair.name)
             continue

@@ -23,13 +23,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from kineme import files
+from kineme.data.conversion import DATASET_FILE, Tally
 from kineme.data.labels import Labels, write_labels
 from kineme.data.shards import INDEX_NAME, ShardWriter
-from kineme.errors import DataError, SpecError
-from kineme.pose_classification.convert.clips import Clip, Source, Tally, mark_missing, most_moving
+from kineme.errors import DataError, SpecError, listed
+from kineme.pose_classification.convert.clips import Clip, Source, mark_missing, most_moving
 from kineme.pose_classification.layouts import LAYOUTS
-
-DATASET_FILE = "dataset.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,17 @@ class _Stored:
     stem: str  # of the file it will be in
     shape: tuple[int, ...]
     offset: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The clips of one file. shape: (C, T, V, M) of each as it is written."""
+
+    stem: str
+    clips: Sequence[_Stored]
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    layout: str | None
 
 
 def write_source(
@@ -57,45 +67,13 @@ def write_source(
     if as_shards:
         _refuse_older_data(folder)
     with files.write_errors_named(folder), tempfile.TemporaryFile(dir=folder) as spool:
-        stored = _spool(source, spool, tally)
-        num_channels, num_frames, num_joints, num_persons = np.max([c.shape for c in stored], 0)
-        shape = (
-            int(num_channels),
-            source.num_frames or int(num_frames),
-            int(num_joints),
-            source.num_persons or int(num_persons),
-        )
-        layout = layout_name(source.layouts, shape[2])
-        groups: dict[str, list[_Stored]] = {}
-        for clip in stored:
-            groups.setdefault(clip.stem, []).append(clip)
+        groups = _grouped(_spool(source, spool, tally), source)
         names = []
-        for stem, clips in groups.items():
-            samples = _samples(spool, clips, shape)
-            if as_shards:
-                names.append(f"{stem}/{INDEX_NAME}")
-                _write_store(folder / stem, samples, clips, source.classes, layout)
-                continue
-            names.append(f"{stem}.npy")
-            _write_data(folder / names[-1], samples, (len(clips), *shape))
-            if source.classes:
-                names.append(f"{_label_stem(stem)}.json")
-                labels = np.array([clip.label for clip in clips], np.int64)
-                ids = tuple(clip.id for clip in clips)
-                write_labels(folder / names[-1], Labels(ids, labels, source.classes, layout))
-    facts = {
-        "source": source.name,
-        "protocol": source.protocol,
-        "layout": layout,
-        "shape": dict(zip("CTVM", shape, strict=True)),
-        "classes": list(source.classes),
-        "files": {stem: _counts(clips, source.classes) for stem, clips in groups.items()},
-        "left_out_or_changed": tally.facts(),
-    }
-    files.write_json(folder / DATASET_FILE, facts)
-    kpi = source.kpi or {
-        f"Number of samples in {stem}": len(clips) for stem, clips in groups.items()
-    }
+        for group in groups:
+            samples = _samples(spool, group)
+            names += (_write_store if as_shards else _write_arrays)(folder, group, samples)
+    files.write_json(folder / DATASET_FILE, _facts(source, groups, tally))
+    kpi = source.kpi or {f"Number of samples in {group.stem}": len(group.clips) for group in groups}
     return {"kpi": dict(kpi), "files": [*names, DATASET_FILE], "warnings": tally.lines()}
 
 
@@ -130,6 +108,22 @@ def _spool(source: Source, spool: IO[bytes], tally: Tally) -> list[_Stored]:
     return stored
 
 
+def _grouped(stored: Sequence[_Stored], source: Source) -> list[_Group]:
+    """By the file they go to, all of one shape."""
+    num_channels, num_frames, num_joints, num_persons = np.max([c.shape for c in stored], axis=0)
+    shape = (
+        int(num_channels),
+        source.num_frames or int(num_frames),
+        int(num_joints),
+        source.num_persons or int(num_persons),
+    )
+    layout = layout_name(source.layouts, shape[2])
+    by_stem: dict[str, list[_Stored]] = {}
+    for clip in stored:
+        by_stem.setdefault(clip.stem, []).append(clip)
+    return [_Group(stem, clips, shape, source.classes, layout) for stem, clips in by_stem.items()]
+
+
 def _misfit(clip: Clip, shape: Sequence[int], first: _Stored) -> DataError:
     return DataError(
         clip.id,
@@ -147,17 +141,15 @@ def _refuse_older_data(folder: Path) -> None:
         raise SpecError(
             "dataset_convert.write",
             "a folder without older data, as stores are not written over",
-            f"{str(folder)!r} with {', '.join(older[:3])}{', ...' if len(older) > 3 else ''}",
+            f"{str(folder)!r} with {listed(older)}",
             "Remove them, or set another dataset_convert.results_dir.",
         )
 
 
-def _samples(
-    spool: IO[bytes], clips: Sequence[_Stored], shape: tuple[int, ...]
-) -> Iterator[NDArray[np.float32]]:
-    """Each clip as (C, T, V, M) `shape`, zero padded; the array is reused."""
-    sample = np.empty(shape, "<f4")
-    for clip in clips:
+def _samples(spool: IO[bytes], group: _Group) -> Iterator[NDArray[np.float32]]:
+    """Each clip as (C, T, V, M), zero padded; the array is reused."""
+    sample = np.empty(group.shape, "<f4")
+    for clip in group.clips:
         spool.seek(clip.offset)
         count = int(np.prod(clip.shape)) * 4
         rows = np.frombuffer(spool.read(count), np.float32).reshape(clip.shape)
@@ -166,29 +158,47 @@ def _samples(
         yield sample
 
 
-def _write_data(path: Path, samples: Iterator[NDArray[np.float32]], shape: tuple[int, ...]) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    with files.atomic_write(path) as file:
-        npy.write_array_header_1_0(file, header)
+def _write_arrays(folder: Path, group: _Group, samples: Iterator[NDArray[np.float32]]) -> list[str]:
+    """A data and, with classes, a label file; their names."""
+    names = [f"{group.stem}.npy"]
+    shape = (len(group.clips), *group.shape)
+    with files.atomic_write(folder / names[0]) as file:
+        npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         for sample in samples:
             file.write(sample.data)
+    if group.classes:
+        names.append(f"{_label_stem(group.stem)}.json")
+        labels = np.array([clip.label for clip in group.clips], np.int64)
+        ids = tuple(clip.id for clip in group.clips)
+        write_labels(folder / names[1], Labels(ids, labels, group.classes, group.layout))
+    return names
 
 
-def _write_store(
-    folder: Path,
-    samples: Iterator[NDArray[np.float32]],
-    clips: Sequence[_Stored],
-    classes: tuple[str, ...],
-    layout: str | None,
-) -> None:
-    with ShardWriter(folder, layout=layout, class_names=classes or None) as writer:
-        for clip, sample in zip(clips, samples, strict=True):
+def _write_store(folder: Path, group: _Group, samples: Iterator[NDArray[np.float32]]) -> list[str]:
+    """A sharded store, labels inside; the name of its index."""
+    target, classes = folder / group.stem, group.classes or None
+    with ShardWriter(target, layout=group.layout, class_names=classes) as writer:
+        for clip, sample in zip(group.clips, samples, strict=True):
             writer.add(sample, id=clip.id, label=clip.label)
+    return [f"{group.stem}/{INDEX_NAME}"]
 
 
 def _label_stem(stem: str) -> str:
     """train_data -> train_label, data -> label, object_7 -> object_7_label."""
     return stem[:-4] + "label" if stem.endswith("data") else f"{stem}_label"
+
+
+def _facts(source: Source, groups: Sequence[_Group], tally: Tally) -> dict[str, Any]:
+    """What dataset.json says."""
+    return {
+        "source": source.name,
+        "protocol": source.protocol,
+        "layout": groups[0].layout,
+        "shape": dict(zip("CTVM", groups[0].shape, strict=True)),
+        "classes": list(source.classes),
+        "files": {group.stem: _counts(group.clips, source.classes) for group in groups},
+        "left_out_or_changed": tally.facts(),
+    }
 
 
 def _counts(clips: Sequence[_Stored], classes: Sequence[str]) -> Mapping[str, Any]:

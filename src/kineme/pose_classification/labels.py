@@ -1,0 +1,77 @@
+"""The labels of a split, held against the classes that the spec knows.
+
+Promises: classes are matched by name wherever there are names; test data with classes that the
+checkpoint lacks are refused with them; where labels do not matter, none is an error.
+Leaves out: the formats of label files (data/labels.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kineme.data import shards
+from kineme.data.labels import Labels, UnknownClasses, read_labels, renumbered
+from kineme.errors import CheckpointError, SpecError, listed, shortened
+from kineme.network import PREDICT, TEST
+from kineme.pose_classification.paths import SECTIONS
+
+
+def class_names(spec: Any) -> tuple[str, ...]:
+    """Label names by id; without a label map, the ids themselves."""
+    if spec.dataset.label_map is None:
+        return tuple(str(label) for label in range(spec.dataset.num_classes))
+    return tuple(sorted(spec.dataset.label_map, key=spec.dataset.label_map.__getitem__))
+
+
+def labels_of(
+    spec: Any, split: str, data_path: Path, label_path: Path | None, *, count: int = 0
+) -> Labels:
+    """The labels of `split`; without a file, those of the store, or `count` unknown ones."""
+    label_map = spec.dataset.label_map
+    try:
+        labels = _known(split, data_path, label_path, label_map)
+    except UnknownClasses as error:
+        if split != TEST or label_map is None:
+            raise
+        raise _strangers(str(label_path or data_path), error.names, label_map) from error
+    if labels is None:
+        return Labels(tuple(map(str, range(count))), np.full(count, -1, np.int64))
+    if label_path is not None and split == PREDICT:  # they do not matter, and may be of others
+        known = np.where(labels.labels < spec.dataset.num_classes, labels.labels, -1)
+        labels = replace(labels, labels=known)
+    return labels
+
+
+def _known(
+    split: str, data_path: Path, label_path: Path | None, label_map: Mapping[str, int] | None
+) -> Labels | None:
+    if label_path is not None:
+        return read_labels(label_path, label_map=label_map, by_name=split == TEST)
+    if shards.is_store(data_path):
+        labels = shards.open_shards(data_path).labels
+        if label_map is None or split == PREDICT:
+            return labels
+        return renumbered(labels, label_map, where=str(data_path))
+    if split in (TEST, PREDICT):
+        return None
+    raise SpecError(
+        f"{SECTIONS[split]}.label_path",
+        "a label file (.json, .csv or .pkl)",
+        "none",
+        "Set it, or give a folder that holds data and labels as data_path.",
+    )
+
+
+def _strangers(where: str, names: Sequence[str], label_map: Mapping[str, int]) -> CheckpointError:
+    """Test data with classes that the checkpoint does not have."""
+    return CheckpointError(
+        where,
+        f"the {len(label_map)} classes of the checkpoint, {shortened(sorted(label_map), 120)}",
+        f"{len(names)} others besides: {listed(map(repr, names), 5)}",
+        "Relabel or remove these samples, or train with them.",
+    )
