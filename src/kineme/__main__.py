@@ -1,4 +1,4 @@
-"""`python -m kineme`: the command `kineme`, for an interpreter whose scripts are not on the path."""
+"""`python -m kineme`: the same as `kineme`, where scripts are not on the path."""
 
 import sys
 

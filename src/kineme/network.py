@@ -174,6 +174,7 @@ class Common:
     parts: submodules that evaluation judges beside the whole, title -> submodule.
     has_occlusion: whether evaluation also hides parts of the data.
     annotates: whether inference also writes each video with its label on it.
+    augmentation: the block that changes samples of training, as the report advises it.
     """
 
     model_title: str
@@ -184,6 +185,7 @@ class Common:
     parts: Mapping[str, str] = field(default_factory=dict)
     has_occlusion: bool = False
     annotates: bool = False
+    augmentation: str = ""
 
 
 @dataclass(frozen=True, eq=False)

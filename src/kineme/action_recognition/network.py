@@ -48,6 +48,7 @@ def common(spec: Any) -> Common:
         pretrained=pretrained(spec),
         parts=parts if model.model_type == "joint" else {},
         annotates=spec.inference.annotate,
+        augmentation="dataset.augmentation_config",
     )
 
 

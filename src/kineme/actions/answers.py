@@ -36,6 +36,7 @@ from kineme.engine.weights import build_trained
 from kineme.errors import PartialError
 from kineme.network import TEST, Answers, Dataset, Network
 from kineme.report.filmstrip import drawer
+from kineme.report.findings import Training
 from kineme.report.html import ReportInput
 from kineme.report.html import write_report as write_html
 from kineme.report.plots import read_history
@@ -257,6 +258,7 @@ def write_report(
 ) -> Path:
     """report.html and the confusion matrix as a picture. parts: accuracy (percent) by title."""
     network, spec = subject.network, subject.spec
+    common = network.common(spec)
     history = subject.checkpoint.resolve().parent / results.METRICS_FILE
     answered = answers.answered
     draw = drawer(network.drawing(spec, dataset))
@@ -265,12 +267,10 @@ def write_report(
         **_data_facts(subject),
         "samples": len(answered),
         "clips per sample": f"{len(answers.rows) / max(len(answered), 1):.3g}",
-        "model": network.common(spec).model_title,
+        "model": common.model_title,
         "date": datetime.now().isoformat(sep=" ", timespec="minutes"),
         "kineme": __version__,
     }
-    notes = dict.fromkeys((*subject.notes, *dataset.notes))
-    facts |= {f"note {number}": text for number, text in enumerate(notes, start=1)}
     return write_html(
         a_run.folder,
         ReportInput(
@@ -284,6 +284,8 @@ def write_report(
             facts=facts,
             occlusion=curves or None,
             parts=parts,
+            warnings=tuple(dict.fromkeys((*subject.notes, *dataset.notes))),
+            training=Training(common.augmentation, spec.train.optim.lr),
         ),
     )
 

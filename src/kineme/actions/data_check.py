@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kineme import files
-from kineme.data.archives import default_cache
+from kineme.data.cache import default_cache
 from kineme.data.faults import Inspection
 from kineme.errors import EXIT_OK, DataError, SpecError, printable
 from kineme.network import NETWORKS, load_network

@@ -17,7 +17,6 @@ import io
 import json
 import os
 import re
-import secrets
 import shutil
 import warnings
 import zipfile
@@ -36,7 +35,7 @@ from kineme.engine.encryption import LockedError
 from kineme.engine.weights import WeightsReport
 from kineme.engine.weights import fit_weights as fit_weights
 from kineme.errors import CheckpointError, Problem, ResourceError, SpecError
-from kineme.files import write_errors_named, write_json, write_whole
+from kineme.files import link_or_copy, write_json, write_whole
 from kineme.spec.load import user_set, value_at, with_values
 
 FORMAT = 1
@@ -112,24 +111,12 @@ def _write(path: Path, data: bytes | memoryview, key: str | None) -> None:
 
 def point_to(link: Path, target: Path) -> None:
     """Make `link` another name of `target` beside it, atomically; a copy where links fail."""
-    temporary = link.parent / f".{link.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
-    with write_errors_named(link):
-        try:
-            os.symlink(target.name, temporary)
-        except OSError:
-            shutil.copyfile(target, temporary)
-        os.replace(temporary, link)
+    link_or_copy(target, link, is_symbolic=True)
 
 
 def share(path: Path, source: Path) -> None:
     """Give the file `source` a second name that outlives the first, without a second copy."""
-    temporary = path.parent / f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
-    with write_errors_named(path):
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, path)
+    link_or_copy(source, path)
 
 
 def plain(value: Any) -> Any:

@@ -191,7 +191,7 @@ def claim(spec: Any, action: str) -> Iterator[Path]:
         yield folder
         return
     with lease.held(folder / LEASE_FILE):
-        sweep_temporaries(folder)
+        sweep_temporaries(folder, is_ours_alone=True)
         yield folder
 
 

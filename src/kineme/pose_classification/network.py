@@ -78,6 +78,7 @@ def common(spec: Any) -> Common:
         has_validation=bool(spec.dataset.val_dataset.data_path),
         pretrained={"": pretrained} if pretrained else {},
         has_occlusion=spec.evaluate.occlusion,
+        augmentation="dataset.augmentation",
     )
 
 

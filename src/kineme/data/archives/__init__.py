@@ -28,7 +28,6 @@ from pathlib import Path
 from kineme.data.archives.tar import is_tar, tar_members
 from kineme.data.archives.unpacking import Member, unpack
 from kineme.data.archives.zip import is_zip, zip_members
-from kineme.data.cache import default_cache as default_cache
 from kineme.data.cache import temporary_cache
 from kineme.data.inputs import InputFile, read_bytes
 from kineme.errors import DataError, ResourceError
