@@ -387,7 +387,9 @@ def test_a_pickle_that_never_ends_or_grows_is_stopped(tmp_path, monkeypatch):
 # Files that are locked, or no checkpoints
 
 
-@pytest.mark.parametrize("cipher", [True, 3, "aes", Cipher.AES, Callback()], ids=repr)
+@pytest.mark.parametrize(
+    "cipher", [True, 3, "aes", Cipher.AES, Callback()], ids=lambda x: type(x).__name__
+)
 @pytest.mark.parametrize("is_legacy", [False, True])
 @pytest.mark.filterwarnings("ignore:.*only tensors")
 def test_encrypted_weights_are_told_whatever_names_the_cipher(tmp_path, cipher, is_legacy):

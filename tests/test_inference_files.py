@@ -238,7 +238,7 @@ def test_annotate_on_the_command_line_is_the_setting(checkpoint, tmp_path, capsy
     assert main([VIDEOS, "inference", "--annotate", *words]) == 0
     assert len(full_decode(tmp_path / "inference/annotated/000.mp4")) == 5
     assert main(["pose_classification", "inference", "--annotate"]) == 2
-    assert "inference.annotate" in capsys.readouterr().err
+    assert "an action that has it (action_recognition inference)" in capsys.readouterr().err
 
 
 def without(monkeypatch, *missing):

@@ -91,7 +91,7 @@ def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [["list"], ["copy"], ["copy", "--help"], ["copy", "a", "b"], ["copy", "overwrite=true"],
+    [["list"], ["copy"], ["copy", "a", "b"], ["copy", "overwrite=true"],
      ["copy", "a", "overwrite=true", "overwrite=true"]],
 )  # fmt: skip
 def test_other_words_are_met_with_the_usage(words, capsys, tmp_path, monkeypatch):

