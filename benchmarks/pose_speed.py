@@ -30,6 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from kineme.data.arrays import open_skeletons
+from kineme.data.scan import scan_skeletons
 from kineme.engine.feeding import Feed, training_requests
 from kineme.engine.memory import keep_freed_memory, return_freed_memory
 from kineme.pose_classification.layouts import LAYOUTS
@@ -66,6 +68,7 @@ def main() -> None:
         "Forward, batch 16 x 3 x 300 x 34 x 1": forward(*NVIDIA, batch_size=16, rounds=rounds),
         "Forward, batch 1 x 3 x 300 x 34 x 1": forward(*NVIDIA, batch_size=1, rounds=3 * rounds),
         "Feeding, 3 x 64 x 20 x 1, one thread": feeding(rounds),
+        "Scan of new data": scan(rounds),
     }
     print(f"\nLoad {os.getloadavg()[0]:.1f} at the end.")
     if arguments.json:
@@ -200,6 +203,31 @@ def feeding(rounds: int) -> Mapping[str, Any]:
     for name, rate in rates.items():
         print(f"  {name:<28} {rate:>10,.0f} clips/s")
     return rates
+
+
+def scan(rounds: int) -> Mapping[str, Any]:
+    """What a training that sees its data for the first time waits for, beside np.isfinite."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, shape = Path(folder) / "train_data.npy", (2000, 3, 100, 34, 1)
+        np.save(path, np.random.default_rng(0).random(shape, np.float32))
+        taken: dict[str, list[float]] = {"np.isfinite": [], "scan": []}
+        for turn in range(rounds):
+            os.environ["KINEME_CACHE"] = f"{folder}/cache{turn}"  # nothing is known yet
+            skeletons = open_skeletons(path)
+            plain = functools.partial(all_finite, path)
+            taken["np.isfinite"].append(seconds(plain))
+            taken["scan"].append(seconds(functools.partial(scan_skeletons, skeletons)))
+        size = path.stat().st_size
+    del os.environ["KINEME_CACHE"]
+    rates = {name: size / statistics.median(values) for name, values in taken.items()}
+    print("\nScan of new data, beside a look for values that are not finite")
+    for name, rate in rates.items():
+        print(f"  {name:<28} {rate / 1e9:>10,.2f} GB/s   {rate / rates['np.isfinite']:.2f} x")
+    return rates
+
+
+def all_finite(path: Path) -> bool:
+    return bool(np.isfinite(np.load(path)).all())
 
 
 def read_epoch(folder: Path, settings: list[str], batch_size: int) -> Timed:

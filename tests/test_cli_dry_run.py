@@ -214,3 +214,10 @@ def test_an_empty_folder_and_a_file_that_is_not_there_are_told_together(tmp_path
 def test_a_results_folder_that_cannot_be_is_exit_code_5(trained, capsys):
     assert cli.main(_train_words(trained, "/proc/none")) == 5
     assert "expected a path that can be written, got No such file" in capsys.readouterr().err
+
+
+def test_a_folder_without_classes_is_the_datas_error_and_no_bug(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    words = ["action_recognition", "train", f"results_dir={tmp_path}/out", "device=cpu",
+             f"dataset.train_dataset_dir={tmp_path}/data"]  # fmt: skip
+    assert _dry_run(tmp_path, words, capsys)[0] == 3

@@ -15,7 +15,6 @@ from kineme.engine import health
 from kineme.engine.results import read_metrics
 from kineme.engine.runtime import Interrupted
 from kineme.errors import CheckpointError, DataError, QualityError, ResourceError, SpecError
-from kineme.network import Remarks
 from tiny import TINY, content_of, same, tiny_spec
 
 LAST = "model_epoch_002_step_00018.pth"  # 26 samples, batch 4: 6 steps, 3 epochs
@@ -487,33 +486,3 @@ def test_another_batch_size_continues_the_same_order(tmp_path, monkeypatch, capf
     from kineme.data.randomness import permutation
 
     assert seen == permutation(1234, 0, 26)[12:24].tolist()
-
-
-# Validation that cannot say
-
-
-def _answering(monkeypatch, **remarks):
-    """Let validation have these remarks on its samples, whatever the model says."""
-    real = train.predict
-
-    def predict(fabric, model, feed, **settings):
-        answers = real(fabric, model, feed, **settings)
-        told = {name: dict.fromkeys(chosen, "so") for name, chosen in remarks.items()}
-        return replace(answers, remarks=Remarks(**told))
-
-    monkeypatch.setattr(train, "predict", predict)
-
-
-def test_a_validation_that_can_read_nothing_judges_nothing(tmp_path, monkeypatch):
-    _answering(monkeypatch, failed=range(11))
-    kpi = train.run(TINY, tiny_spec(tmp_path, train__num_epochs=2))
-    assert set(kpi) == {"train_loss", "train_acc"}
-    assert not (tmp_path / "train" / "best.pth").exists()
-    assert "11 of 11 validation samples cannot be read" in (tmp_path / "train/log.txt").read_text()
-
-
-def test_samples_without_anything_to_classify_are_wrong_as_in_an_evaluation(tmp_path, monkeypatch):
-    kpi = train.run(TINY, tiny_spec(tmp_path / "a", train__num_epochs=1))
-    _answering(monkeypatch, blank=range(11))
-    assert train.run(TINY, tiny_spec(tmp_path / "b", train__num_epochs=1))["val_acc"] == 0
-    assert kpi["val_acc"] > 0

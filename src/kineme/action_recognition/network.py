@@ -160,6 +160,7 @@ def describe(spec: Any) -> Mapping[str, Any]:
         "mean": {TAO_WORDS[stream]: mean for stream, (mean, _) in numbers.items()},
         "std": {TAO_WORDS[stream]: std for stream, (_, std) in numbers.items()},
         "sampling": {"strategy": model.sample_strategy, "rate": model.sample_rate},
+        "crop": {"is_centred": options.val_center_crop, "short_side": options.crop_smaller_edge},
     }
     if "flow" in model.lengths:
         settings = spec.dataset

@@ -32,7 +32,6 @@ from kineme.engine.memory import keep_freed_memory
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
-from kineme.engine.weights import build_trained
 from kineme.errors import PartialError
 from kineme.network import TEST, Answers, Dataset, Network
 from kineme.report.filmstrip import drawer
@@ -58,7 +57,7 @@ class Subject:
     def load_model(self) -> nn.Module:
         """The trained model, in this process."""
         loaded = checkpoints.load_checkpoint(self.checkpoint, self.spec.encryption_key)
-        return build_trained(self.network, self.spec, loaded)
+        return checkpoints.build_trained(self.network, self.spec, loaded)
 
 
 def ask(

@@ -19,8 +19,13 @@ from kineme.engine import checkpoint as checkpoints
 from kineme.engine import lease, optim, results, runtime
 from kineme.engine.feeding import steps_per_epoch
 from kineme.engine.results import refuse_taken
-from kineme.engine.start import build_data, data_notes, find_start, left_out_note
-from kineme.engine.weights import build_trained, start_from
+from kineme.engine.start import (
+    build_data,
+    data_notes,
+    find_start,
+    left_out_note,
+    start_from,
+)
 from kineme.errors import DataError, QualityError, ResourceError
 from kineme.network import PREDICT, TEST, TRAIN, VAL, Network
 from kineme.spec.sections import run_folder
@@ -57,6 +62,8 @@ def _train(
     spec = start.spec
     yield from _notes(start.notes)
     yield f"checkpoint: {f'continue {start.checkpoint}' if start.checkpoint else 'start anew'}"
+    data, val_data = build_data(network, spec)
+    yield from _notes(data_notes(spec, data, val_data))
     model = network.build_model(spec)
     needed_bytes = 3 * sum(tensor.nbytes for tensor in model.state_dict().values())
     if free_bytes < needed_bytes:
@@ -66,8 +73,6 @@ def _train(
         for part, path in network.common(spec).pretrained.items():
             source = checkpoints.load_checkpoint(path, spec.encryption_key)
             yield f"weights: {start_from(network, spec, model, source, part=part)}"
-    data, val_data = build_data(network, spec)
-    yield from _notes(data_notes(spec, data, val_data))
     num_classes = len(network.class_names(spec))
     cpu = torch.device("cpu")
     optim.build_loss(spec.train, data.labels, num_classes=num_classes, device=cpu)
@@ -93,7 +98,7 @@ def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
     spec, notes = network.complete(spec, split)
     yield from _notes([*notes, checkpoints.plain_note(checkpoint, spec.encryption_key)])
-    model = build_trained(network, spec, checkpoint)
+    model = checkpoints.build_trained(network, spec, checkpoint)
     yield f"checkpoint: {checkpoint.path} fits"
     dataset = network.build_dataset(spec, split)
     yield from _notes(dataset.notes)
@@ -105,7 +110,7 @@ def _export(network: Network, spec: Any) -> Iterator[str]:
     refuse_taken("export.onnx_file", spec.export.onnx_file, overwrite=spec.export.overwrite)
     checkpoint = checkpoints.load_checkpoint(spec.export.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
-    model = build_trained(network, spec, checkpoint)
+    model = checkpoints.build_trained(network, spec, checkpoint)
     yield f"checkpoint: {checkpoint.path} fits"
     yield _answers(network, spec, model, network.export_form(spec).examples)
 

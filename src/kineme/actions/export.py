@@ -31,7 +31,6 @@ import torch
 from kineme import __version__, files
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import results
-from kineme.engine.weights import build_trained
 from kineme.errors import QualityError
 from kineme.network import ExportForm, Network
 
@@ -55,7 +54,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
     with results.open_run(network, "export", spec) as a_run:
         target = Path(asked.onnx_file or a_run.folder / results.ONNX_FILE)
-        model = build_trained(network, spec, checkpoint)
+        model = checkpoints.build_trained(network, spec, checkpoint)
         form = _with_origin(network.export_form(spec), checkpoint.path)
         with tempfile.TemporaryDirectory() as scratch, files.write_errors_named(Path(scratch)):
             draft = Path(scratch) / "model.onnx"

@@ -35,9 +35,15 @@ from kineme.engine.progress import track
 from kineme.engine.results import Run
 from kineme.engine.runtime import Interrupted, StopRequest
 from kineme.engine.scalars import Scalars, open_scalars
-from kineme.engine.start import Start, build_data, data_notes, find_start, left_out_note
+from kineme.engine.start import (
+    Start,
+    build_data,
+    data_notes,
+    find_start,
+    left_out_note,
+    start_from,
+)
 from kineme.engine.training import Progress, Training, roll_back
-from kineme.engine.weights import start_from
 from kineme.errors import QualityError
 from kineme.network import Batch, Dataset, Network
 from kineme.spec.load import with_values

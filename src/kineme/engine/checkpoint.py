@@ -4,7 +4,7 @@ Promises: a file under its final name is whole; damage is found before anything 
 (every record of the archive carries a checksum); no code of a file is ever run; what does
 not fit a model is named. Files of TAO (Lightning) and bare state dicts are read as well.
 With a key, whatever holds weights is written encrypted (encryption.py).
-Leaves out: what training puts in and takes out (actions/train.py).
+Leaves out: what training puts in and takes out (training.py).
 
 Layout of a file of ours: Lightning's keys (epoch, global_step, state_dict with names under
 `model.`, optimizer_states, lr_schedulers), and `kineme`, which holds plain values only:
@@ -32,10 +32,10 @@ from torch import nn
 
 from kineme.engine import encryption, foreign, results
 from kineme.engine.encryption import LockedError
-from kineme.engine.weights import WeightsReport
-from kineme.engine.weights import fit_weights as fit_weights
+from kineme.engine.weights import WeightsReport, fit_weights
 from kineme.errors import CheckpointError, Problem, ResourceError, SpecError
 from kineme.files import link_or_copy, write_json, write_whole
+from kineme.network import Network
 from kineme.spec.load import user_set, value_at, with_values
 
 FORMAT = 1
@@ -316,6 +316,14 @@ def _damaged(path: Path, received: str) -> CheckpointError:
 
 
 # Using
+
+
+def build_trained(network: Network, spec: Any, checkpoint: Checkpoint) -> nn.Module:
+    """The model of `spec` with all weights of `checkpoint`. Raises CheckpointError."""
+    model = network.build_model(spec)
+    weights = network.adapt_weights(checkpoint.weights, spec, "")
+    fit_weights(model, weights, where=str(checkpoint.path))
+    return model
 
 
 def load_weights(module: nn.Module, checkpoint: Checkpoint) -> WeightsReport:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from kineme.engine.checkpoint import (
     Checkpoint,
     find_checkpoints,
@@ -18,6 +20,7 @@ from kineme.engine.checkpoint import (
     plain_note,
     restore_spec,
 )
+from kineme.engine.weights import fit_weights
 from kineme.errors import DataError, Problem, SpecError
 from kineme.network import TRAIN, VAL, Dataset, Network
 from kineme.spec.load import with_values
@@ -106,6 +109,24 @@ def _completed(network: Network, spec: Any) -> tuple[Any, tuple[str, ...]]:
         except (DataError, SpecError) as error:
             problems += [problem for problem in error.problems if problem not in problems]
     raise DataError.of(problems)
+
+
+def start_from(
+    network: Network, spec: Any, module: nn.Module, checkpoint: Checkpoint, *, part: str = ""
+) -> str:
+    """Give a part of `module` the weights of another run, of TAO, or of others.
+
+    Its head may differ. Returns what became of them. Raises CheckpointError.
+    """
+    prefix = f"{part}." if part else ""
+    report = fit_weights(
+        module.get_submodule(part),
+        network.adapt_weights(checkpoint.weights, spec, part),
+        where=str(checkpoint.path),
+        head=[name.removeprefix(prefix) for name in network.head],
+        is_partial=True,
+    )
+    return f"{f'{part} from ' if part else ''}{checkpoint.path}: {report}"
 
 
 def _find_checkpoint(spec: Any, folder: Path) -> tuple[Checkpoint | None, list[str]]:

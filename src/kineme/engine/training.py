@@ -148,7 +148,8 @@ class Training:
                 "Set train.optim.optimizer_type to what it was.",
             ) from error  # fmt: skip
         for group, settings in zip(self.optimizer.param_groups, asked, strict=True):
-            group.update(settings)  # momentum, weight decay, ...: as the spec says now
+            rate = group["lr"]  # each step sets it; a run without one left keeps the last
+            group.update(settings | {"lr": rate})  # momentum, weight decay, ...: as asked now
         self.schedule.load_state_dict(training["schedule"])
         fabric.strategy.precision.load_state_dict(training["precision"])
         known = {f.name for f in fields(Progress)}

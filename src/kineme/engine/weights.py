@@ -5,20 +5,13 @@ shape (another number of classes); those keep their fresh values.
 Leaves out: reading files (checkpoint.py) and translating foreign names (the rooms).
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from kineme.errors import CheckpointError, Problem
-from kineme.network import Network
-
-if TYPE_CHECKING:
-    from kineme.engine.checkpoint import Checkpoint  # which reads with `fit_weights`
 
 MAX_LISTED = 6
 _COUNTER = "num_batches_tracked"
@@ -44,32 +37,6 @@ class WeightsReport:
             if names:
                 parts.append(f"{what}: {_listed(names)}")
         return "; ".join(parts)
-
-
-def build_trained(network: Network, spec: Any, checkpoint: Checkpoint) -> nn.Module:
-    """The model of `spec` with all weights of `checkpoint`. Raises CheckpointError."""
-    model = network.build_model(spec)
-    weights = network.adapt_weights(checkpoint.weights, spec, "")
-    fit_weights(model, weights, where=str(checkpoint.path))
-    return model
-
-
-def start_from(
-    network: Network, spec: Any, module: nn.Module, checkpoint: Checkpoint, *, part: str = ""
-) -> str:
-    """Give a part of `module` the weights of another run, of TAO, or of others.
-
-    Its head may differ. Returns what became of them. Raises CheckpointError.
-    """
-    prefix = f"{part}." if part else ""
-    report = fit_weights(
-        module.get_submodule(part),
-        network.adapt_weights(checkpoint.weights, spec, part),
-        where=str(checkpoint.path),
-        head=[name.removeprefix(prefix) for name in network.head],
-        is_partial=True,
-    )
-    return f"{f'{part} from ' if part else ''}{checkpoint.path}: {report}"
 
 
 def fit_weights(
