@@ -218,17 +218,19 @@ def test_d17_labels_out_of_range(values, line):
         ([np.float32(2.5), 0], 0, "2.5"),
     ],
 )
-def test_d17_what_is_no_label_is_named_with_index_and_value(write, labels, at, received):
+def test_d17_what_is_no_label_is_named_with_index_value_and_range(write, labels, at, received):
     names = [f"s{i}" for i in range(len(labels))]
-    line = refusal(write("label.pkl", [names, labels]))
-    assert line.startswith(f": labels[{at}]: expected an integer, got {received}.")
+    path = write("label.pkl", [names, labels])
+    line = refusal(path, num_classes=6)
+    assert line.startswith(f": labels[{at}]: expected an integer in [0, 6), got {received}.")
+    assert refusal(path).startswith(f": labels[{at}]: expected an integer, got {received}.")
 
 
 def test_d17_text_is_a_label_only_through_a_map(write):
     path = write("label.pkl", [NAMES, ["walk", 0, "run"]])
-    line = refusal(path)
+    line = refusal(path, num_classes=6)
     assert line == (
-        ": labels[0]: expected an integer, got 'walk' (and 1 more). "
+        ": labels[0]: expected an integer in [0, 6), got 'walk' (and 1 more). "
         "Number the names in dataset.label_map: {run: 0, walk: 1}."
     )
     assert read_labels(path, label_map={"walk": 3, "run": 1}).labels.tolist() == [3, 0, 1]

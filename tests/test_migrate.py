@@ -12,7 +12,7 @@ from kineme.errors import SpecError
 from kineme.migrate import _word, migrate_spec
 from kineme.network import NETWORKS, load_specs
 from kineme.spec.fields import settings_by_key
-from kineme.spec.load import load_spec, value_at
+from kineme.spec.load import _nested, load_spec, value_at
 from kineme.spec.read import read_document
 from tao_specs import POSE_MODEL, POSE_TRAIN, TAO_WROTE, VIDEO_MODEL, VIDEO_TRAIN
 
@@ -140,24 +140,13 @@ VALUES = {
 @given(st.fixed_dictionaries({}, optional=VALUES))
 def test_any_setting_comes_through(tmp_path, some):
     clean = {k: v for k, v in some.items() if "${" not in json.dumps(v) and v not in ("???", "??")}
-    path = write(tmp_path, json.dumps({"results_dir": "r", **blocks(clean)}), "old.json")
+    path = write(tmp_path, json.dumps({"results_dir": "r", **_nested(clean)}), "old.json")
     words = ["dataset.train_dataset.data_path=x.npy"]
     made = migrate_spec(path, network="pose_classification", action="train")
     new = write(tmp_path, made.text, "new.yaml")
     assert values(new, "pose_classification", "train", words) == values(
         path, "pose_classification", "train", words
     )
-
-
-def blocks(dotted):
-    tree = {}
-    for key, value in dotted.items():
-        *parents, leaf = key.split(".")
-        at = tree
-        for name in parents:
-            at = at.setdefault(name, {})
-        at[leaf] = value
-    return tree
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))

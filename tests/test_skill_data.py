@@ -16,7 +16,7 @@ from kineme.errors import SpecError
 from kineme.network import NETWORKS, load_network, load_specs
 from kineme.skills.generate import EDITOR_SCHEMA, FROM_CHECKPOINT
 from kineme.spec.fields import blocks, settings, settings_by_key
-from kineme.spec.load import load_spec, user_set, value_at
+from kineme.spec.load import _nested, load_spec, user_set, value_at
 from kineme.spec.schema import ACTIONS, resolved
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +56,8 @@ def test_a_template_is_the_default_of_its_schema_but_for_what_others_tell(networ
         skills.load_template(network, action),
         copy.deepcopy(skills.load_schema(network, action)["default"]),
     )
-    told = load_network(network).identity if action in FROM_CHECKPOINT else ()
+    loaded = load_network(network)
+    told = (*loaded.identity, *loaded.inherited) if action in FROM_CHECKPOINT else ()
     for declared in settings(load_specs(network)[action]):
         key = declared.key
         *parents, name = key.split(".")
@@ -173,7 +174,7 @@ def test_the_editors_schema_accepts_templates_and_resolved_specs(network):
         spec, _ = load_spec(model, must_be_set(network, action))
         check.validate(json.loads(json.dumps(resolved(spec))))
         minimal = MINIMAL[network].get(action, {})
-        check.validate(_tree(minimal))
+        check.validate(_nested(minimal))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -191,30 +192,19 @@ def test_the_editors_schema_refuses_typos_wrong_types_and_values_out_of_bounds(n
         wrong += [rule.lt] if numeric and rule.lt is not None else []
         wrong += ["no such choice"] if rule.choices else []
         for value in wrong:
-            assert not is_valid(_tree({key: value})), (key, value)
+            assert not is_valid(_nested({key: value})), (key, value)
             num_checked += 1
         if declared.default is not None:
-            assert is_valid(_tree({key: declared.default})), key
+            assert is_valid(_nested({key: declared.default})), key
     assert num_checked > 200
     for block in ["", *_block_names(model, "")]:
-        assert not is_valid(_tree({f"{block}no_such_key": 1})), block
+        assert not is_valid(_nested({f"{block}no_such_key": 1})), block
 
 
 def _block_names(section, prefix):
     for name, inner in blocks(section).items():
         yield f"{prefix}{name}."
         yield from _block_names(inner, f"{prefix}{name}.")
-
-
-def _tree(flat):
-    tree = {}
-    for key, value in flat.items():
-        *parents, leaf = key.split(".")
-        at = tree
-        for name in parents:
-            at = at.setdefault(name, {})
-        at[leaf] = value
-    return tree
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -240,7 +240,7 @@ def test_v19_an_avi_that_repeats_frames_with_empty_packets_is_read_by_time(tmp_p
     assert shown == [0, 1, 1, 1, 2, 3, 4]
 
 
-def test_v20_a_size_that_changes_on_the_way_is_scaled_to_the_first(tmp_path):
+def test_v20_a_size_that_changes_on_the_way_is_scaled_to_the_first_and_counted(tmp_path):
     small = make_video(tmp_path / "a.ts", 10, height=48, width=64)
     large = make_video(
         tmp_path / "b.ts", 10, frames=[picture(k + 10, height=64, width=80) for k in range(10)]
@@ -252,6 +252,11 @@ def test_v20_a_size_that_changes_on_the_way_is_scaled_to_the_first(tmp_path):
     clip = read_frames(both, np.arange(20))
     assert clip.frames.shape == (20, 48, 64, 3)
     assert [number_in(f) for f in clip.frames] == list(range(20))
+    changed = "10 of 20 frames have another size than the first, and were scaled to it"
+    assert clip.damage.endswith(changed)
+    with iterate(both) as stream:
+        assert len(list(stream)) == 20
+        assert stream.damage.endswith(changed)
 
 
 def test_iterate_gives_every_picture_with_its_time(made):

@@ -75,7 +75,11 @@ def test_a_model_is_judged_on_short_videos_as_it_was_trained(tmp_path):
     facts = {"network": "action_recognition", "spec": resolved(spec)}
     trained = Checkpoint(tmp_path / "a.pth", {}, {}, facts)
     asked = spec_for(tmp_path, "test", f"evaluate.checkpoint={tmp_path / 'a.pth'}")
-    restored = restore_spec(asked, trained, network.NETWORK.identity)
+    keys = network.NETWORK.identity, network.NETWORK.inherited
+    restored = restore_spec(asked, trained, *keys)
+    own = spec_for(tmp_path, "test", f"evaluate.checkpoint={tmp_path / 'a.pth'}",
+                   "dataset.short_clip=error")  # fmt: skip
+    assert restore_spec(own, trained, *keys).dataset.short_clip == "error"
     assert reds(read(network.build_dataset(restored, "test"), 0)) == [[0, 1, 2, 0, 1]]
 
 

@@ -244,6 +244,7 @@ class Network:
     convert: Callable[[Any, Path], Mapping[str, Any]]  # (spec, folder) -> kpi, files, warnings
     describe: Callable[[Any], Mapping[str, Any]]  # (spec) -> what a checkpoint says of itself
     identity: tuple[str, ...]  # dotted spec fields that a checkpoint fixes for later actions
+    inherited: tuple[str, ...] = ()  # fields that follow it unless the user says otherwise
     head: tuple[str, ...] = field(default=())  # state-dict names that change with the classes
     mean_accuracy: str = "avg_accuracy"  # upstream's name of the mean over classes
     prints_answers: bool = False  # whether inference also prints its answers, as upstream

@@ -188,9 +188,7 @@ _FRAMES = (
     "rgb_input_mean", "rgb_input_std", "of_input_mean", "of_input_std", "val_center_crop",
     "crop_smaller_edge",
 )  # fmt: skip
-_DATASET = (
-    "label_map", "short_clip", "flow_method", "flow_scaling", "flow_bound", "flow_short_side",
-)  # fmt: skip
+_DATASET = ("label_map", "flow_method", "flow_scaling", "flow_bound", "flow_short_side")
 NETWORK = Network(
     name=NAME,
     prefix="ar",
@@ -212,6 +210,7 @@ NETWORK = Network(
         *(f"dataset.{name}" for name in _DATASET),
         *(f"dataset.augmentation_config.{name}" for name in _FRAMES),
     ),
+    inherited=("dataset.short_clip",),
     head=HEAD,
     mean_accuracy="m_accuracy",
     prints_answers=True,

@@ -360,10 +360,11 @@ def _short(spec: Any, videos: list[Video], split: str) -> tuple[list[Video], lis
     if not short:
         return videos, []
     first = f"{short[0].id!r} has {short[0].num_frames}"
-    if policy == "error" and split in (TRAIN, VAL):
+    if policy == "error":
+        fix = "Remove it, or let dataset.short_clip pad, loop or drop it."
         raise DataError.of(
             [
-                Problem(video.id, f"at least {needed} frames", str(video.num_frames))
+                Problem(video.id, f"at least {needed} frames", str(video.num_frames), fix)
                 for video in short
             ]
         )
@@ -372,8 +373,8 @@ def _short(spec: Any, videos: list[Video], split: str) -> tuple[list[Video], lis
         dropped = {video.id for video in short}
         return [v for v in videos if v.id not in dropped], [f"{counted}; they are left out."]
     how = "looped" if policy == "loop" else "padded with their last frame"
-    if policy in ("drop", "error"):  # the checkpoint's, which nothing here can overrule
-        how += f", as only training {'drops' if policy == 'drop' else 'refuses'} videos"
+    if policy == "drop":
+        how += ", as only training drops videos"
     return videos, [f"{counted}; they are {how}."]
 
 

@@ -70,7 +70,7 @@ def ask(
     """
     section = getattr(spec, action)
     loaded = checkpoints.load_checkpoint(section.checkpoint, spec.encryption_key)
-    spec = checkpoints.restore_spec(spec, loaded, network.identity)
+    spec = checkpoints.restore_spec(spec, loaded, network.identity, network.inherited)
     spec, notes = network.complete(spec, split)
     notes += tuple(filter(None, [checkpoints.plain_note(loaded, spec.encryption_key)]))
     validated_on = str(loaded.facts.get("validated_on", ""))
@@ -134,8 +134,8 @@ def classify(
     if found.remarks.damaged:
         first, what = min(found.remarks.damaged.items())
         a_run.note(
-            f"{len(found.remarks.damaged)} of {len(dataset)} samples are damaged, what can be read "
-            f"of them was used; the first, {dataset.ids[first]!r}: {what}."
+            f"{len(found.remarks.damaged)} of {len(dataset)} samples are damaged or change on the "
+            f"way, and are used as far as they can be; the first, {dataset.ids[first]!r}: {what}."
         )
     return found
 

@@ -95,7 +95,7 @@ def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
         refuse_taken("inference.output_file", asked.output_file, overwrite=asked.overwrite)
     path = getattr(spec, spec.action).checkpoint
     checkpoint = checkpoints.load_checkpoint(path, spec.encryption_key)
-    spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
+    spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     spec, notes = network.complete(spec, split)
     yield from _notes([*notes, checkpoints.plain_note(checkpoint, spec.encryption_key)])
     model = checkpoints.build_trained(network, spec, checkpoint)
@@ -109,7 +109,7 @@ def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
 def _export(network: Network, spec: Any) -> Iterator[str]:
     refuse_taken("export.onnx_file", spec.export.onnx_file, overwrite=spec.export.overwrite)
     checkpoint = checkpoints.load_checkpoint(spec.export.checkpoint, spec.encryption_key)
-    spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
+    spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     model = checkpoints.build_trained(network, spec, checkpoint)
     yield f"checkpoint: {checkpoint.path} fits"
     yield _answers(network, spec, model, network.export_form(spec).examples)

@@ -51,7 +51,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     asked = spec.export
     results.refuse_taken("export.onnx_file", asked.onnx_file, overwrite=asked.overwrite)
     checkpoint = checkpoints.load_checkpoint(asked.checkpoint, spec.encryption_key)
-    spec = checkpoints.restore_spec(spec, checkpoint, network.identity)
+    spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     with results.open_run(network, "export", spec) as a_run:
         target = Path(asked.onnx_file or a_run.folder / results.ONNX_FILE)
         model = checkpoints.build_trained(network, spec, checkpoint)

@@ -382,8 +382,8 @@ def _tell_damage(job: _Job) -> None:
     if len(found) > job.num_damaged_told:
         first, what = min(found.items())
         job.run.note(
-            f"{len(found)} samples could be read in part or not at all; the first, "
-            f"{job.feed.dataset.ids[first]!r}: {what}."
+            f"{len(found)} samples are damaged or change on the way, and are used as far as they "
+            f"can be; the first, {job.feed.dataset.ids[first]!r}: {what}."
         )
     job.num_damaged_told = len(found)
 

@@ -68,12 +68,14 @@ def read_labels(
     *,
     label_map: Mapping[str, int] | None = None,
     by_name: bool = False,
+    num_classes: int | None = None,
 ) -> Labels:
     """Read a label file, by its ending.
 
     label_map: name -> number, for labels that are text; the file's own classes do as well.
     by_name: numbers, in a file with classes of its own, stand for these classes' names, and
         so may differ from those of `label_map`; otherwise that is an error.
+    num_classes: checked by `label_problems`; here it says what labels may be, in messages.
     Raises DataError for an unreadable file, an unknown form or a label that is no label.
     """
     path = Path(path)
@@ -102,7 +104,7 @@ def read_labels(
             _check_same_order(where, raw.class_names, label_map)
     own = {name: i for i, name in enumerate(raw.class_names or ())}
     numbers = own if label_map is None else label_map  # names mean what the spec says
-    labels = _as_numbers(where, values, numbers)
+    labels = _as_numbers(where, values, numbers, num_classes)
     return Labels(ids, labels, raw.class_names, raw.layout)
 
 
@@ -297,12 +299,18 @@ def _pair(value: Any) -> _Raw | None:
     return _Raw(ids, labels)
 
 
-def _as_numbers(where: str, labels: Sequence[Any], numbers: Mapping[str, int]) -> NDArray[np.int64]:
+def _as_numbers(
+    where: str,
+    labels: Sequence[Any],
+    numbers: Mapping[str, int],
+    num_classes: int | None = None,
+) -> NDArray[np.int64]:
     found = [numbers.get(label) if type(label) is str else label for label in labels]
     bad = [i for i, n in enumerate(found) if type(n) is not int or abs(n) >= _MAX_LABEL]
     if not bad:
         return np.array(found, np.int64)
-    first, expected = labels[bad[0]], "an integer"
+    first = labels[bad[0]]
+    expected = "an integer" if num_classes is None else f"an integer in [0, {num_classes})"
     fix = "Labels are integers, or names that dataset.label_map numbers."
     unknown = sorted({label for label in labels if type(label) is str} - set(numbers))
     if numbers and type(first) is str:

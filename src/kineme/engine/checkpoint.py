@@ -239,6 +239,8 @@ def _unpack(path: Path, source: Path | IO[bytes]) -> dict[str, Any]:
     """The dict in `source`, loaded without running anything that it says."""
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # a stranger's bytes fail in every possible way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "weights_only" in reason or "Weights only" in reason:
@@ -331,9 +333,12 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> WeightsReport:
     return fit_weights(module, checkpoint.weights, where=str(checkpoint.path))
 
 
-def restore_spec(spec: Any, checkpoint: Checkpoint, identity: Sequence[str]) -> Any:
+def restore_spec(
+    spec: Any, checkpoint: Checkpoint, identity: Sequence[str], inherited: Sequence[str] = ()
+) -> Any:
     """`spec` with the fields of `identity` as the checkpoint was trained with.
 
+    inherited: fields that follow the checkpoint as well, but for those that the user set.
     Raises CheckpointError naming every one that the user set to something else. A file
     that says nothing of itself leaves the spec as it is.
     """
@@ -348,7 +353,7 @@ def restore_spec(spec: Any, checkpoint: Checkpoint, identity: Sequence[str]) -> 
     fixed_by_user = user_set(spec)
     restored: dict[str, Any] = {}
     problems: list[Problem] = []
-    for key in identity:
+    for key in (*identity, *(key for key in inherited if key not in fixed_by_user)):
         asked, known = plain(value_at(spec, key)), _lookup(trained, key)
         if known is _NOTHING or asked == known:
             continue

@@ -46,7 +46,7 @@ def find_start(network: Network, spec: Any, folder: Path) -> Start:
     found, notes = _find_checkpoint(spec, folder)
     if found:
         notes += filter(None, [plain_note(found, spec.encryption_key)])
-        spec = restore_spec(spec, found, network.identity)
+        spec = restore_spec(spec, found, network.identity, network.inherited)
     spec, more = _completed(network, spec)
     notes += more
     if spec.train.seed < 0:

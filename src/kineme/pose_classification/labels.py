@@ -34,7 +34,7 @@ def labels_of(
     """The labels of `split`; without a file, those of the store, or `count` unknown ones."""
     label_map = spec.dataset.label_map
     try:
-        labels = _known(split, data_path, label_path, label_map)
+        labels = _known(spec, split, data_path, label_path)
     except UnknownClasses as error:
         if split != TEST or label_map is None:
             raise
@@ -47,11 +47,15 @@ def labels_of(
     return labels
 
 
-def _known(
-    split: str, data_path: Path, label_path: Path | None, label_map: Mapping[str, int] | None
-) -> Labels | None:
+def _known(spec: Any, split: str, data_path: Path, label_path: Path | None) -> Labels | None:
+    label_map: Mapping[str, int] | None = spec.dataset.label_map
     if label_path is not None:
-        return read_labels(label_path, label_map=label_map, by_name=split == TEST)
+        return read_labels(
+            label_path,
+            label_map=label_map,
+            by_name=split == TEST,
+            num_classes=spec.dataset.num_classes,
+        )
     if shards.is_store(data_path):
         labels = shards.open_shards(data_path).labels
         if label_map is None or split == PREDICT:

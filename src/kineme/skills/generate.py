@@ -77,7 +77,7 @@ def differences(root: Path, texts: Mapping[str, str]) -> list[Problem]:
 def _of_network(network: str) -> tuple[dict[str, str], dict[str, Any]]:
     """The files of one skill, by path in its folder, and its manifest."""
     specs, skill, name = load_specs(network), load_skill(network), folder_name(network)
-    identity = load_network(network).identity
+    loaded = load_network(network)
     files = {
         "references/skill_info.yaml": skill_info(specs, skill, name),
         EDITOR_SCHEMA: _json({**json_schema(specs["train"]), "title": f"spec of {network}"}),
@@ -90,7 +90,9 @@ def _of_network(network: str) -> tuple[dict[str, str], dict[str, Any]]:
         files[template] = spec_template(
             model,
             values=skill.template_values.get(action, {}),
-            told_by_checkpoint=identity if action in FROM_CHECKPOINT else (),
+            told_by_checkpoint=(*loaded.identity, *loaded.inherited)
+            if action in FROM_CHECKPOINT
+            else (),
             schema=f"../{EDITOR_SCHEMA}",
         )
         entries[action] = {

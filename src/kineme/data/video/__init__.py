@@ -144,11 +144,12 @@ class FrameStream(Iterator[tuple[float, Picture]]):
         threads: int,
     ) -> None:
         self._errors: list[str] = []
+        self._resized = ""
         self._frames = self._generate(path, size, short_side, threads)
 
     @property
     def damage(self) -> str:
-        return _errors_in_words(self._errors)
+        return "; ".join(filter(None, [_errors_in_words(self._errors), self._resized]))
 
     def __next__(self) -> tuple[float, Picture]:
         return next(self._frames)
@@ -190,6 +191,8 @@ class FrameStream(Iterator[tuple[float, Picture]]):
                     count += 1
                     with ffmpeg_errors_named(file):
                         frame = np.ascontiguousarray(shaper.to_rgb(picture))
+                    if shaper.num_resized:
+                        self._resized = _resized_in_words(shaper.num_resized, count)
                     yield seconds, frame
                 self._errors = [words for _, _, words in video.complaints]
             if shaper is None:
@@ -227,7 +230,7 @@ def _read(
     is_as_asked = np.array_equal(source, np.arange(len(slots)))
     return Clip(
         frames if is_as_asked else frames[source],
-        damage=_damage_in_words(index, decoded, len(slots)),
+        damage=_damage_in_words(index, decoded, shaper, len(slots)),
         num_missing=int(np.isin(which, missing).sum()),
     )
 
@@ -240,14 +243,20 @@ def _stand_ins(count: int, missing: NDArray[np.int64]) -> NDArray[np.int64]:
     return there[np.maximum(at, 0)] if len(there) else source
 
 
-def _damage_in_words(index: FrameIndex, decoded: Decoded, asked: int) -> str:
+def _damage_in_words(index: FrameIndex, decoded: Decoded, shaper: Shaper, asked: int) -> str:
     said = [index.damage, _errors_in_words(decoded.errors)]
     if decoded.missing:
         gone = len(decoded.missing)
         said.append(f"{gone} of {asked} frames cannot be decoded, the ones before stand in")
     if decoded.num_corrupt:
         said.append(f"{decoded.num_corrupt} of {asked} frames are marked corrupt")
+    if shaper.num_resized:
+        said.append(_resized_in_words(shaper.num_resized, asked))
     return "; ".join(words for words in said if words)
+
+
+def _resized_in_words(count: int, total: int) -> str:
+    return f"{count} of {total} frames have another size than the first, and were scaled to it"
 
 
 def _errors_in_words(errors: Sequence[str]) -> str:

@@ -73,7 +73,8 @@ class Shaper:
         if turn.is_transposed:
             height, width = width, height
         self.height, self.width = _shown_size(height, width, size, short_side)
-        self._turn = turn
+        self._stored, self._turn = (stored_height, stored_width), turn
+        self.num_resized = 0  # pictures that were stored in another size than the first
         self._reformatter = VideoReformatter()
 
     @classmethod
@@ -86,6 +87,7 @@ class Shaper:
 
     def to_rgb(self, picture: VideoFrame) -> Picture:
         """The array of `picture`. Its memory may be the picture's own: copy it to keep it."""
+        self.num_resized += (picture.height, picture.width) != self._stored
         is_swapped = self._turn.is_transposed
         rgb = self._reformatter.reformat(
             picture,
