@@ -124,7 +124,7 @@ def test_labels_and_joints_that_are_wrong_are_told_together(tmp_path):
         load_sequences(spec_of(folder), TRAIN)
     assert [problem.expected for problem in told.value.problems] == [
         "34 joints for model.graph_layout 'nvidia'",
-        "an integer",
+        "an integer in [0, 6)",
     ]
 
 
