@@ -12,7 +12,7 @@ SOURCE = ROOT / "src" / "kineme"
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (  # from the ground up; what shares a line may not import each other
     ("errors",),
-    ("files", "concealment"),
+    ("files", "concealment", "processes"),
     ("spec",),
     ("data",),
     ("network",),
@@ -20,6 +20,8 @@ LAYERS = (  # from the ground up; what shares a line may not import each other
     ("skills",),
     ("report",),
     ("actions",),
+    ("jobs",),
+    ("automl",),
     ("figures",),
     ("synthetic",),
     ("rendering",),

@@ -16,6 +16,7 @@ from kineme.engine import lease, results
 from kineme.engine.results import Run, open_run, read_metrics
 from kineme.engine.runtime import Interrupted
 from kineme.errors import DataError, ResourceError, SpecError
+from kineme.processes import start_ticks
 from tiny import TINY, tiny_spec
 
 
@@ -173,7 +174,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
 def other_holder(**changes):
     """The lease of a living process that is not this one."""
     pid = os.getppid()
-    holder = {**lease._holder(), "pid": pid, "started": lease._start_ticks(pid)}
+    holder = {**lease._holder(), "pid": pid, "started": start_ticks(pid)}
     return json.dumps(holder | changes)
 
 

@@ -14,12 +14,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kineme.errors import SpecError
 from kineme.files import write_errors_named
+from kineme.processes import ProcessIdentity, identity
 
 EXPIRY_SECONDS = 300.0
 SIGN_OF_LIFE_SECONDS = 60.0
@@ -99,10 +101,7 @@ def _refuse_if_held(path: Path, descriptor: int) -> None:
 
 def _holder() -> dict[str, Any]:
     return {
-        "pid": os.getpid(),
-        "started": _start_ticks(os.getpid()),
-        "boot": _boot_id(),
-        "host": socket.gethostname(),
+        **asdict(identity()),
         "since": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
     }
 
@@ -120,29 +119,11 @@ def _parsed(data: bytes) -> dict[str, Any] | None:
 def _is_held(holder: dict[str, Any], age_seconds: float) -> bool:
     if holder["host"] != socket.gethostname():
         return age_seconds < EXPIRY_SECONDS
-    is_same_boot = holder["boot"] == _boot_id()
-    started = _start_ticks(holder["pid"])
-    return is_same_boot and started is not None and bool(started == holder["started"])
+    named = (holder[key] for key in ("host", "pid", "started", "boot"))
+    return ProcessIdentity(*named).is_alive
 
 
 def _show_life(path: Path, done: threading.Event) -> None:
     while not done.wait(SIGN_OF_LIFE_SECONDS):
         with contextlib.suppress(OSError):
             os.utime(path)
-
-
-def _start_ticks(pid: Any) -> int | None:
-    """When process `pid` started, in clock ticks since boot; None if there is none."""
-    try:
-        stat = Path(f"/proc/{int(pid)}/stat").read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):
-        return None
-    fields = stat.rpartition(")")[2].split()  # the name before may hold blanks
-    return None if fields[0] == "Z" else int(fields[19])
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
