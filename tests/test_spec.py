@@ -230,6 +230,10 @@ def test_an_actions_own_results_dir_is_enough():
             "train.validation_interval: expected at most train.num_epochs, which is 5, got 7.",
         ),
         (
+            {"train.stop_epoch": 7, "train.num_epochs": 5},
+            "train.stop_epoch: expected at most train.num_epochs, which is 5, got 7.",
+        ),
+        (
             {"dataset.random_choose": True},
             "dataset.window_size: expected at least 1, as dataset.random_choose is true, got -1.",
         ),

@@ -164,6 +164,29 @@ def test_a_stop_during_validation_saves_and_resumes_exactly(tmp_path, monkeypatc
     assert same(whole, resumed)
 
 
+def test_runs_of_some_epochs_each_end_bitwise_like_one_of_all(tmp_path):
+    schedule = {
+        "train__num_epochs": 3,
+        "train__optim__lr_scheduler": "cosine",
+        "train__ema_decay": 0.9,
+    }
+    train_tiny(tmp_path / "whole", **schedule)
+    for stop_epoch in (1, 2, 0):
+        train_tiny(tmp_path / "parts", train__stop_epoch=stop_epoch, train__resume=True, **schedule)
+        num_epochs = len(rows_without_seconds(tmp_path / "parts"))
+        assert num_epochs == (stop_epoch or 3)
+    whole, parts = (content_of(tmp_path / x / "train" / LAST) for x in ("whole", "parts"))
+    assert same(whole, parts)
+    assert rows_without_seconds(tmp_path / "parts") == rows_without_seconds(tmp_path / "whole")
+
+
+def test_a_run_validates_in_the_epoch_that_it_stops_after(tmp_path):
+    figures = train_tiny(
+        tmp_path, train__num_epochs=5, train__validation_interval=5, train__stop_epoch=2
+    )
+    assert "val_acc" in figures
+
+
 def test_a_finished_run_says_so(tmp_path, capfd):
     first = train_tiny(tmp_path)
     assert train_tiny(tmp_path, train__resume=True) == first

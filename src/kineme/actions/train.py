@@ -345,7 +345,7 @@ def _end_epoch(job: _Job, seconds: float) -> None:
     _tell_damage(job)
     if health.gradient_norm(training.module) == 0:
         job.run.note(f"All gradients are zero at the end of epoch {epoch + 1}: nothing is learned.")
-    is_last = epoch + 1 == settings.num_epochs
+    is_last = epoch + 1 == _last_epoch(settings)
     is_validated = job.val_feed is not None and (
         (epoch + 1) % settings.validation_interval == 0 or is_last
     )
@@ -438,7 +438,12 @@ def _is_finished(job: _Job) -> bool:
     settings, progress = job.spec.train, job.training.progress
     patience = settings.early_stopping_patience
     has_stalled = patience > 0 and progress.num_stale_validations >= patience
-    return progress.step == 0 and (progress.epoch >= settings.num_epochs or has_stalled)
+    return progress.step == 0 and (progress.epoch >= _last_epoch(settings) or has_stalled)
+
+
+def _last_epoch(settings: Any) -> int:
+    """The epoch, from 1, with which this run ends."""
+    return min(settings.stop_epoch or settings.num_epochs, settings.num_epochs)  # type: ignore[no-any-return]
 
 
 def _stop(job: _Job, number: int) -> None:

@@ -132,6 +132,13 @@ class Train(Compute):
         choices=("32-true", "bf16-mixed", "16-mixed"),
         ours=True,
     )
+    stop_epoch: int = setting(
+        0,
+        "epoch after which this run ends, to be continued with train.resume; the schedule stays "
+        "that of num_epochs; 0: off",
+        ge=0,
+        ours=True,
+    )
     early_stopping_patience: int = setting(
         0, "validations without improvement before training ends; 0: off", ge=0, ours=True
     )
@@ -335,6 +342,12 @@ def train_findings(
             expected = f"at most train.num_epochs, which is {train.num_epochs}"
             fix = "Its first turn would never come."
             yield Finding((f"train.{name}", "train.num_epochs"), expected, str(interval), fix)
+    if train.stop_epoch > train.num_epochs:
+        yield Finding(
+            ("train.stop_epoch", "train.num_epochs"),
+            f"at most train.num_epochs, which is {train.num_epochs}",
+            str(train.stop_epoch),
+        )
     if 0 < train.num_epochs <= optim.warmup_epochs:
         yield Finding(
             ("train.optim.warmup_epochs", "train.num_epochs"),
