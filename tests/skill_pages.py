@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -47,8 +48,18 @@ def blocks_of(page: Path, *languages: str) -> list[tuple[str, str]]:
 
 def commands_in(text: str) -> list[list[str]]:
     """The words of each line of a shell block."""
-    lines = text.replace("\\\n", " ").splitlines()
-    return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+    return [words for _, words in steps_in(text)]
+
+
+def steps_in(text: str) -> list[tuple[str, list[str]]]:
+    """(variable that takes the output, or "", words) of each line of a shell block."""
+    found = []
+    for line in text.replace("\\\n", " ").splitlines():
+        assigned = re.fullmatch(r"(\w+)=\$\((.*)\)", line.strip())
+        name, command = assigned.groups() if assigned else ("", line)
+        if words := shlex.split(command, comments=True):
+            found.append((name, words))
+    return found
 
 
 def errors_told(network: str) -> dict[str, int]:

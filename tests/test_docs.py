@@ -15,7 +15,12 @@ import yaml
 from kineme import cli, migrate
 from kineme.action_recognition.spec import FORMATS as VIDEO_FORMATS
 from kineme.actions import ACTIONS, export, inference
+from kineme.automl import command as automl_command
+from kineme.automl import trial_specs
+from kineme.automl.settings import read_settings, split_document
 from kineme.errors import SpecError
+from kineme.jobs import command as jobs_command
+from kineme.jobs.runners import check_platform
 from kineme.network import NETWORKS, load_network, load_specs
 from kineme.pose_classification.layouts import LAYOUTS, load_layout
 from kineme.pose_classification.spec import FORMATS as POSE_FORMATS
@@ -71,6 +76,10 @@ def _without_redirect(words: list[str]) -> list[str]:
 def check(words: list[str]) -> tuple[str, ...]:
     """Read a command as the command line does, up to the spec; returns its notes."""
     words = words[words[0] == "kineme" :]
+    if words[0] == "jobs":
+        return check_jobs(*words[1:])
+    if words[0] == "automl":
+        return check_automl(*words[1:])
     if words[0] not in NETWORKS:
         known = ("demo", "spec", "migrate")
         assert words[0] in known or words[:2] == ["data", "check"], words
@@ -89,6 +98,31 @@ def check(words: list[str]) -> tuple[str, ...]:
     # A spec file stands for one that says what has to be said.
     source = yaml.safe_load(template(model)) if request.spec_path else None
     return load_spec(model, source, request.overrides)[1]
+
+
+def check_jobs(verb: str, *rest: str) -> tuple[str, ...]:
+    """`kineme jobs ...`; of `create`, the settings of its action too."""
+    asked = jobs_command._parsed(verb, rest)
+    if verb != "create":
+        assert verb == "list" or len(asked.words) == 1
+        return ()
+    network, action, *overrides = asked.words
+    check_platform(asked.one("--runner") or "subprocess", jobs_command._platform(
+        asked.options.get("--platform", ())))  # fmt: skip
+    own, others = trial_specs._split_words(overrides, [])
+    model = load_specs(network)[action]
+    found = dict.fromkeys(model.mandatory, "x")  # in data sets and parents
+    return (*load_spec(model, found, others)[1], *(read_settings(own)[1] if own else ()))
+
+
+def check_automl(*rest: str) -> tuple[str, ...]:
+    """`kineme automl ...`: its options, settings of the search and of the training."""
+    request = automl_command._parse(rest)
+    check_platform(request.runner, request.platform)
+    own, others = trial_specs._split_words(request.overrides, [])
+    model = load_specs(request.network)["train"]
+    found = dict.fromkeys(model.mandatory, "x") if request.spec_path else {}
+    return (*load_spec(model, found, others)[1], *read_settings(own)[1])
 
 
 @pytest.mark.parametrize("text", found_in_pages("bash", "sh", "shell", "console", ""))
@@ -119,7 +153,9 @@ def test_yaml_blocks_are_layouts_or_specs(text, tmp_path):
         assert load_layout(tmp_path / "layout.yaml").num_joints > 1
     else:
         (tmp_path / "spec.yaml").write_text(text)
-        assert load_spec(TrainSpec, tmp_path / "spec.yaml")[1] == ()
+        searched, tree = split_document(yaml.safe_load(text))
+        assert not searched or read_settings(searched)[1] == ()
+        assert load_spec(TrainSpec, tree if searched else tmp_path / "spec.yaml")[1] == ()
 
 
 @pytest.mark.parametrize("text", found_in_pages("json"))
@@ -146,7 +182,9 @@ def source_of(module: str) -> Path:
 def defined_in(module: str) -> set[str]:
     """The names at the top of a module."""
     names: set[str] = set()
-    for node in ast.parse(source_of(module).read_text()).body:
+    body = ast.parse(source_of(module).read_text()).body
+    lazy = [one for node in body if isinstance(node, ast.If) for one in node.body]  # TYPE_CHECKING
+    for node in [*body, *lazy]:
         if isinstance(node, ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
         targets = getattr(node, "targets", [getattr(node, "target", None)])

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine.results import checkpoint_name
+from kineme.engine.names import checkpoint_name
 from kineme.engine.weights import fit_weights
 from kineme.errors import CheckpointError
 from kineme.spec.schema import resolved

@@ -20,6 +20,7 @@ LAYERS = (  # from the ground up; what shares a line may not import each other
     ("skills",),
     ("report",),
     ("actions",),
+    ("people",),
     ("jobs",),
     ("automl",),
     ("figures",),
@@ -211,10 +212,10 @@ def test_constraints_pin_every_declared_dependency():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    declared = itertools.chain(project["dependencies"], extras["dev"])
+    declared = itertools.chain(project["dependencies"], *extras.values())
     names = {re.split(r"[<>=!~\[]", line)[0].strip().lower().replace("_", "-") for line in declared}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
-    assert names <= pinned
+    assert names - {"kineme", "wandb"} <= pinned  # wandb: for those who have an account
     assert "torch==2.13.0" in lines
     assert not {name for name in pinned if name.startswith("nvidia") or name == "torchvision"}

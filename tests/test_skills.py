@@ -14,8 +14,9 @@ import yaml
 import test_docs as docs
 from kineme import errors, skills
 from kineme.action_recognition.convert import READERS as VIDEO_READERS
+from kineme.automl.settings import read_settings, split_document
 from kineme.data.labels import read_labels
-from kineme.engine import results
+from kineme.engine import names
 from kineme.network import NETWORKS, load_network, load_specs
 from kineme.pose_classification.convert import READERS as SKELETON_READERS
 from kineme.pose_classification.layouts import LAYOUTS
@@ -188,9 +189,9 @@ def test_exit_codes_are_those_of_the_errors(network):
 
 @of_networks
 def test_result_files_go_by_the_names_that_runs_give_them(network):
-    spelled = {value for name, value in vars(results).items() if re.fullmatch(r"\w+_F\w+", name)}
+    spelled = {value for name, value in vars(names).items() if re.fullmatch(r"\w+_F\w+", name)}
     prefix = load_network(network).prefix
-    spelled |= {results.LATEST_FILE.format(prefix=prefix)}
+    spelled |= {names.LATEST_FILE.format(prefix=prefix)}
     text = body_of(network)
     named = {code(row[1]) for row in rows_of(text, "Action", "File")}
     assert named <= spelled
@@ -200,7 +201,7 @@ def test_result_files_go_by_the_names_that_runs_give_them(network):
     ):
         assert name in spelled, name
     assert "`model_epoch_EEE_step_SSSSS.pth`" in text
-    assert re.fullmatch(results.CHECKPOINT_PATTERN, "model_epoch_000_step_00001.pth")
+    assert re.fullmatch(names.CHECKPOINT_PATTERN, "model_epoch_000_step_00001.pth")
 
 
 @of_networks
@@ -224,7 +225,7 @@ def test_what_is_fenced_is_known_and_every_setting_in_a_command_has_an_effect(pa
     for _, text in blocks_of(page, "bash"):
         for words in commands_in(text):
             assert words[0] in ("kineme", "pip"), words
-            if words[1] in NETWORKS:
+            if words[1] in (*NETWORKS, "automl", "jobs"):
                 assert docs.check(words) == (), shlex.join(words)
 
 
@@ -276,9 +277,11 @@ def test_yaml_blocks_are_specs_of_every_action_or_layouts(page, tmp_path):
             assert docs.load_layout(path).num_joints == 7
             continue
         assert text.startswith("# spec.yaml\n")
-        network = str(front_matter(page.read_text())["metadata"]["network"])
-        for action, model in load_specs(network).items():
+        facts = front_matter(page.read_text())["metadata"]
+        for action, model in load_specs(facts.get("network", "pose_classification")).items():
             said = ("dataset.", "evaluate.test_dataset")
             rest = {key: "x" for key in model.mandatory if not key.startswith(said)}
-            _, notes = load_spec(model, path, rest)
+            searched, tree = split_document(yaml.safe_load(text))
+            assert not searched or read_settings(searched)[1] == ()
+            _, notes = load_spec(model, tree if searched else path, rest)
             assert notes == (), (action, notes)

@@ -36,9 +36,12 @@ from kineme.usage import SPEC_USAGE, action_usage, network_usage, usage
 
 # Commands beside the networks' own: words -> exit code.
 COMMANDS = {
+    "automl": "kineme.automl.command:main",
     "data": "kineme.actions.data_check:main",
     "demo": "kineme.demo:main",
+    "jobs": "kineme.jobs.command:main",
     "migrate": "kineme.migrate:main",
+    "models": "kineme.people.models:main",
     "schema": "kineme.skills.generate:main",
     "skills": "kineme.skills.copying:main",
 }
@@ -185,7 +188,8 @@ def _key_of(option: str, action: str) -> str:
 
 
 def _run(name: str, action: str, request: _Request, session: Session) -> None:
-    from kineme.spec.load import load_spec, refuse_addresses
+    from kineme.data.remote.staging import localized
+    from kineme.spec.load import load_spec
     from kineme.spec.schema import secrets_of
     from kineme.spec.sections import run_folder
 
@@ -195,7 +199,9 @@ def _run(name: str, action: str, request: _Request, session: Session) -> None:
     session.run_folder = run_folder(spec)
     for note in notes:
         session.say("note", note)
-    refuse_addresses(spec)
+    spec, fetched = localized(spec, tell=lambda text: session.say("note", text))
+    for note in fetched:
+        session.say("note", note)
     network = load_network(name)
     if request.is_dry_run:
         for line in _imported("kineme.actions.dry_run:check")(network, spec):

@@ -4,21 +4,23 @@ A process shows its words and its first environment to others for as long as it 
 it does to its own copies; so do all that it starts with them.
 Promises: a secret among the words or in KINEME_ENCRYPTION_KEY is handed to a new start of the same
 process (execve: same number, same parent) through a pipe, before anything else is imported;
-from then on neither it nor what it starts shows the key.
+from then on neither it nor what it starts shows the key. A process that needs the key is
+started with a pipe that holds it (`handed_on`).
 Leaves out: the moment before; shells, their history and scripts that keep the words they ran.
 """
 
+import contextlib
 import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kineme.errors import HIDDEN, SpecError
 
 VARIABLE = "KINEME_ENCRYPTION_KEY"
-_PIPE_VARIABLE = "KINEME_KEY_DESCRIPTOR"  # number of the pipe in the new start
+PIPE_VARIABLE = "KINEME_KEY_DESCRIPTOR"  # number of the pipe in the new start
 # Settings, today's and of older TAO releases, whose values nobody should see.
 _WORD = re.compile(r"\s*\+*\s*(encryption_key|key|ngc_key|ngc_api_key)\s*=(.*)", re.DOTALL)
 _MAX_BYTES = 32_768  # a pipe holds more without a reader
@@ -50,7 +52,7 @@ def told(argv: Sequence[str] | None = None) -> Told:
     """
     if argv is not None:
         return _checked(Told(tuple(argv), os.environ.get(VARIABLE)))
-    descriptor = os.environ.pop(_PIPE_VARIABLE, None)
+    descriptor = os.environ.pop(PIPE_VARIABLE, None)
     if descriptor is not None:
         return _handed_over(descriptor)
     found = _checked(Told(tuple(sys.argv[1:]), os.environ.get(VARIABLE)))
@@ -62,6 +64,43 @@ def told(argv: Sequence[str] | None = None) -> Told:
 def environment_key() -> str | None:
     """The key that KINEME_ENCRYPTION_KEY held when the command began."""
     return _kept.get(VARIABLE, os.environ.get(VARIABLE))
+
+
+@contextlib.contextmanager
+def handed_on(key: str | None) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
+    """For a child that reads `told()`: its environment, which does not show the key, and the
+    descriptors it must inherit (`pass_fds` of Popen). They are closed when the block ends."""
+    if key is None:
+        yield without_key(), ()
+        return
+    reading = _pipe_with(handed_bytes(key))
+    try:
+        yield {**without_key(), PIPE_VARIABLE: str(reading)}, (reading,)
+    finally:
+        os.close(reading)
+
+
+def without_key() -> dict[str, str]:
+    """The environment of this process, without a key."""
+    return {
+        name: value for name, value in os.environ.items() if name not in (VARIABLE, PIPE_VARIABLE)
+    }
+
+
+def handed_bytes(key: str | None, words: Mapping[int, str] | None = None) -> bytes:
+    """What `told()` reads from its pipe. words: those with secrets, by their places."""
+    content = json.dumps([key, words or {}]).encode()
+    if len(content) > _MAX_BYTES:
+        raise SpecError("encryption_key", f"at most {_MAX_BYTES:,} bytes", "more", _FIX)
+    return content
+
+
+def _pipe_with(content: bytes) -> int:
+    """The reading end of a pipe that holds `content`, and nothing more to come."""
+    reading, writing = os.pipe()
+    os.write(writing, content)
+    os.close(writing)
+    return reading
 
 
 def _said_in(word: str) -> str | None:
@@ -84,10 +123,8 @@ def _checked(found: Told) -> Told:
 def _start_anew(found: Told) -> None:
     """Replace this process by one of the same words without keys. Returns never."""
     secret = {i: word for i, word in enumerate(found.words) if _said_in(word) is not None}
-    content = json.dumps([found.key, secret]).encode()
+    content = handed_bytes(found.key, secret)
     front = sys.orig_argv[1 : len(sys.orig_argv) - len(found.words)]
-    if len(content) > _MAX_BYTES:
-        raise SpecError("encryption_key", f"at most {_MAX_BYTES:,} bytes", "more", _FIX)
     if [*front, *found.words] != sys.orig_argv[1:] or not sys.executable:
         expected = "a process that was started with the words it reads"
         raise SpecError("command line: encryption_key", expected, "another", _FIX)
@@ -95,11 +132,9 @@ def _start_anew(found: Told) -> None:
         f"{word.partition('=')[0]}={HIDDEN}" if i in secret else word
         for i, word in enumerate(found.words)
     ]
-    reading, writing = os.pipe()
-    os.write(writing, content)
-    os.close(writing)
+    reading = _pipe_with(content)
     os.set_inheritable(reading, True)
-    environment = {**os.environ, _PIPE_VARIABLE: str(reading)}
+    environment = {**os.environ, PIPE_VARIABLE: str(reading)}
     environment.pop(VARIABLE, None)
     try:
         os.execve(sys.executable, [sys.executable, *front, *words], environment)  # noqa: S606
@@ -115,7 +150,7 @@ def _handed_over(descriptor: str) -> Told:
         with open(int(descriptor), "rb") as pipe:
             key, typed = json.loads(pipe.read(_MAX_BYTES))
     except (OSError, ValueError, TypeError) as error:
-        raise SpecError(_PIPE_VARIABLE, "not to be set", repr(descriptor)) from error
+        raise SpecError(PIPE_VARIABLE, "not to be set", repr(descriptor)) from error
     _kept[VARIABLE] = key
     words = [typed.get(str(i), word) for i, word in enumerate(sys.argv[1:])]
     return Told(tuple(words), key)

@@ -2,7 +2,7 @@
 
 Promises: a file with a final name is complete or absent. Bytes go to a sibling
 temporary file (same filesystem), are fsynced, then renamed over the target.
-Leaves out: reading, and names of result files (engine/results.py).
+Leaves out: reading, and names of result files (engine/names.py).
 """
 
 import contextlib

@@ -28,7 +28,9 @@ def usage() -> str:
 usage: kineme <network> <action> [-e SPEC] [key=value ...] [options]
        kineme <network> default_specs results_dir=FOLDER
        kineme spec <network> <action> [--json]
+       kineme automl <network> -e SPEC [key=value ...] [automl.NAME=value ...]
        kineme data check FOLDER [results_dir=FOLDER]
+       kineme jobs create|list|show|logs|wait|cancel|retry|delete ...
        kineme schema generate|check [FOLDER]
        kineme skills [copy FOLDER]
        kineme migrate spec FILE [-o OUT]

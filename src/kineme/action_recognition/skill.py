@@ -41,7 +41,8 @@ SKILL = Skill(
         },
         "inference": {
             "inference.inference_dataset_dir": DataSource(
-                "train_datasets", ("test/smile.tar.gz", "test/smile", "smile")
+                "train_datasets",
+                ("test/smile.tar.gz", "test/smile", "smile", "test.tar.gz", "test"),
             ),
         },
     },

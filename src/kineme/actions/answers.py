@@ -29,6 +29,14 @@ from kineme.engine import results, runtime
 from kineme.engine.answer_journal import AnswerJournal
 from kineme.engine.feeding import Feed
 from kineme.engine.memory import keep_freed_memory
+from kineme.engine.names import (
+    BEST_FILE,
+    CLIPS_FILE,
+    FAILED_FILE,
+    METRICS_FILE,
+    PREDICTION_LINES_FILE,
+    PREDICTIONS_FILE,
+)
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
@@ -185,9 +193,9 @@ def write_predictions(
     header = ["id", "label", "probability", "truth"]
     header += [f"{name}_{place}" for place in places for name in ("label", "probability")]
     header.append("status")
-    write_csv(folder / results.PREDICTIONS_FILE, header, rows)
-    files.write_text(folder / results.PREDICTION_LINES_FILE, "".join(f"{x}\n" for x in lines))
-    for name in (results.CLIPS_FILE, results.FAILED_FILE):  # of an earlier run
+    write_csv(folder / PREDICTIONS_FILE, header, rows)
+    files.write_text(folder / PREDICTION_LINES_FILE, "".join(f"{x}\n" for x in lines))
+    for name in (CLIPS_FILE, FAILED_FILE):  # of an earlier run
         (folder / name).unlink(missing_ok=True)
     if len(answers.rows) > len(answers.answered):
         _write_clips(folder, dataset, answers, class_names)
@@ -197,7 +205,7 @@ def write_predictions(
             for i, why in sorted(answers.remarks.failed.items())
         ]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in failed)
-        files.write_text(folder / results.FAILED_FILE, text)
+        files.write_text(folder / FAILED_FILE, text)
 
 
 def _write_clips(
@@ -210,7 +218,7 @@ def _write_clips(
         share = round(float(np.exp(scores[best])), 6)
         rows.append([dataset.ids[index], number[index], class_names[best], share])
         number[index] += 1
-    write_csv(folder / results.CLIPS_FILE, ["id", "clip", "label", "probability"], rows)
+    write_csv(folder / CLIPS_FILE, ["id", "clip", "label", "probability"], rows)
 
 
 def refuse_failures(
@@ -223,7 +231,7 @@ def refuse_failures(
     failed = answers.remarks.failed
     if not failed:
         return
-    first, where = min(failed), str(a_run.folder / results.FAILED_FILE)
+    first, where = min(failed), str(a_run.folder / FAILED_FILE)
     received = f"{len(failed)} that failed, the first {dataset.ids[first]!r}: {failed[first]}"
     if len(failed) / len(dataset) <= max_bad:
         a_run.note(f"{where}: of {len(dataset)} samples, {received}.")
@@ -258,7 +266,7 @@ def write_report(
     """report.html and the confusion matrix as a picture. parts: accuracy (percent) by title."""
     network, spec = subject.network, subject.spec
     common = network.common(spec)
-    history = subject.checkpoint.resolve().parent / results.METRICS_FILE
+    history = subject.checkpoint.resolve().parent / METRICS_FILE
     answered = answers.answered
     draw = drawer(network.drawing(spec, dataset))
     facts = {
@@ -294,7 +302,7 @@ def _data_facts(subject: Subject) -> dict[str, str]:
     network, chosen_on = subject.network, subject.validated_on
     data = network.data_path(subject.spec, TEST) if network.data_path else ""
     facts = {"data": data} if data else {}
-    if subject.checkpoint.name == results.BEST_FILE and data and chosen_on:
+    if subject.checkpoint.name == BEST_FILE and data and chosen_on:
         is_same = Path(data).resolve() == Path(chosen_on).resolve()
         facts["chosen on"] = (
             "these very data, out of all epochs: expect less on others" if is_same else chosen_on

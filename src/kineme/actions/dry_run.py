@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine import lease, optim, results, runtime
+from kineme.engine import lease, optim, runtime
 from kineme.engine.feeding import steps_per_epoch
+from kineme.engine.names import LEASE_FILE
 from kineme.engine.results import refuse_taken
 from kineme.engine.start import (
     build_data,
@@ -38,7 +39,7 @@ def check(network: Network, spec: Any) -> Iterator[str]:
     """
     yield f"spec: valid for {network.name} {spec.action}"
     folder = run_folder(spec)
-    lease.refuse_if_in_use(folder / results.LEASE_FILE)
+    lease.refuse_if_in_use(folder / LEASE_FILE)
     free_bytes = _free_bytes(folder)
     yield f"results: {folder} can be written, {free_bytes:,} bytes free"
     if spec.action == "dataset_convert":

@@ -16,7 +16,8 @@ from torch import nn
 
 from kineme import files
 from kineme.actions import answers
-from kineme.engine import metrics, results
+from kineme.engine import metrics
+from kineme.engine.names import CONFUSION_FILE, EVALUATION_FILE, PER_CLASS_FILE
 from kineme.engine.results import Run
 from kineme.network import TEST, Answers, Dataset, Network
 
@@ -150,13 +151,13 @@ def _save(
     class_names: tuple[str, ...],
 ) -> None:
     folder = a_run.folder
-    files.write_json(folder / results.EVALUATION_FILE, facts)
+    files.write_json(folder / EVALUATION_FILE, facts)
     rows = [[name, *counts] for name, counts in zip(class_names, facts["confusion"], strict=True)]
     columns = [*class_names, metrics.NO_ANSWER][: len(facts["confusion"][0])]
-    answers.write_csv(folder / results.CONFUSION_FILE, ["true \\ predicted", *columns], rows)
+    answers.write_csv(folder / CONFUSION_FILE, ["true \\ predicted", *columns], rows)
     header = ["label", "samples", "accuracy", "precision", "f1"]
     table = [[_cell(row[name]) for name in header] for row in facts["classes"]]
-    answers.write_csv(folder / results.PER_CLASS_FILE, header, table)
+    answers.write_csv(folder / PER_CLASS_FILE, header, table)
     answers.write_predictions(folder, dataset, found, class_names=class_names, top_k=5)
 
 

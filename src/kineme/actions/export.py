@@ -31,6 +31,7 @@ import torch
 from kineme import __version__, files
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import results
+from kineme.engine.names import EXPORT_FILE, ONNX_FILE
 from kineme.errors import QualityError
 from kineme.network import ExportForm, Network
 
@@ -53,7 +54,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     checkpoint = checkpoints.load_checkpoint(asked.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     with results.open_run(network, "export", spec) as a_run:
-        target = Path(asked.onnx_file or a_run.folder / results.ONNX_FILE)
+        target = Path(asked.onnx_file or a_run.folder / ONNX_FILE)
         model = checkpoints.build_trained(network, spec, checkpoint)
         form = _with_origin(network.export_form(spec), checkpoint.path)
         with tempfile.TemporaryDirectory() as scratch, files.write_errors_named(Path(scratch)):
@@ -72,7 +73,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
             "labels": list(network.class_names(spec)),
             "parity": parity,
         }
-        files.write_json(a_run.folder / results.EXPORT_FILE, facts)
+        files.write_json(a_run.folder / EXPORT_FILE, facts)
         if checkpoint.is_encrypted:
             a_run.note(f"{target} is not encrypted: encryption_key is for checkpoints alone.")
         a_run.say(f"Wrote {target} (largest difference {parity['max_abs_difference']:.1e})")

@@ -21,6 +21,13 @@ from kineme.actions import answers
 from kineme.engine import answer_journal, results
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine.answer_journal import AnswerJournal
+from kineme.engine.names import (
+    ANNOTATED_FOLDER,
+    FAILED_FILE,
+    LABELS_FILE,
+    PREDICTION_LINES_FILE,
+    PREDICTIONS_FILE,
+)
 from kineme.engine.progress import track
 from kineme.engine.results import Run
 from kineme.engine.runtime import Interrupted
@@ -64,7 +71,7 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
         answers.write_predictions(
             a_run.folder, dataset, found, class_names=names, top_k=spec.inference.top_k
         )
-        target = Path(spec.inference.output_file or a_run.folder / results.LABELS_FILE)
+        target = Path(spec.inference.output_file or a_run.folder / LABELS_FILE)
         text = network.answer_text(dataset, found, names)
         files.write_text(target, text)
         if network.prints_answers:
@@ -97,7 +104,7 @@ def _open_journal(
     if is_unfinished and resumes:
         a_run.say(f"Going on: {len(journal.done)} of {len(dataset)} samples are answered.")
     elif resumes:
-        is_finished = (a_run.folder / results.PREDICTIONS_FILE).is_file()
+        is_finished = (a_run.folder / PREDICTIONS_FILE).is_file()
         found = "the run before was finished" if is_finished else "there was no run before"
         a_run.note(
             f"{a_run.folder}: nothing to go on with, as {found}; all {len(dataset)} samples are "
@@ -123,7 +130,7 @@ def _remove_videos_of_before(folder: Path, dataset: Dataset, journal: AnswerJour
 
     Whose they are is read from its predictions, while these are still there.
     """
-    videos = folder / results.ANNOTATED_FOLDER
+    videos = folder / ANNOTATED_FOLDER
     if not videos.is_dir():
         return
     from kineme.report import annotate
@@ -140,7 +147,7 @@ def _remove_videos_of_before(folder: Path, dataset: Dataset, journal: AnswerJour
 def _ids_of_before(folder: Path) -> list[str]:
     """The samples that the files of an earlier run tell of."""
     ids = []
-    for path in (folder / results.PREDICTION_LINES_FILE, folder / results.FAILED_FILE):
+    for path in (folder / PREDICTION_LINES_FILE, folder / FAILED_FILE):
         for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else ():
             with contextlib.suppress(ValueError, LookupError, TypeError):  # not a line of ours
                 ids.append(str(json.loads(line)["id"]))
@@ -161,7 +168,7 @@ def _annotate(
     drawing, names = network.drawing(spec, dataset), network.class_names(spec)
     if not isinstance(drawing, FrameDrawing) or drawing.footage is None:
         raise TypeError(f"{network.name} annotates, but has no footage")
-    folder, paths = a_run.folder / results.ANNOTATED_FOLDER, annotate.file_names(dataset.ids)
+    folder, paths = a_run.folder / ANNOTATED_FOLDER, annotate.file_names(dataset.ids)
     bad: dict[int, DataError] = {}
     for one in {(folder / path).parent for path in paths}:
         files.sweep_temporaries(one)

@@ -24,6 +24,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from kineme.engine import results
+from kineme.engine.names import UNFINISHED_FILE
 from kineme.errors import Problem, ResourceError, SpecError
 from kineme.files import append_line, write_text
 from kineme.network import Remarks
@@ -103,7 +104,7 @@ class AnswerJournal:
 
 def find_journals(folder: Path) -> list[Path]:
     """The journals of an unfinished run in `folder`."""
-    return sorted(folder.glob(results.UNFINISHED_FILE.format(rank="*")))
+    return sorted(folder.glob(UNFINISHED_FILE.format(rank="*")))
 
 
 def open_journal(
@@ -126,7 +127,7 @@ def open_journal(
             _refuse_other(path, run)
             done += _load(path, ids, found, drawn, known=set(done))
     done = fabric.broadcast(done)  # nobody writes before everything was read
-    path = folder / results.UNFINISHED_FILE.format(rank=fabric.global_rank)
+    path = folder / UNFINISHED_FILE.format(rank=fabric.global_rank)
     if not resumes or _first_line(path) != header:
         write_text(path, header + "\n")
     return AnswerJournal(path, ids, done, found, drawn)

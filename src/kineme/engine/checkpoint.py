@@ -30,8 +30,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from kineme.engine import encryption, foreign, results
+from kineme.engine import encryption, foreign
 from kineme.engine.encryption import LockedError
+from kineme.engine.names import find_checkpoints
 from kineme.engine.weights import WeightsReport, fit_weights
 from kineme.errors import CheckpointError, Problem, ResourceError, SpecError
 from kineme.files import link_or_copy, write_json, write_whole
@@ -133,16 +134,6 @@ def plain(value: Any) -> Any:
 
 
 # Finding
-
-
-def find_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a training folder, oldest first by step; clocks are not asked."""
-    found = []
-    for path in folder.glob("model_epoch_*.pth"):
-        match = re.fullmatch(results.CHECKPOINT_PATTERN, path.name)
-        if match:
-            found.append((int(match[2]), int(match[1]), path))
-    return [path for _, _, path in sorted(found)]
 
 
 def load_newest(folder: Path, key: str | None = None) -> tuple[Checkpoint | None, list[str]]:

@@ -15,8 +15,14 @@ from lightning_fabric import Fabric
 
 from kineme import __version__
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine import results
 from kineme.engine.metrics import METRIC
+from kineme.engine.names import (
+    BEST_FILE,
+    BEST_WEIGHTS_FILE,
+    LAST_WEIGHTS_FILE,
+    LATEST_FILE,
+    checkpoint_name,
+)
 from kineme.engine.results import Run
 from kineme.engine.training import Training
 from kineme.network import VAL, Network
@@ -42,26 +48,26 @@ class Keeper:
         if not self.run.is_writer:
             return
         progress, folder = self.training.progress, self.run.folder
-        path = folder / results.checkpoint_name(progress.last_epoch, progress.global_step)
+        path = folder / checkpoint_name(progress.last_epoch, progress.global_step)
         if same:
             checkpoints.share(path, same)
         else:
             self._save_state(path)
-        checkpoints.point_to(folder / results.LATEST_FILE.format(prefix=self.prefix), path)
+        checkpoints.point_to(folder / LATEST_FILE.format(prefix=self.prefix), path)
 
     def save_best(self) -> Path | None:
         """The best checkpoint, and its weights in our own format."""
         if not self.run.is_writer:
             return None
-        path = self.run.folder / results.BEST_FILE
+        path = self.run.folder / BEST_FILE
         self._save_state(path)
-        self._save_weights(results.BEST_WEIGHTS_FILE)
+        self._save_weights(BEST_WEIGHTS_FILE)
         return path
 
     def save_last_weights(self) -> None:
         """The weights at the end, in our own format."""
         if self.run.is_writer:
-            self._save_weights(results.LAST_WEIGHTS_FILE)
+            self._save_weights(LAST_WEIGHTS_FILE)
 
     def _save_state(self, path: Path) -> None:
         content = self.training.content(self.fabric, self._facts_now())

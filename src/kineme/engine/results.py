@@ -1,9 +1,9 @@
-"""What a run leaves in its folder, and how it tells what it is doing.
+"""The folder of a run, and how a run tells what it is doing.
 
-Promises: every file name is spelled here. `status.json` is complete JSON lines, and its
-last line agrees with the exit code. Secrets are never written. A log that cannot be
-written costs one warning, never the run.
-Leaves out: checkpoints (checkpoint.py), plots and reports (report), progress (progress.py).
+Promises: `status.json` is complete JSON lines, and its last line agrees with the exit code.
+Secrets are never written. A log that cannot be written costs one warning, never the run.
+Leaves out: how its files are called (names.py), checkpoints (checkpoint.py), plots and reports
+(report), progress (progress.py).
 """
 
 import contextlib
@@ -24,6 +24,15 @@ from typing import Any
 import yaml
 
 from kineme.engine import lease
+from kineme.engine.names import (
+    LEASE_FILE,
+    LOG_FILE,
+    METRICS_COLUMNS,
+    METRICS_FILE,
+    SPEC_FILE,
+    STATUS_FILE,
+    read_metrics,
+)
 from kineme.engine.runtime import (
     Interrupted,
     impatient_signals,
@@ -36,35 +45,6 @@ from kineme.network import Network
 from kineme.spec.schema import resolved, secrets_of
 from kineme.spec.sections import run_folder
 
-LEASE_FILE = ".lease.json"
-SPEC_FILE = "experiment.yaml"
-STATUS_FILE = "status.json"
-LOG_FILE = "log.txt"
-METRICS_FILE = "metrics.csv"
-TENSORBOARD_FOLDER = "tensorboard"
-CHECKPOINT_PATTERN = r"model_epoch_(\d{3,})_step_(\d{5,})\.pth"
-LATEST_FILE = "{prefix}_model_latest.pth"
-BEST_FILE = "best.pth"
-BEST_WEIGHTS_FILE = "best.safetensors"
-LAST_WEIGHTS_FILE = "last.safetensors"
-EVALUATION_FILE = "metrics.json"
-CONFUSION_FILE = "confusion_matrix.csv"
-CONFUSION_PLOT_FILE = "confusion_matrix.png"
-PER_CLASS_FILE = "per_class.csv"
-PREDICTIONS_FILE = "predictions.csv"
-PREDICTION_LINES_FILE = "predictions.jsonl"
-FAILED_FILE = "failed.jsonl"
-CLIPS_FILE = "clips.csv"
-UNFINISHED_FILE = "unfinished-{rank}.jsonl"
-ANNOTATED_FOLDER = "annotated"
-REPORT_FILE = "report.html"
-LABELS_FILE = "results.txt"
-ONNX_FILE = "model.onnx"
-EXPORT_FILE = "export.json"
-
-METRICS_COLUMNS = (
-    "epoch", "step", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
-)  # fmt: skip
 TITLES = {"train": "train", "dataset_convert": "dataset conversion"}
 
 _LOGGER = logging.getLogger("kineme")
@@ -78,11 +58,6 @@ def note(text: str) -> None:
 
 
 _NOTED: set[str] = set()
-
-
-def checkpoint_name(epoch: int, step: int) -> str:
-    """The name of the checkpoint after `step` optimiser steps; epochs count from 0."""
-    return f"model_epoch_{epoch:03d}_step_{step:05d}.pth"
 
 
 @dataclass
@@ -217,15 +192,6 @@ def open_run(network: Network, action: str, spec: Any) -> Iterator[Run]:
             raise
         name = action.replace("_", " ").capitalize()
         run.status(f"{name} finished successfully.", status="SUCCESS", kpi=run.kpi)
-
-
-def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv; none if there is no readable one."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return [row for row in csv.DictReader(file) if (row.get("epoch") or "").isdigit()]
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return []
 
 
 @contextlib.contextmanager

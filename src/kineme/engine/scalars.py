@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kineme.engine.results import TENSORBOARD_FOLDER, Run, note
+from kineme.engine.names import TENSORBOARD_FOLDER
+from kineme.engine.results import Run, note
 
 Values = Mapping[str, float]
 

@@ -14,12 +14,12 @@ from torch import nn
 
 from kineme.engine.checkpoint import (
     Checkpoint,
-    find_checkpoints,
     load_checkpoint,
     load_newest,
     plain_note,
     restore_spec,
 )
+from kineme.engine.names import find_checkpoints
 from kineme.engine.weights import fit_weights
 from kineme.errors import DataError, Problem, SpecError
 from kineme.network import TRAIN, VAL, Dataset, Network

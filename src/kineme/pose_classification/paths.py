@@ -1,7 +1,8 @@
-"""Which files a spec means: those it names, or those of the usual names in a folder.
+"""Which files a spec means: those it names, or those of the usual names in a folder or archive.
 
 Promises: labels are paired with the data they belong to by name; what is absent is told with
-the names that were looked for.
+the names that were looked for. An archive (tar, tar.gz, zip) is unpacked into the cache, once,
+and stands for what is in it, or in the one folder that holds all of it.
 Leaves out: opening them (sources.py).
 """
 
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kineme.data import arrays, shards
+from kineme.data import archives, arrays, shards
+from kineme.data.cache import default_cache
 from kineme.errors import DataError, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 
@@ -49,10 +51,11 @@ def data_path(spec: Any, split: str) -> str:
 def resolve_paths(section: Any, split: str) -> tuple[Path, Path | None]:
     """Data and label files of a section; a folder stands for what it holds of the usual names.
 
-    A sharded store is a folder with an index of its own and needs no label file.
+    So does an archive. A sharded store is a folder with an index of its own and needs no label
+    file.
     """
-    data = Path(section.data_path)
-    label = Path(section.label_path) if section.label_path else None
+    data = _unpacked(Path(section.data_path))
+    label = _unpacked(Path(section.label_path)) if section.label_path else None
     if data.is_dir() and not shards.is_store(data):
         names, folder = _names(split, "data", (".npy", "")), data
         found = _find(folder, names)
@@ -65,6 +68,20 @@ def resolve_paths(section: Any, split: str) -> tuple[Path, Path | None]:
         if label is None and split != PREDICT and not shards.is_store(data):
             raise _absent(folder, names, split)
     return data, label
+
+
+def _unpacked(path: Path) -> Path:
+    """`path`, or the folder with the members of the archive that it is."""
+    is_array_file = path.suffix.lower() in (".npy", ".npz")  # the latter is a zip file, too
+    if is_array_file or not path.is_file() or not archives.is_archive(path):
+        return path
+    folder = archives.extract(path, default_cache())
+    while not shards.is_store(folder):
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if len(entries) != 1 or not entries[0].is_dir():
+            break
+        folder = entries[0]
+    return folder
 
 
 def label_names(data: Path, split: str = "") -> list[str]:

@@ -17,7 +17,9 @@ from kineme.spec.fields import Section, block, setting
 from kineme.spec.legacy import Legacy
 from kineme.spec.sections import Derived, Finding, Spec
 
-FORMATS = ("deepstream", "nw_ucla", "sbu", "ntu", "openpose", "coco", "mediapipe", "pyskl")
+FORMATS = (
+    "deepstream", "nw_ucla", "sbu", "ntu", "openpose", "coco", "mediapipe", "pyskl", "tracks",
+)  # fmt: skip
 OPTIMIZERS = ("SGD", "Adam", "Adamax")
 
 # `recipe: modern`: how ST-GCN is trained well today (values beneath the user's).

@@ -73,11 +73,11 @@ def _labelled(frames: Iterator[NDArray[np.uint8]], text: str) -> Iterator[NDArra
 def draw_text(text: str, height: int, width: int) -> NDArray[np.uint8]:
     """(h, width): white letters on black, h <= height; smaller, then cut, where they are many."""
     size = max(round(height * TEXT_SHARE), SMALLEST_TEXT)
-    font = _font(size)
+    font = font_of(size)
     margin = size // 3
     room = max(width - 2 * margin, 1)
     if font.getlength(text) > room:
-        font = _font(max(int(size * room / font.getlength(text)), SMALLEST_TEXT))
+        font = font_of(max(int(size * room / font.getlength(text)), SMALLEST_TEXT))
     while len(text) > 1 and font.getlength(text) > room:
         text = text[:-2] + "…"
     tall = min(round(font.size * 1.5), height)
@@ -86,7 +86,8 @@ def draw_text(text: str, height: int, width: int) -> NDArray[np.uint8]:
     return np.asarray(strip)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """The letters of a size in pixels."""
     import matplotlib  # takes a while, and few runs draw; its font knows many scripts
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from kineme import files
 from kineme.engine.metrics import NO_ANSWER
+from kineme.engine.names import CONFUSION_PLOT_FILE, REPORT_FILE
 from kineme.errors import printable
 from kineme.report import plots
 from kineme.report.findings import Training, find_next_steps
@@ -58,8 +59,6 @@ class ReportInput:
 
 def write_report(folder: str | Path, report: ReportInput) -> Path:
     """Write report.html and confusion_matrix.png to `folder`; returns the report's path."""
-    from kineme.engine.results import CONFUSION_PLOT_FILE, REPORT_FILE  # torch comes with it
-
     scores = compute_scores(report.labels, report.probabilities, class_names=report.class_names)
     picture = plots.render_confusion_png(scores.confusion, report.class_names)
     with files.atomic_write(Path(folder) / CONFUSION_PLOT_FILE) as file:

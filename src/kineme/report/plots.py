@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.engine.metrics import NO_ANSWER
+from kineme.engine.names import read_metrics
 
 Curve = Sequence[tuple[float, float]]
 Place = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # values (..., 2) -> page
@@ -27,8 +28,6 @@ _NUM_COLOURS = 4  # classes c0 to c3 of the page
 
 def read_history(path: str | Path) -> list[dict[str, float]]:
     """Rows of a metrics.csv (epochs from 0), finite numbers only; no readable file is no rows."""
-    from kineme.engine.results import read_metrics  # torch comes with it
-
     return [
         {key: float(text) for key, text in row.items() if key and _is_number(text)}
         for row in read_metrics(Path(path))
@@ -54,7 +53,8 @@ def draw_curves(curves: Mapping[str, Curve], *, x: str, y: str) -> str:
     if not series:
         return ""
     everything = np.concatenate(list(series.values()))
-    x_ticks, y_ticks = _ticks(everything[:, 0], 7, least=1), _ticks(everything[:, 1], 5)
+    x_ticks = round_ticks(everything[:, 0], 7, least=1)
+    y_ticks = round_ticks(everything[:, 1], 5)
     low = np.array([min(everything[:, 0].min(), x_ticks[0]), y_ticks[0]])
     high = np.array([max(everything[:, 0].max(), x_ticks[-1]), y_ticks[-1]])
 
@@ -108,6 +108,16 @@ def render_confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str
     return buffer.getvalue()
 
 
+def round_ticks(values: NDArray[np.float64], count: int, *, least: float = 0.0) -> list[float]:
+    """About `count` round numbers around the values, `least` or more apart."""
+    low, high = float(values.min()), float(values.max())
+    rough = max((high - low) / count, abs(high) * 1e-3, 1e-9, least)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
+
+
 def _grid(x_ticks: Sequence[float], y_ticks: Sequence[float], place: Place) -> Iterator[str]:
     for value in y_ticks:
         y = place(np.array([x_ticks[0], value]))[1]
@@ -135,16 +145,6 @@ def _lines(placed: Mapping[str, NDArray[np.float64]]) -> Iterator[str]:
             f'<text class="name {colour}" x="{points[-1, 0] + 9:.1f}" y="{below + 4:.1f}">'
             f"{html.escape(name)}</text>"
         )
-
-
-def _ticks(values: NDArray[np.float64], count: int, *, least: float = 0.0) -> list[float]:
-    """About `count` round numbers around the values, `least` or more apart."""
-    low, high = float(values.min()), float(values.max())
-    rough = max((high - low) / count, abs(high) * 1e-3, 1e-9, least)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
 
 
 def _is_number(text: str | None) -> bool:

@@ -7,6 +7,7 @@ Leaves out: SKILL.md, which people write, and everything else in the folders.
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from kineme.skills.tao_schema import SCHEMA_VERSION, tao_schema
 from kineme.spec.schema import json_schema
 
 USAGE = "kineme schema generate|check [FOLDER]"
+# Pages that layers above this one write about themselves, by import path.
+PAGES = {"kineme-run-automl/references/settings.md": "kineme.automl.describing:settings_page"}
 EDITOR_SCHEMA = "schemas/spec.json-schema.json"  # one file serves all actions
 FROM_CHECKPOINT = frozenset({"evaluate", "inference", "export"})
 _GENERATED = ("*/schemas/*.json", "*/references/*.yaml", "*.json")
@@ -53,6 +56,7 @@ def generated() -> dict[str, str]:
         files, manifest = _of_network(network)
         texts |= {f"{folder_name(network)}/{name}": text for name, text in files.items()}
         manifests.append(manifest)
+    texts |= {name: _written_by(path) for name, path in PAGES.items()}
     texts["schemas.manifest.json"] = _json(_summary(manifests))
     texts["automl_support.json"] = _json(_automl_support(manifests))
     return texts
@@ -114,6 +118,11 @@ def _of_network(network: str) -> tuple[dict[str, str], dict[str, Any]]:
     }
     files["schemas/manifest.json"] = _json(manifest)
     return files, manifest
+
+
+def _written_by(path: str) -> str:
+    module, _, name = path.partition(":")
+    return str(getattr(import_module(module), name)())
 
 
 def _summary(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from kineme.spec.sections import Spec
 from kineme.spec.suggest import value_fix
 
 MAX_TEXT = 10_000
+FETCHED_SCHEMES = ("s3",)  # of addresses that data/remote reads
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 _KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -115,21 +116,32 @@ def with_values(spec: _AnySpec, values: Mapping[str, Any]) -> _AnySpec:
     return changed  # type: ignore[no-any-return]
 
 
-def refuse_addresses(spec: Spec) -> None:
-    """Raise SpecError for each setting that names a place on the network.
+def addresses_in(spec: Spec) -> dict[str, str]:
+    """The settings that name a place on the network, by key, in the order of the spec.
 
     load_spec lets them pass: who runs jobs loads a spec first and puts the data on the disk later.
     """
-    problems = [
-        Problem(key, "a path on this machine", f"an address ({address[0]}...)",
-                "Addresses are not read yet: put the data on this machine, and set its path.")
+    values = {
+        key: value_at(spec, key)
         for key, declared in settings_by_key(type(spec)).items()
-        if isinstance(value := value_at(spec, key), str)
-        and _is_free(declared)
-        and (address := _ADDRESS.match(value))  # the rest may hold a password
-    ]  # fmt: skip
-    if problems:
-        raise SpecError.of(problems)
+        if _is_free(declared)
+    }
+    return {
+        key: value
+        for key, value in values.items()
+        if isinstance(value, str) and _ADDRESS.match(value)
+    }
+
+
+def refused_addresses(spec: Spec) -> tuple[Problem, ...]:
+    """A problem for each setting with an address of a kind that nothing here reads."""
+    schemes = {key: text.partition("://")[0] for key, text in addresses_in(spec).items()}
+    return tuple(
+        Problem(key, "a path on this machine, or an s3:// address", f"an address ({scheme}://...)",
+                "Put the data on this machine, and set its path.")
+        for key, scheme in schemes.items()  # the rest may hold a password
+        if scheme.lower() not in FETCHED_SCHEMES
+    )  # fmt: skip
 
 
 def user_set(spec: Section, prefix: str = "") -> set[str]:

@@ -2,7 +2,7 @@
 
 Promises: a template and a resolved spec read back as valid specs; the JSON schema is
 strict JSON; secrets are in none of them.
-Leaves out: reading (load.py), where the files go (cli.py, engine/results.py).
+Leaves out: reading (load.py), where the files go (cli.py, engine/names.py).
 """
 
 import textwrap

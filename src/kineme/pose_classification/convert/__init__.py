@@ -19,6 +19,7 @@ from kineme.pose_classification.convert.ntu import read_ntu
 from kineme.pose_classification.convert.nw_ucla import read_nw_ucla
 from kineme.pose_classification.convert.pyskl import read_pyskl
 from kineme.pose_classification.convert.sbu import read_sbu
+from kineme.pose_classification.convert.tracks import read_tracks
 from kineme.pose_classification.convert.writing import write_source
 
 __all__ = ["READERS", "convert"]
@@ -32,13 +33,14 @@ READERS: Mapping[str, Callable[[Any, Tally], Source]] = {
     "coco": read_coco,
     "mediapipe": read_mediapipe,
     "pyskl": read_pyskl,
+    "tracks": read_tracks,
 }
 
 _UNREAD = {  # settings that say nothing to a format
     "labels": ("nw_ucla", "sbu", "ntu", "pyskl"),
-    "protocol": ("deepstream", "openpose", "coco", "mediapipe"),
+    "protocol": ("deepstream", "openpose", "coco", "mediapipe", "tracks"),
     "num_persons": ("deepstream",),
-    "merge": ("nw_ucla", "sbu", "ntu", "openpose", "coco", "mediapipe", "pyskl"),
+    "merge": ("nw_ucla", "sbu", "ntu", "openpose", "coco", "mediapipe", "pyskl", "tracks"),
 }
 
 

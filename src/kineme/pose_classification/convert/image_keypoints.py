@@ -72,6 +72,11 @@ def read_openpose_clip(
     folder: Path, name: str, *, settings: Any, tally: Tally
 ) -> NDArray[np.float32]:
     """(M, T, V, 3) of one folder."""
+    return _in_image(openpose_people(folder, tally), name, settings, tally)
+
+
+def openpose_people(folder: Path, tally: Tally) -> dict[int, NDArray[np.float32]]:
+    """(P, V, 3) of each frame number of one folder: x, y in pixels, confidence."""
     frames: dict[int, NDArray[np.float32]] = {}
     for path in children_of(folder):
         found = _FRAME.fullmatch(path.name)
@@ -79,11 +84,19 @@ def read_openpose_clip(
             tally.add("files that are no <name>_<frame>_keypoints.json, left out", path.name)
             continue
         frames[int(found[1])] = _people_of_frame(path)
-    return _in_image(frames, name, settings, tally)
+    return frames
 
 
 def read_coco_clip(path: Path, name: str, *, settings: Any, tally: Tally) -> NDArray[np.float32]:
     """(M, T, V, 3) of one file."""
+    frames, tracks = coco_people(path)
+    if tracks:
+        frames = _by_track(frames, tracks, str(path))
+    return _in_image(frames, name, settings, tally, is_tracked=bool(tracks))
+
+
+def coco_people(path: Path) -> tuple[dict[int, NDArray[np.float32]], dict[int, list[int]]]:
+    """((P, V, 3) of each frame number: x, y in pixels, confidence; their track numbers, if any)."""
     frames: dict[int, list[NDArray[np.float32]]] = {}
     tracks: dict[int, list[int]] = {}
     key, parents = None, set()
@@ -101,10 +114,7 @@ def read_coco_clip(path: Path, name: str, *, settings: Any, tally: Tally) -> NDA
     if len(parents) > 1:
         received = f"images of {len(parents)} folders: {listed(sorted(parents))}"
         raise DataError(str(path), "images of one clip", received, "Write a file per clip.")
-    ordered = {number: _stack(frames[number], str(path)) for number in sorted(frames)}
-    if key is not None:
-        ordered = _by_track(ordered, tracks, str(path))
-    return _in_image(ordered, name, settings, tally, is_tracked=key is not None)
+    return {number: _stack(frames[number], str(path)) for number in sorted(frames)}, tracks
 
 
 def _in_image(

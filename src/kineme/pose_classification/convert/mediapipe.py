@@ -12,6 +12,7 @@ A landmark of visibility 0 is missing. People are followed by distance (clips.li
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data.conversion import Tally
-from kineme.errors import DataError
+from kineme.errors import DataError, listed, shortened
 from kineme.pose_classification.convert.clips import Source, link, mark_missing
 from kineme.pose_classification.convert.folders import source_of
 from kineme.pose_classification.convert.reading import as_list, numbers, read_json, take
@@ -44,18 +45,29 @@ def read_mediapipe(settings: Any, tally: Tally) -> Source:
 
 def read_mediapipe_clip(path: Path, name: str, *, tally: Tally) -> NDArray[np.float32]:
     """(M, T, 33, 3) of one file."""
-    content = read_json(path)
-    if isinstance(content, dict):
-        content = take(content, "frames", str(path))
     frames = []
-    for index, frame in enumerate(as_list(content, str(path))):
-        seen = _people(frame, f"{path}: frame {index}")
+    for seen in mediapipe_people(path):
         visibility = seen[..., 3]
         frames.append(seen[..., :3])
         broken = mark_missing(frames[-1], visibility)
         tally.add("joints with numbers that are not finite", name, broken)
     linked = link(frames)
     return linked if linked.size else np.zeros((1, len(frames), NUM_JOINTS, 3), np.float32)
+
+
+def mediapipe_people(path: Path, *, in_image: bool = False) -> Iterator[NDArray[np.float32]]:
+    """(P, 33, 4) of each frame of one file, as written, and visibility.
+
+    in_image: landmarks that are metres of the world are refused.
+    """
+    content = read_json(path)
+    if isinstance(content, dict):
+        content = take(content, "frames", str(path))
+    for index, frame in enumerate(as_list(content, str(path))):
+        where = f"{path}: frame {index}"
+        if in_image and isinstance(frame, dict) and not set(_IMAGE_KEYS) & set(frame):
+            raise DataError(where, f"the key {_IMAGE_KEYS[0]!r}", listed(map(shortened, frame)))
+        yield _people(frame, where)
 
 
 def _people(frame: Any, where: str) -> NDArray[np.float32]:

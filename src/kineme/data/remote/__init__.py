@@ -1,0 +1,1 @@
+"""Data and results in object stores: `s3://` addresses, fetched, kept and sent safely."""

@@ -1,0 +1,74 @@
+"""Runs the action of a job on a further node: `python -m kineme.jobs.follower FOLDER`.
+
+Promises: it begins when the job runs, and ends when the job has ended or is being cancelled; what
+it prints is in `job.node<NODE_RANK>.log`. No process of it is left behind.
+Leaves out: states, which are the agent's business on the first node.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from kineme.errors import SpecError
+from kineme.jobs.agent import PROGRAM, environment_of, grace_seconds_of, words_of
+from kineme.jobs.leash import Ended, Leash, Order
+from kineme.jobs.record import JobRecord, State
+from kineme.jobs.store import JobStore
+
+_POLL_SECONDS = 1.0
+_WAITS = (State.PENDING,)
+_RUNS = (State.RUNNING, State.UNKNOWN)
+
+
+def follow_job(store: JobStore, job_id: str, *, program: Sequence[str] = PROGRAM) -> Ended | None:
+    """Run the action of a job as long as the job runs; None if it ended before."""
+    stops: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stops.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, on_signal)
+    while (record := store.load(job_id)).state in _WAITS and not stops:
+        time.sleep(_POLL_SECONDS)
+    if record.state not in _RUNS or stops:
+        return None
+    leash = Leash(_order(store.folder(job_id), record, program))
+    is_asked = False
+    while (ended := leash.hear(_POLL_SECONDS)) is None:
+        if not is_asked and (stops or not _runs(store, job_id)):
+            is_asked = True
+            leash.end()
+    return ended
+
+
+def _order(folder: Path, record: JobRecord, program: Sequence[str]) -> Order:
+    return Order(
+        words=(*program, *words_of(record)),
+        folder=str(folder),
+        log=str(folder / f"job.node{os.environ.get('NODE_RANK', '1')}.log"),
+        environment=environment_of(record),
+        grace_seconds=grace_seconds_of(record),
+    )
+
+
+def _runs(store: JobStore, job_id: str) -> bool:
+    try:
+        return store.load(job_id).state in _RUNS
+    except SpecError:  # deleted
+        return False
+
+
+def main() -> int:
+    """The exit code tells nothing of the job."""
+    folder = Path(sys.argv[1]).absolute()
+    follow_job(JobStore(folder.parent), folder.name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

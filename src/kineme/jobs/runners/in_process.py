@@ -1,0 +1,238 @@
+"""Jobs in this very process: `start` returns when the job has ended.
+
+For tests, and for many short jobs that share one start of Python and torch. Only an action of a
+network runs here, not other commands. A wish to cancel is heard where Python runs in its main
+thread, as SIGTERM is: the action saves and stops; one that does not listen cannot be killed.
+Promises: record, states, log and exit codes are those of any runner; an error of the action, a bug
+too, is the job's. A signal that was meant for this process is raised again after the job's end.
+Leaves out: what libraries in C print.
+"""
+
+import contextlib
+import importlib
+import io
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from kineme import concealment
+from kineme.errors import EXIT_BUG, EXIT_SIGINT, EXIT_SIGTERM, KinemeError, SpecError, printable
+from kineme.jobs.agent import LOCK_SECONDS, SOURCE, recorded, verdict, words_of
+from kineme.jobs.leash import Ended
+from kineme.jobs.liveness import HEARTBEAT_SECONDS, agent_lock, ask_to_end, show_life, wish_to_end
+from kineme.jobs.log import LogWriter
+from kineme.jobs.record import JobRecord, State
+from kineme.jobs.runners import Runner, check_platform
+from kineme.jobs.sending import Sending, with_problem
+from kineme.jobs.store import LOG_FILE, JobStore
+from kineme.processes import identity
+
+_POLL_SECONDS = 0.25
+_SPEC_OPTIONS = ("-e", "--experiment_spec_file", "--experiment-spec-file")
+
+
+class _Stopped(KinemeError):
+    exit_code = EXIT_SIGTERM
+
+
+def start(store: JobStore, record: JobRecord, *, key: str | None = None) -> JobRecord:
+    """Run a job to its end. See runners.Start."""
+    check_platform("in_process", record.platform)
+    folder = store.folder(record.id)
+    key = concealment.environment_key() if key is None else key
+    with agent_lock(folder, patience_seconds=LOCK_SECONDS) as is_ours:
+        record = store.load(record.id)
+        if not is_ours or record.state is not State.PENDING:
+            return record
+        if (wish := wish_to_end(folder)) is not None:
+            return _moved(store, record, State.CANCELED, f"before it began: {wish}")
+        show_life(folder)
+        me = identity()
+        record = _moved(store, record, State.RUNNING, f"on {me.host}", agent=me)
+        if record.state is not State.RUNNING or record.agent != me:
+            return record
+        log = LogWriter(folder / LOG_FILE, secrets=[key] if key else [])
+        sending = Sending(record, folder)
+        is_acting = threading.Event()
+        with _watched(store, folder, record, is_acting) as is_canceled, _printing_to(log):
+            error = _run(record, folder, key, log, is_acting)
+        log.close()
+        ended = _ended(error)
+        result = verdict(ended, is_canceled=is_canceled.is_set())
+        problem = sending.finish()
+        state, failure = with_problem(result.state, result.failure, problem)
+        record = _moved(
+            store, record, state, problem if state is not result.state else result.reason,
+            exit_code=result.exit_code, failure=failure,
+        )  # fmt: skip
+        was_signal = ended.code in (EXIT_SIGINT, EXIT_SIGTERM)
+        if error is not None and was_signal and not is_canceled.is_set():
+            raise error
+        return record
+
+
+def is_gone(store: JobStore, record: JobRecord) -> bool | None:
+    """See runners.IsGone."""
+    if record.agent is None:
+        return None
+    return not record.agent.is_alive if record.agent.is_here else None
+
+
+def _run(
+    record: JobRecord, folder: Path, key: str | None, log: LogWriter, is_acting: threading.Event
+) -> BaseException | None:
+    """Do what the job is for; returns what was raised, which is said in the log."""
+    try:
+        is_acting.set()
+        try:
+            _act(words_of(record), folder, key, log)
+        finally:
+            is_acting.clear()
+    except KinemeError as error:
+        for problem in error.problems:
+            print(f"error: {printable(str(problem))}", file=sys.stderr)
+        return error
+    except KeyboardInterrupt as error:
+        print("error: interrupted", file=sys.stderr)
+        return error
+    except Exception as error:  # noqa: BLE001 - as of a process, a bug ends the job that has it
+        traceback.print_exc()
+        print(f"error: {_one_line(error)} (a bug of kineme)", file=sys.stderr)
+        return error
+    return None
+
+
+def _act(words: tuple[str, ...], folder: Path, key: str | None, log: LogWriter) -> None:
+    from kineme.actions import ACTIONS
+    from kineme.data.remote.staging import localized
+    from kineme.network import NETWORKS, load_network, load_specs
+    from kineme.spec.load import load_spec, with_values
+    from kineme.spec.schema import secrets_of
+
+    if len(words) < 2 or words[0] not in NETWORKS or words[1] not in ACTIONS:
+        expected = "the words of an action, as `pose_classification train`"
+        fix = "Use the runner subprocess."
+        raise SpecError("runner in_process", expected, repr(" ".join(words[:2]))[:80], fix)
+    name, action, *rest = words
+    path, overrides = _source_and_overrides(rest, folder)
+    spec, notes = load_spec(load_specs(name)[action], path, overrides)
+    if key is not None and spec.encryption_key is None:
+        spec = with_values(spec, {"encryption_key": key})
+    log.hide(secrets_of(spec))
+    spec, fetched = localized(spec, tell=lambda text: print(f"note: {text}"))
+    for note in (*notes, *fetched):
+        print(f"note: {printable(note)}")
+    module, function = ACTIONS[action].split(":")
+    getattr(importlib.import_module(module), function)(load_network(name), spec)
+
+
+def _source_and_overrides(words: list[str], folder: Path) -> tuple[str | None, list[str]]:
+    """The spec's file, relative to the job's folder, and `key=value` words."""
+    path, overrides = None, []
+    rest = iter(words)
+    for word in rest:
+        option, equals, attached = word.partition("=")
+        if option in _SPEC_OPTIONS:
+            path = str(folder / (attached if equals else next(rest, "")))
+        elif word.startswith("-"):
+            raise SpecError("runner in_process", "-e FILE and key=value words", repr(word)[:80])
+        else:
+            overrides.append(word)
+    return path, overrides
+
+
+def _ended(error: BaseException | None) -> Ended:
+    """The end of the action in the words of a process."""
+    if error is None:
+        return Ended(0)
+    if isinstance(error, KinemeError):
+        return Ended(error.exit_code, "\n".join(str(problem) for problem in error.problems))
+    if isinstance(error, KeyboardInterrupt):
+        return Ended(EXIT_SIGINT, "interrupted")
+    return Ended(EXIT_BUG, f"{_one_line(error)} (a bug of kineme)")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _moved(
+    store: JobStore, record: JobRecord, state: State, reason: str, **changes: Any
+) -> JobRecord:
+    return recorded(
+        lambda: store.move(record.id, state, reason=reason, source=SOURCE, **changes),
+        store, record.id,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _watched(
+    store: JobStore, folder: Path, record: JobRecord, is_acting: threading.Event
+) -> Iterator[threading.Event]:
+    """Give signs of life and hear wishes while the block runs; yields whether there was one.
+
+    SIGTERM raises while the job `is_acting`, where the action does not handle it itself.
+    """
+    is_over, is_canceled = threading.Event(), threading.Event()
+    is_main = threading.current_thread() is threading.main_thread()
+    ours = threading.get_ident()
+
+    def watch() -> None:
+        last_sign = time.monotonic()
+        while not is_over.wait(_POLL_SECONDS):
+            if time.monotonic() - last_sign >= HEARTBEAT_SECONDS:
+                last_sign = time.monotonic()
+                with contextlib.suppress(OSError):
+                    show_life(folder)
+            wish = wish_to_end(folder) if is_main and not is_canceled.is_set() else None
+            if wish is not None and not is_over.is_set():
+                is_canceled.set()
+                _moved(store, record, State.CANCELING, wish)
+                signal.pthread_kill(ours, signal.SIGTERM)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if is_acting.is_set():
+            raise _Stopped(signal.Signals(number).name, "to run to the end", "a request to stop")
+
+    before = signal.signal(signal.SIGTERM, on_signal) if is_main else None
+    watcher = threading.Thread(target=watch, daemon=True, name="job")
+    watcher.start()
+    try:
+        yield is_canceled
+    finally:
+        is_over.set()
+        watcher.join()
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+class _Text(io.TextIOBase):
+    """A stream of text into a log."""
+
+    def __init__(self, log: LogWriter) -> None:
+        self._log = log
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            self._log.write(text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+
+@contextlib.contextmanager
+def _printing_to(log: LogWriter) -> Iterator[None]:
+    text = _Text(log)
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        yield
+
+
+RUNNER = Runner(start=start, cancel=ask_to_end, is_gone=is_gone, settings={})

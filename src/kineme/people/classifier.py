@@ -1,0 +1,123 @@
+"""What people do in a window, by a checkpoint of pose classification.
+
+Promises: the checkpoint decides the model, its joints, sampling and normalisation; a window's
+answer does not depend on who else is in the picture; the mapping of joints is told once.
+Leaves out: which windows there are (timeline.py).
+
+Shapes: B windows, T frames, V joints, C channels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kineme.data import sampling
+from kineme.engine import checkpoint as checkpoints
+from kineme.errors import CheckpointError
+from kineme.network import load_network, load_specs
+from kineme.people.timeline import Window
+from kineme.pose_classification.dataset import View, prepare
+from kineme.pose_classification.layout_mapping import in_picture, map_layout
+from kineme.pose_classification.layouts import Layout, layout_of
+from kineme.spec.load import load_spec
+
+_NETWORK = "pose_classification"
+_WINDOW_SECONDS = 2.0  # where the checkpoint does not say how many frames it sees
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 4.0
+
+
+class PoseClassifier:
+    """A trained model, asked on windows of joints in pixels.
+
+    source: the layout of these joints. size: (width, height) of the video. mapping: of joints.
+    """
+
+    def __init__(
+        self, path: str | Path, source: Layout, size: tuple[int, int], *, key: str | None = None
+    ) -> None:
+        network = load_network(_NETWORK)
+        loaded = checkpoints.load_checkpoint(path, key)
+        spec = _restored_spec(loaded, network)
+        self.path, self.names = loaded.path, network.class_names(spec)
+        self.layout: Layout = layout_of(spec.model)
+        self.mapping = map_layout(source, self.layout)
+        self._size, self._spec = size, spec
+        self._temperature = temperature_of(loaded.facts)
+        self._view = View(settings=spec.dataset, layout=self.layout, seed=0, is_random=False)
+        self._num_persons = spec.dataset.num_persons or self.layout.num_persons
+        self._model = checkpoints.build_trained(network, spec, loaded).eval()
+
+    def window_seconds(self, fps: float) -> float:
+        """How long a window should be: the frames that the model sees, of a video of that rate."""
+        settings = self._spec.dataset
+        is_uniform = settings.sampling == "uniform"
+        num_frames = settings.num_frames if is_uniform else max(settings.window_size, 0)
+        if not num_frames or fps <= 0:
+            return _WINDOW_SECONDS
+        return min(max(num_frames / fps, _SHORTEST_SECONDS), _LONGEST_SECONDS)
+
+    def classify(self, windows: Sequence[Window]) -> NDArray[np.float32]:
+        """(B, K) probabilities, the same for a window whoever comes with it."""
+        answers = [self._logits(self._values(window)) for window in windows]
+        logits = torch.stack(answers) / self._temperature
+        return logits.softmax(dim=1).numpy()
+
+    def _values(self, window: Window) -> NDArray[np.float32]:
+        """(C, T, V) of the frames that the model sees; what is not seen is zero."""
+        joints, confidence = self.mapping.apply(window.joints, window.confidence)
+        values = in_picture(
+            joints,
+            confidence,
+            width=self._size[0],
+            height=self._size[1],
+            num_channels=self._spec.model.input_channels,
+            num_axes=self.layout.num_axes,
+        )
+        settings = self._spec.dataset
+        length = np.array([len(values)])
+        if settings.sampling == "uniform":
+            frames = sampling.uniform_indices(length, settings.num_frames)[0]
+            values = values[frames]
+        return values.transpose(2, 0, 1)
+
+    def _logits(self, values: NDArray[np.float32]) -> torch.Tensor:
+        """(K,) of one window, alone: batches of other sizes round otherwise."""
+        x = np.zeros((1, *values.shape, self._num_persons), np.float32)
+        x[0, ..., 0] = values
+        with torch.inference_mode():
+            prepared = prepare(torch.from_numpy(x), self._view, np.zeros(1, np.int64), 0)
+            logits: torch.Tensor = self._model(skeleton=prepared)[0].float()
+        return logits
+
+
+def temperature_of(facts: Mapping[str, Any]) -> float:
+    """What logits are divided by, so that probabilities are as often right as they say."""
+    found = facts.get("temperature")
+    return float(found) if isinstance(found, float | int) and found > 0 else 1.0
+
+
+def _restored_spec(loaded: checkpoints.Checkpoint, network: Any) -> Any:
+    """The spec that the checkpoint was trained with, as inference sees it."""
+    if not loaded.facts.get("spec"):
+        raise CheckpointError(
+            str(loaded.path),
+            "a checkpoint that says what it was trained with",
+            "weights alone",
+            "Use one that kineme trained (best.pth).",
+        )
+    spec, _ = load_spec(
+        load_specs(_NETWORK)["inference"],
+        None,
+        {
+            "results_dir": ".",
+            "inference.checkpoint": str(loaded.path),
+            "inference.test_dataset.data_path": "-",
+        },
+    )
+    return checkpoints.restore_spec(spec, loaded, network.identity, network.inherited)

@@ -1,0 +1,73 @@
+"""What a tracker says frame by frame, put together person by person.
+
+Promises: every row that was added is in the tracks, as it was seen.
+Leaves out: following people (tracking.py), the file (data/tracks.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kineme.data.tracks import Track, Tracks
+from kineme.people.poses import FramePoses, PersonPose
+from kineme.pose_classification.layouts import Layout
+
+
+@dataclass
+class _Rows:
+    frames: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    poses: list[PersonPose] = field(default_factory=list)
+
+    def track(self, id_: int) -> Track:
+        return Track(
+            id_,
+            np.array(self.frames, np.int64),
+            np.array(self.seconds, np.float64),
+            np.stack([pose.joints for pose in self.poses]),
+            np.stack([pose.confidence for pose in self.poses]),
+            np.stack([pose.box for pose in self.poses]),
+            np.array([pose.score for pose in self.poses], np.float32),
+        )
+
+
+class TracksRecorder:
+    """Collects `add`ed frames; `tracks` may be asked for at any time."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, _Rows] = {}
+        self._cuts: list[int] = []
+        self._num_frames, self._num_axes = 0, 2
+
+    def add(
+        self, frame: FramePoses, found: tuple[tuple[int, PersonPose], ...], *, is_cut: bool = False
+    ) -> None:
+        """found: what `Tracker.update` said of `frame`."""
+        self._num_frames = frame.index + 1
+        if is_cut:
+            self._cuts.append(frame.index)
+        for id_, pose in found:
+            rows = self._rows.setdefault(id_, _Rows())
+            rows.frames.append(frame.index)
+            rows.seconds.append(frame.seconds)
+            rows.poses.append(pose)
+            self._num_axes = pose.joints.shape[1]
+
+    def tracks(
+        self, layout: Layout, *, width: int, height: int, fps: float = 0.0, source: str = ""
+    ) -> Tracks:
+        """What was added so far, as tracks of a video of that size, rate and name."""
+        return Tracks(
+            layout=layout.name,
+            joint_names=layout.joints,
+            width=width,
+            height=height,
+            fps=fps,
+            source=source,
+            num_frames=self._num_frames,
+            num_axes=self._num_axes,
+            cuts=tuple(self._cuts),
+            tracks=tuple(self._rows[id_].track(id_) for id_ in sorted(self._rows)),
+        )

@@ -1,0 +1,127 @@
+"""What an analysis leaves: who did what, when, as tables for people and programs.
+
+Promises: every file is complete or absent; all of them tell the same segments.
+Leaves out: the page (page.py), the video (drawing.py), tracks (data/tracks.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kineme import __version__, files
+from kineme.data.tracks import Tracks
+from kineme.engine.names import REPORT_FILE
+from kineme.errors import printable
+from kineme.people.page import render_page
+from kineme.people.segments import Segment
+from kineme.people.streams import StreamEvent
+
+TIMELINE_FILE = "timeline.csv"
+TIMELINE_JSON_FILE = "timeline.json"
+SEGMENT_LINES_FILE = "timeline.jsonl"
+TRACKS_FILE = "tracks.npz"
+ANNOTATED_FILE = "annotated.mp4"
+JOURNAL_FILE = ".frames.jsonl"
+COLUMNS = ("person", "label", "probability", "start_seconds", "end_seconds")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was looked at, and how. num_frames: looked at; num_dropped: of a stream, left out;
+    num_ignored: sights too unsure to be followed. estimate_seconds: spent in the estimator."""
+
+    source: str
+    width: int
+    height: int
+    fps: float
+    num_frames: int
+    seconds: float
+    num_dropped: int
+    num_ignored: int
+    damage: str
+    estimator: str
+    layout: str
+    checkpoint: str
+    class_names: tuple[str, ...]
+    window_seconds: float
+    stride_seconds: float
+    wall_seconds: float
+    estimate_seconds: float
+    has_video: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """segments: by person and time, nobody (person 0) last."""
+
+    facts: Facts
+    segments: tuple[Segment, ...]
+    events: tuple[StreamEvent, ...]
+
+    @property
+    def people(self) -> tuple[int, ...]:
+        return tuple(sorted({one.person for one in self.segments} - {0}))
+
+
+def write_results(
+    folder: Path, found: Found, tracks: Tracks, picture: Callable[[int], bytes]
+) -> None:
+    """All files of an analysis but its video. picture: of a person, as JPEG."""
+    tracks.save(folder / TRACKS_FILE)
+    write_partial(folder, found.segments)
+    files.write_json(folder / TIMELINE_JSON_FILE, _as_plain(found))
+    files.write_text(folder / REPORT_FILE, render_page(found, picture))
+
+
+def write_partial(folder: Path, segments: Iterable[Segment]) -> None:
+    """timeline.csv, of all segments or of those that are over."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    table.writerows(_row(segment) for segment in segments)
+    files.write_text(folder / TIMELINE_FILE, text.getvalue())
+
+
+def segment_line(segment: Segment) -> str:
+    """A segment as a JSON line."""
+    return json.dumps(_plain_segment(segment), ensure_ascii=False)
+
+
+def _row(one: Segment) -> tuple[str, ...]:
+    person = str(one.person) if one.person else ""
+    probability = "" if one.probability is None else f"{one.probability:.4f}"
+    return person, printable(one.label), probability, f"{one.start:.3f}", f"{one.end:.3f}"
+
+
+def _plain_segment(one: Segment) -> dict[str, Any]:
+    return {
+        "person": one.person or None,
+        "label": one.label,
+        "probability": None if one.probability is None else round(one.probability, 4),
+        "start_seconds": round(one.start, 3),
+        "end_seconds": round(one.end, 3),
+    }
+
+
+def _as_plain(found: Found) -> dict[str, Any]:
+    by_person: dict[int, list[dict[str, Any]]] = {}
+    for segment in found.segments:
+        plain = _plain_segment(segment)
+        del plain["person"]
+        by_person.setdefault(segment.person, []).append(plain)
+    return {
+        "kineme": __version__,
+        **dataclasses.asdict(found.facts),
+        "people": [
+            {"person": person, "segments": by_person[person]} for person in found.people
+        ],
+        "nobody": by_person.get(0, []),
+        "events": [dataclasses.asdict(event) for event in found.events],
+    }

@@ -1,0 +1,192 @@
+"""From probabilities over time to segments of one label each.
+
+Promises: a label is entered above one threshold and left below another, lower one, so that it does
+not flicker; what lasts shorter than `min_seconds` belongs to its neighbour; segments follow each
+other without a gap; what is none of the classes is `unknown`.
+Leaves out: where probabilities come from (timeline.py).
+
+Shapes: K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN = "unknown"
+NO_PERSON = "no person"
+PERSON = "person"  # seen, where there is no model to say what they do
+
+_SLACK_SECONDS = 1e-6
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """min_probability: from which a label is entered; below it nothing is known. keep_probability:
+    down to which it is kept. min_seconds: how long a label has to last."""
+
+    min_probability: float = 0.5
+    keep_probability: float = 0.35
+    min_seconds: float = 0.5
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What somebody does from `start` to `end`, in seconds. person: the id, 0 for nobody.
+    probability: the mean over the time; None where there is none to tell."""
+
+    person: int
+    label: str
+    probability: float | None
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A stretch of time; probabilities (K,), None where nothing was said; is_seen: the person."""
+
+    start: float
+    end: float
+    probabilities: NDArray[np.float64] | None
+    is_seen: bool
+
+
+@dataclass
+class _Run:
+    """Cells of one label. total: (K,) probabilities times seconds, of `seconds` in all."""
+
+    label: str
+    start: float
+    end: float
+    total: NDArray[np.float64]
+    seconds: float = 0.0
+
+    def add(self, cell: Cell) -> None:
+        self.end = cell.end
+        if cell.probabilities is not None:
+            self.total = self.total + cell.probabilities * (cell.end - cell.start)
+            self.seconds += cell.end - cell.start
+
+    def absorb(self, later: _Run) -> None:
+        self.end, self.total = later.end, self.total + later.total
+        self.seconds += later.seconds
+
+
+class Decider:
+    """The segments of one person, as cells come."""
+
+    def __init__(self, person: int, names: tuple[str, ...], settings: SegmentSettings) -> None:
+        self.person, self.names, self.settings = person, names, settings
+        self._held: _Run | None = None  # lasted long enough
+        self._early: _Run | None = None  # before the first that did
+        self._next: _Run | None = None  # may last long enough
+
+    def add(self, cell: Cell) -> Iterator[Segment]:
+        """The segment that is over with this cell, if one is."""
+        label = self._label(cell)
+        if self._held is not None and self._next is None and label == self._held.label:
+            self._held.add(cell)
+            return
+        if self._next is not None and label != self._next.label:
+            self._give_up_next()
+            if self._held is not None and label == self._held.label:
+                self._held.add(cell)
+                return
+        if self._next is None:
+            self._next = self._new_run(label, cell.start)
+        self._next.add(cell)
+        if self._next.end - self._next.start >= self.settings.min_seconds - _SLACK_SECONDS:
+            yield from self._enter_next()
+
+    def finish(self, end: float) -> Iterator[Segment]:
+        """The segments that are left, none beyond `end`."""
+        if self._held is None and self._next is not None:
+            yield from self._enter_next(is_brief=True)
+        elif self._next is not None:
+            self._give_up_next()
+        if self._held is not None:
+            segment = self._segment(self._held)
+            yield replace(segment, end=min(segment.end, end))
+        self._held = self._next = None
+
+    @property
+    def pending_since(self) -> float | None:
+        """From when on it is not decided yet; None where all that came is."""
+        early = self._early or self._next
+        return early.start if early else None
+
+    @property
+    def current(self) -> tuple[str, float | None]:
+        """Label and probability of the last that is decided."""
+        run = self._held
+        return (run.label, self._probability(run)) if run else ("", None)
+
+    @property
+    def latest(self) -> tuple[str, float | None]:
+        """Label and probability of the last that came, whether it lasts or not."""
+        run = self._next or self._held
+        return (run.label, self._probability(run)) if run else ("", None)
+
+    def _label(self, cell: Cell) -> str:
+        if not cell.is_seen:
+            return NO_PERSON
+        if cell.probabilities is None:
+            return UNKNOWN
+        best = int(cell.probabilities.argmax())
+        run = self._next or self._held
+        if run is not None and run.label in self.names:
+            held = self.names.index(run.label)
+            is_beaten = best != held and cell.probabilities[best] >= self.settings.min_probability
+            if cell.probabilities[held] >= self.settings.keep_probability and not is_beaten:
+                return run.label
+        if cell.probabilities[best] >= self.settings.min_probability:
+            return self.names[best]
+        return UNKNOWN
+
+    def _new_run(self, label: str, start: float) -> _Run:
+        return _Run(label, start, start, np.zeros(len(self.names)))
+
+    def _give_up_next(self) -> None:
+        """What did not last belongs to what is held, or to what is held first."""
+        if self._next is None:
+            return
+        if self._held is not None:
+            self._held.absorb(self._next)
+        elif self._early is not None:
+            self._early.absorb(self._next)
+        else:
+            self._early = self._next
+        self._next = None
+
+    def _enter_next(self, *, is_brief: bool = False) -> Iterator[Segment]:
+        run = self._next
+        if run is None:
+            return
+        if self._held is not None:
+            yield self._segment(self._held)
+        if self._early is not None:
+            label = run.label
+            self._early.absorb(run)
+            run, self._early = self._early, None
+            run.label = label
+            if is_brief and run.seconds:  # nothing lasted: the mean decides
+                self._next = None
+                mean = Cell(run.start, run.end, run.total / run.seconds, is_seen=True)
+                run.label = self._label(mean)
+        self._held, self._next = run, None
+
+    def _probability(self, run: _Run) -> float | None:
+        if run.label == NO_PERSON:
+            return None
+        if not run.seconds:
+            return 0.0
+        mean = run.total / run.seconds
+        at = self.names.index(run.label) if run.label in self.names else int(mean.argmax())
+        return float(mean[at])
+
+    def _segment(self, run: _Run) -> Segment:
+        return Segment(self.person, run.label, self._probability(run), run.start, run.end)

@@ -1,0 +1,332 @@
+"""Who does what, when: windows over each person's time, what a classifier says of them, segments.
+
+Promises: frames come one by one, live or from a file, and the same frames give the same segments;
+the segments of a person cover the time from the first to the last sight of them without gap or
+overlap; memory is that of one window for each person in sight, however long the video.
+Method: windows begin every `stride_seconds` from a person's first sight; a stretch of one stride
+gets the mean of the windows over it (`Cell`); labels are held and left by thresholds apart from
+each other and last a while (segments.py).
+Leaves out: the model behind the classifier (classifier.py).
+
+Shapes: B windows, T frames of a window, V joints, D axes, K classes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kineme.people.poses import FramePoses, PersonPose
+from kineme.people.segments import NO_PERSON, PERSON, Cell, Decider, Segment, SegmentSettings
+
+_SLACK_SECONDS = 1e-6  # by which sums of fractions may be off
+
+
+@dataclass(frozen=True)
+class TimelineSettings:
+    """window_seconds: what the classifier sees at a time, a whole number of strides.
+    end_after_seconds: unseen for longer, somebody is gone; as the tracker has it. min_seen: share
+    of a window's frames in which its person has to be seen. frame_seconds: how long a frame is
+    shown. min_empty_seconds: without anybody, from which that is told.
+    """
+
+    window_seconds: float = 2.0
+    stride_seconds: float = 0.5
+    end_after_seconds: float = 3.0
+    min_seen: float = 0.5
+    frame_seconds: float = 0.04
+    min_empty_seconds: float = 1.0
+    segments: SegmentSettings = field(default_factory=SegmentSettings)
+
+    @property
+    def num_overlapping(self) -> int:
+        """Windows over a cell."""
+        return max(round(self.window_seconds / self.stride_seconds), 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A person through T frames. joints (T, V, D) in pixels, NaN where not seen; confidence
+    (T, V); scores (T,), 0 where the person is not seen; seconds (T,)."""
+
+    joints: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    seconds: NDArray[np.float64]
+
+
+class Classifier(Protocol):
+    """names: of the classes. classify: (B, K) probabilities of windows, each on its own."""
+
+    names: tuple[str, ...]
+
+    def classify(self, windows: Sequence[Window]) -> NDArray[np.float32]: ...
+
+
+class Presence:
+    """In place of a model: everybody is a person, as surely as the estimator saw them."""
+
+    names: tuple[str, ...] = (PERSON,)
+
+    def classify(self, windows: Sequence[Window]) -> NDArray[np.float32]:
+        """(B, 1) mean scores of the frames in which the person is seen."""
+        scores = [window.scores[window.scores > 0] for window in windows]
+        means = [float(one.mean()) if len(one) else 0.0 for one in scores]
+        return np.array(means, np.float32)[:, None]
+
+
+@dataclass
+class _Track:
+    """rows: (frame index -> pose) of the last window. next_window, next_cell: counted in strides
+    from `start`. sums, counts: of windows over cells that are still open. gap: cells without a
+    sight, until the person is back."""
+
+    id: int
+    start: float
+    decider: Decider
+    last_seen: float
+    rows: dict[int, PersonPose] = field(default_factory=dict)
+    next_window: int = 0
+    next_cell: int = 0
+    sums: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    counts: dict[int, int] = field(default_factory=dict)
+    gap: list[Cell] = field(default_factory=list)
+
+
+class Timeline:
+    """Segments of everybody, as frames come."""
+
+    def __init__(self, classifier: Classifier, settings: TimelineSettings) -> None:
+        self.classifier, self.settings = classifier, settings
+        self._tracks: dict[int, _Track] = {}
+        self._frames: deque[tuple[int, float]] = deque()
+        self._recent: dict[int, list[Segment]] = {}
+        self._empty_since: float | None = None
+        self._has_anybody = False
+
+    def update(
+        self, frame: FramePoses, found: Sequence[tuple[int, PersonPose]]
+    ) -> tuple[Segment, ...]:
+        """The segments that are over by now. found: (id, pose) of who is seen in `frame`."""
+        now = frame.seconds
+        over = [*self._close(self._gone(now)), *self._empty(now, bool(found))]
+        over += self._advance(now)
+        self._frames.append((frame.index, now))
+        for id_, pose in found:
+            track = self._tracks.get(id_)
+            if track is None:
+                decider = Decider(id_, self.classifier.names, self.settings.segments)
+                track = self._tracks[id_] = _Track(id_, now, decider, now)
+            track.rows[frame.index], track.last_seen = pose, now
+        self._forget_frames(now)
+        return self._kept(over)
+
+    def finish(self) -> tuple[Segment, ...]:
+        """All segments that are not over yet; nothing comes after."""
+        end = self._frames[-1][1] + self.settings.frame_seconds if self._frames else 0.0
+        over = list(self._advance(end))
+        over += self._close(list(self._tracks.values()))
+        if self._empty_since is not None:
+            over += self._empty_segment(end)
+        return self._kept(over)
+
+    @property
+    def decided_until(self) -> float:
+        """Seconds up to which the label of everybody will not change any more."""
+        if not self._frames:
+            return 0.0
+        limits = (self._decided_until(track) for track in self._tracks.values())
+        return min(limits, default=self._frames[-1][1])
+
+    def label_at(self, person: int, seconds: float) -> tuple[str, float | None]:
+        """Label and probability of somebody, final up to `decided_until`, later the latest."""
+        for segment in reversed(self._recent.get(person, ())):
+            if segment.start <= seconds < segment.end:
+                return segment.label, segment.probability
+        track = self._tracks.get(person)
+        return track.decider.current if track else ("", None)
+
+    def latest(self, person: int) -> tuple[str, float | None]:
+        """What is held of somebody now; ("", None) before the first window is full."""
+        track = self._tracks.get(person)
+        return track.decider.latest if track else ("", None)
+
+    def forget(self, before: float) -> None:
+        """Drop segments that ended by `before`, of which `label_at` is not asked again."""
+        self._recent = {
+            person: kept
+            for person, segments in self._recent.items()
+            if (kept := [one for one in segments if one.end > before])
+        }
+
+    # Windows ---------------------------------------------------------------------------
+
+    def _advance(self, now: float) -> Iterator[Segment]:
+        """Every window that is full by `now`, one of each person at a time."""
+        length = self.settings.window_seconds
+        while True:
+            due = [
+                track
+                for track in self._tracks.values()
+                if self._at(track, track.next_window) + length <= now + _SLACK_SECONDS
+            ]
+            if not due:
+                return
+            begins = [self._at(track, track.next_window) for track in due]
+            answers = self._ask(due, [(begin, begin + length) for begin in begins])
+            for track, answer in zip(due, answers, strict=True):
+                last = track.next_window + self.settings.num_overlapping
+                self._add(track, range(track.next_window, last), answer)
+                track.next_window += 1
+                end = self._at(track, track.next_cell + 1)
+                yield from self._feed(track, end)
+                self._forget_rows(track)
+
+    def _ask(
+        self, tracks: Sequence[_Track], spans: Sequence[tuple[float, float]]
+    ) -> list[NDArray[np.float32] | None]:
+        """(K,) of each span of a track; None where its person is hardly seen in it."""
+        windows = [
+            self._window(track, *span) for track, span in zip(tracks, spans, strict=True)
+        ]
+        asked = [window for window in windows if window is not None]
+        answers = iter(self.classifier.classify(asked) if asked else ())
+        return [None if window is None else next(answers) for window in windows]
+
+    def _window(self, track: _Track, begin: float, end: float) -> Window | None:
+        frames = [
+            (index, seconds)
+            for index, seconds in self._frames
+            if begin - _SLACK_SECONDS <= seconds < end - _SLACK_SECONDS
+        ]
+        seen = [(place, track.rows.get(index)) for place, (index, _) in enumerate(frames)]
+        poses = [(place, pose) for place, pose in seen if pose is not None]
+        if not poses or len(poses) < self.settings.min_seen * len(frames):
+            return None
+        at = [place for place, _ in poses]
+        shape = poses[0][1].joints.shape
+        joints = np.full((len(frames), *shape), np.nan, np.float32)
+        joints[at] = [pose.joints for _, pose in poses]
+        confidence = np.zeros((len(frames), shape[0]), np.float32)
+        confidence[at] = [pose.confidence for _, pose in poses]
+        scores = np.zeros(len(frames), np.float32)
+        scores[at] = [pose.score for _, pose in poses]
+        return Window(joints, confidence, scores, np.array([seconds for _, seconds in frames]))
+
+    def _at(self, track: _Track, strides: int) -> float:
+        return track.start + strides * self.settings.stride_seconds
+
+    # Cells -----------------------------------------------------------------------------
+
+    def _add(self, track: _Track, cells: Iterable[int], answer: NDArray[np.float32] | None) -> None:
+        if answer is None:
+            return
+        for cell in cells:
+            track.sums[cell] = track.sums.get(cell, 0) + answer.astype(np.float64)
+            track.counts[cell] = track.counts.get(cell, 0) + 1
+
+    def _feed(self, track: _Track, end: float) -> Iterator[Segment]:
+        """The next cell, over which no window comes any more, goes to the decider."""
+        number = track.next_cell
+        begin = self._at(track, number)
+        is_seen = any(
+            begin - _SLACK_SECONDS <= seconds < end - _SLACK_SECONDS and index in track.rows
+            for index, seconds in self._frames
+        )
+        total, count = track.sums.pop(number, None), track.counts.pop(number, 0)
+        cell = Cell(begin, end, None if total is None else total / count, is_seen)
+        track.next_cell += 1
+        if not is_seen:
+            track.gap.append(cell)
+            return
+        for one in (*track.gap, cell):
+            yield from track.decider.add(one)
+        track.gap.clear()
+
+    def _close(self, tracks: Sequence[_Track]) -> list[Segment]:
+        """What is left of people who are gone: a last window that ends with them."""
+        ends = [track.last_seen + self.settings.frame_seconds for track in tracks]
+        begins = [
+            max(track.start, end - self.settings.window_seconds)
+            for track, end in zip(tracks, ends, strict=True)
+        ]
+        answers = self._ask(tracks, list(zip(begins, ends, strict=True)))
+        over: list[Segment] = []
+        for track, begin, end, answer in zip(tracks, begins, ends, answers, strict=True):
+            while self._at(track, track.next_cell) < end - _SLACK_SECONDS:
+                number = track.next_cell
+                cell_end = min(self._at(track, number + 1), end)
+                middle = (self._at(track, number) + cell_end) / 2
+                self._add(track, [number] if middle >= begin else [], answer)
+                over += self._feed(track, cell_end)
+            over += track.decider.finish(end)
+            del self._tracks[track.id]
+        return over
+
+    # Who is there ------------------------------------------------------------------------
+
+    def _gone(self, now: float) -> list[_Track]:
+        limit = self.settings.end_after_seconds + _SLACK_SECONDS
+        return [track for track in self._tracks.values() if now - track.last_seen > limit]
+
+    def _empty(self, now: float, is_anybody: bool) -> list[Segment]:
+        if not is_anybody:
+            self._empty_since = now if self._empty_since is None else self._empty_since
+            return []
+        over = [] if self._empty_since is None else self._empty_segment(now)
+        self._empty_since, self._has_anybody = None, True
+        return over
+
+    def _empty_segment(self, end: float) -> list[Segment]:
+        begin = self._empty_since or 0.0
+        is_brief = end - begin < self.settings.min_empty_seconds
+        if is_brief and self._has_anybody:
+            return []
+        return [Segment(0, NO_PERSON, None, begin, end)]
+
+    def _decided_until(self, track: _Track) -> float:
+        pending = track.decider.pending_since
+        return self._at(track, track.next_cell) if pending is None else pending
+
+    def _kept(self, over: list[Segment]) -> tuple[Segment, ...]:
+        for segment in over:
+            self._recent.setdefault(segment.person, []).append(segment)
+        return tuple(over)
+
+    def _forget_rows(self, track: _Track) -> None:
+        settings = self.settings
+        needed = min(
+            self._at(track, min(track.next_window, track.next_cell)),
+            track.last_seen - settings.window_seconds,
+        )
+        while track.rows:
+            oldest = next(iter(track.rows))
+            if oldest >= self._first_index(needed):
+                return
+            del track.rows[oldest]
+
+    def _first_index(self, seconds: float) -> int:
+        return next((i for i, at in self._frames if at >= seconds - _SLACK_SECONDS), 0)
+
+    def _forget_frames(self, now: float) -> None:
+        settings = self.settings
+        reach = settings.window_seconds + settings.stride_seconds + settings.end_after_seconds + 1
+        while self._frames and self._frames[0][1] < now - reach:
+            self._frames.popleft()
+
+
+def timeline_of(
+    frames: Iterable[tuple[FramePoses, Sequence[tuple[int, PersonPose]]]],
+    classifier: Classifier,
+    settings: TimelineSettings,
+) -> list[Segment]:
+    """The segments of a whole video: what `Timeline` says frame by frame, by person and time."""
+    timeline = Timeline(classifier, settings)
+    over = [segment for frame, found in frames for segment in timeline.update(frame, found)]
+    over += timeline.finish()
+    return sorted(over, key=lambda segment: (segment.person, segment.start))

@@ -1,0 +1,94 @@
+"""People whom kineme followed through videos: files of tracks, a clip each.
+
+Written: x / width - 0.5, y / height - 0.5, and as third channel the confidence, or of tracks with
+depth z / width. A joint that was not seen is missing. A clip reaches from the first frame in
+which anybody in it was seen to the last.
+Leaves out: following people (people/tracking.py), the file itself (data/tracks.py).
+
+Shapes: M persons, T frames, V joints, C = 3 channels.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kineme.data.conversion import Tally, path_of
+from kineme.data.tracks import Track, Tracks
+from kineme.errors import DataError
+from kineme.pose_classification.convert.clips import Source, in_time
+from kineme.pose_classification.convert.folders import find_clips, source_of
+from kineme.pose_classification.layouts import LAYOUTS
+from kineme.pose_classification.people import by_motion, motion_energy
+
+_MAX_NUMBERS = 2**30  # of one clip
+
+
+def read_tracks(settings: Any, tally: Tally) -> Source:
+    """A clip for every .npz file, all of the layout of the first."""
+    first = next(find_clips(path_of(settings.data), _is_clip), None)
+    layout = Tracks.load(first.path).layout if first else ""
+    return source_of(
+        settings,
+        tally,
+        name="Tracks",
+        layouts=(layout,) if layout in LAYOUTS else (),
+        is_clip=_is_clip,
+        read=partial(read_tracks_clip, layout=layout, settings=settings, tally=tally),
+    )
+
+
+def read_tracks_clip(
+    path: Path, name: str, *, layout: str, settings: Any, tally: Tally
+) -> NDArray[np.float32]:
+    """(M, T, V, 3) of one file: those who move most where `settings.num_persons` limits them."""
+    tracks = Tracks.load(path)
+    if tracks.layout != layout:
+        fix = "Convert what differs on its own."
+        raise DataError(str(path), f"layout {layout!r} as in the first", repr(tracks.layout), fix)
+    people = tracks.tracks
+    if settings.num_persons and len(people) > settings.num_persons:
+        energies = np.array([[_energy(track) for track in people]])
+        chosen = sorted(by_motion(energies)[0][: settings.num_persons].tolist())
+        beyond = len(people) - len(chosen)
+        tally.add(f"persons beyond the {len(chosen)} that move most", name, beyond)
+        people = tuple(people[i] for i in chosen)
+    num_joints = len(tracks.joint_names)
+    if not people:
+        return np.zeros((1, 0, num_joints, 3), np.float32)
+    numbers = np.unique(np.concatenate([track.frames for track in people]))
+    places = in_time(numbers.tolist(), settings.max_gap_frames, name, tally)
+    shape = (len(people), int(places[-1]) + 1, num_joints, 3)
+    if np.prod(shape, dtype=float) > _MAX_NUMBERS:
+        received = f"{len(people):,} people in {shape[1]:,} frames"
+        fix = "Set dataset_convert.num_persons, or cut the video into parts."
+        raise DataError(str(path), f"at most {_MAX_NUMBERS:,} numbers in a clip", received, fix)
+    skeleton = np.full(shape, np.nan, np.float32)
+    for row, track in zip(skeleton, people, strict=True):
+        row[places[np.searchsorted(numbers, track.frames)]] = _in_picture(track, tracks)
+    return skeleton
+
+
+def _is_clip(path: Path) -> bool:
+    return path.suffix.lower() == ".npz" and path.is_file()
+
+
+def _in_picture(track: Track, tracks: Tracks) -> NDArray[np.float32]:
+    """(T, V, 3) as shares of the picture."""
+    has_depth = tracks.num_axes == 3
+    third = track.joints[..., 2:] / tracks.width if has_depth else track.confidence[..., None]
+    places = track.joints[..., :2] / np.array([tracks.width, tracks.height], np.float32) - 0.5
+    values = np.concatenate([places, third], axis=-1).astype(np.float32)
+    values[track.confidence == 0] = np.nan
+    return values
+
+
+def _energy(track: Track) -> float:
+    """How much somebody moves; see people.motion_energy."""
+    x = np.nan_to_num(track.joints[..., :2]).transpose(2, 0, 1)[None, ..., None]
+    is_seen: NDArray[np.bool_] = (track.confidence > 0)[None, ..., None]
+    return float(motion_energy(x.astype(np.float32), is_seen)[0, 0])
