@@ -76,7 +76,7 @@ class Files(Section):
 
     data_path: str | None = setting(
         None,
-        "skeletons: .npy (N, C, T, V, M), a shard store, or a folder with *_data.npy",
+        "skeletons: .npy (N, C, T, V, M), a shard store, or a folder or archive with *_data.npy",
         example="data",
     )
     label_path: str | None = setting(
