@@ -10,6 +10,7 @@ results lie in a bucket of an S3 server that the script itself starts (needs kin
 import argparse
 import contextlib
 import json
+import logging
 import os
 import tarfile
 import tempfile
@@ -143,7 +144,8 @@ def s3_server(home: Path) -> Iterator[Any]:
     import boto3
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(port=0)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request otherwise
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
     os.environ |= {
