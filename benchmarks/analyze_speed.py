@@ -63,12 +63,13 @@ def main() -> None:
         facts = analyze(source, settings).facts
         total = time.process_time() - began
     print(f"{machine()}; load {os.getloadavg()[0]:.1f}")
-    num = facts.num_frames
-    print(f"processor, a frame: {1000 * spent / num:.1f} ms in {facts.estimator}, "
-          f"{1000 * (total - spent) / num:.1f} ms beyond it ({100 * (total - spent) / spent:.0f} %)")  # fmt: skip
     wall, estimate = facts.wall_seconds, facts.estimate_seconds
-    print(f"clock, a frame: {1000 * estimate / num:.1f} ms in {facts.estimator}, "
-          f"{1000 * (wall - estimate) / num:.1f} ms beyond it ({100 * (wall - estimate) / estimate:.0f} %)")  # fmt: skip
+    for name, own, whole in (("processor", spent, total), ("clock", estimate, wall)):
+        own, beyond = (1000 * part / facts.num_frames for part in (own, whole - own))
+        print(
+            f"{name}, a frame: {own:.1f} ms in {facts.estimator}, {beyond:.1f} ms beyond it "
+            f"({100 * beyond / own:.0f} %)"
+        )
 
 
 if __name__ == "__main__":

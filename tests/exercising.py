@@ -36,6 +36,19 @@ class Setting:
     layouts: tuple[str, ...] = ("coco", "nvidia", "body-25")
 
 
+HARD = Setting(
+    tempo=(0.15, 1.2),
+    variation=0.45,
+    pause=0.3,
+    jitter=(0.01, 0.035),
+    dropped=0.2,
+    hidden=0.6,
+    azimuth=(-180, 180),
+    elevation=(0, 40),
+    fps=(10.0, 15.0, 25.0, 50.0),
+)
+
+
 @dataclass(frozen=True)
 class Exercising:
     joints: np.ndarray
@@ -80,7 +93,7 @@ def _timing(rng, setting, count, fps):
     cycle = np.interp(seconds, [*knots, total], [*values, values[-1]])
     ends = np.interp(np.arange(1, count + 1), values, knots)
     begins = before, knots[-1]
-    return seconds, (cycle, begins), ends, float(np.median(lasts))
+    return seconds, (cycle, begins), ends, float(np.median(lasts)) if count else 0.0
 
 
 def _posed(name, seed, timing, seconds, rng):
@@ -114,11 +127,15 @@ def _seen(rng, setting, positions, num_axes, fps):
     azimuth, elevation = rng.uniform(*setting.azimuth), rng.uniform(*setting.elevation)
     seen = seen_from(positions - [0, 0.9, 0], np.array([azimuth]), np.array([elevation]))[0]
     num_frames, num_joints = seen.shape[:2]
-    seen += rng.normal(0, rng.uniform(*setting.jitter), seen.shape) + rng.normal(0, 0.008, (1, num_joints, 3))
+    seen += rng.normal(0, rng.uniform(*setting.jitter), seen.shape) + rng.normal(
+        0, 0.008, (1, num_joints, 3)
+    )
     if num_axes == 3:
         joints = seen - seen[:, :1]
     else:
-        path = np.linspace(0, 1, num_frames)[:, None] * rng.uniform(-setting.drift, setting.drift, 3)
+        path = np.linspace(0, 1, num_frames)[:, None] * rng.uniform(
+            -setting.drift, setting.drift, 3
+        )
         seen = seen + path[:, None] + [0, 0, rng.uniform(3, 7)]
         joints = 1000 * seen[..., :2] / seen[..., 2:] + [640, 360]
     is_seen = rng.random((num_frames, num_joints)) > rng.uniform(0, setting.dropped)
@@ -139,7 +156,9 @@ def gesturing(seed: int, setting: Setting, *, seconds: float = 20.0) -> Exercisi
 
     def wander(size: float, *shape: int) -> np.ndarray:
         knots = np.arange(0, seconds + 3, rng.uniform(0.5, 1.2))
-        values = rng.uniform(-size, size, (len(knots), *shape)) * (rng.random(len(knots)) < 0.6).reshape(-1, *[1] * len(shape))
+        values = rng.uniform(-size, size, (len(knots), *shape)) * (
+            rng.random(len(knots)) < 0.6
+        ).reshape(-1, *[1] * len(shape))
         at = np.clip(np.searchsorted(knots, now, side="right"), 1, len(knots) - 1)
         share = synthetic._smooth((now - knots[at - 1]) / (knots[at] - knots[at - 1]))
         share = share.reshape(-1, *[1] * len(shape))

@@ -6,9 +6,11 @@ agent (`python fake_training.py NETWORK train -e spec.yaml results_dir=...`), or
 trials are run by such agents (`python fake_training.py search FOLDER WORDS...`).
 """
 
+import contextlib
 import json
 import math
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -35,8 +37,9 @@ def accuracy(spec, epoch):
     return round((1 - 0.5**epoch) / (1 + off), 6)
 
 
-def train(spec, *, figures=accuracy, pause=lambda epoch: None):
-    """Write what a training of `spec` writes."""
+def train(spec, *, figures=None, pause=lambda epoch: None):
+    """Write what a training of `spec` writes; figures: `accuracy` if none are given."""
+    figures = figures or accuracy
     folder = Path(spec["results_dir"]) / "train"
     folder.mkdir(parents=True, exist_ok=True)
     settings = spec["train"]
@@ -111,7 +114,7 @@ class Fake:
         if isinstance(fault, int):
             failure = Failure(FAILURE_KINDS[fault], f"it ended with {fault}", fault)
             return end(store, record, State.ERROR, failure)
-        figures = {"nan": lambda *_: None, "none": lambda *_: "none"}.get(fault, accuracy)
+        figures = {"nan": lambda *_: None, "none": lambda *_: "none"}.get(fault)
         train(spec, figures=figures)
         return end(store, record, State.COMPLETE, None)
 
@@ -152,13 +155,32 @@ def install(monkeypatch):
 
 
 def as_program(words):
-    """A training as an agent starts it; slow ones take FAKE_SECONDS for each epoch."""
+    """A training as an agent starts it; slow ones take FAKE_SECONDS for each epoch.
+
+    FAKE_GATE: a folder whose files say how far trainings may go, see `wait_at`.
+    """
     spec = yaml.safe_load(Path(words[words.index("-e") + 1]).read_text())
     if words[1] != "train":
         raise SpecError("fake", "train", words[1])
     seconds = float(os.environ.get("FAKE_SECONDS", "0"))
-    train(spec, pause=lambda epoch: time.sleep(seconds))
+    gate = os.environ.get("FAKE_GATE")
+
+    def pause(epoch):
+        time.sleep(seconds)
+        if gate:
+            wait_at(Path(gate), Path(spec["results_dir"]).parent.name, epoch)
+
+    train(spec, pause=pause)
     return 0
+
+
+def wait_at(gate, name, epoch):
+    """Until there is `gate`/go, or `gate`/`name`, the number of epochs that job may train."""
+    while not (gate / "go").exists():
+        with contextlib.suppress(OSError, ValueError):
+            if int((gate / name).read_text()) >= epoch:
+                return
+        time.sleep(0.02)
 
 
 def search(words):
@@ -171,10 +193,13 @@ def search(words):
 
 
 def agent(words):
-    """A real agent that runs this file in place of kineme."""
+    """A real agent that runs this file in place of kineme, as if on a machine FAKE_HOST."""
     from kineme.jobs.agent import run_agent
     from kineme.jobs.store import JobStore
 
+    host = os.environ.get("FAKE_HOST")
+    if host:
+        socket.gethostname = lambda: host
     folder = Path(words[0]).absolute()
     run_agent(JobStore(folder.parent), folder.name, program=(sys.executable, __file__))
     return 0

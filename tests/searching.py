@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 from kineme.automl.algorithms import propose
 from kineme.automl.parameters import Kind, Parameter, Space
@@ -13,7 +14,6 @@ from kineme.automl.trials import (
     TrialState,
     as_trial,
     next_number,
-    with_state,
 )
 
 X = Parameter("x", Kind.FLOAT, 0.5, 0.0, 1.0, is_mutable=True)
@@ -69,14 +69,14 @@ def run_search(
             kept = order.randint(1, len(found)) if order else len(found)  # killed while recording
             for proposal in found[:kept]:
                 trial = as_trial(proposal, next_number(trials))
-                trials.append(with_state(trial, TrialState.RUNNING))
+                trials.append(replace(trial, state=TrialState.RUNNING))
         running = [trial for trial in trials if trial.is_active]
         assert 0 < len(running) <= settings.max_concurrent
         ended = order.choice(running) if order else running[0]
         trials[ended.number] = (
-            with_state(ended, TrialState.FAILED)
+            replace(ended, state=FAILED)
             if fails(ended)
-            else with_state(ended, TrialState.COMPLETE, value_of(ended))
+            else replace(ended, state=DONE, value=value_of(ended))
         )
     raise AssertionError("the search does not end")
 

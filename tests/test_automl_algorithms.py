@@ -31,6 +31,7 @@ from kineme.automl.trials import (
     failures_in_a_row,
     from_json,
     ranked,
+    stuck_metric,
     to_json,
 )
 from searching import (
@@ -163,6 +164,24 @@ def test_a09_a_metric_that_is_constant_or_missing_ends_no_search_in_an_error(alg
     assert all(trial.score is None for trial in trials)
     assert failures_in_a_row(trials) == len(trials)
     assert best(trials, "maximize") is None
+
+
+def test_a09_a_metric_is_stuck_when_no_epoch_of_enough_full_trainings_changes_it():
+    """A09: after an epoch each it may well be the same, so a short training says nothing."""
+
+    def history(num, *values):
+        curve = tuple(enumerate(values, start=1))
+        return [ended(i, values[-1], budget=len(values), curve=curve) for i in range(num)]
+
+    assert stuck_metric(history(5, 0.5, 0.5), 2) == 0.5
+    assert stuck_metric(history(4, 0.5, 0.5), 2) is None
+    assert stuck_metric(history(9, 0.5, 0.5), 3) is None  # none of them was a full training
+    assert stuck_metric(history(9, 0.5), 1) is None
+    assert stuck_metric(history(10, 0.5), 1) == 0.5
+    assert stuck_metric(history(5, 0.4, 0.5), 2) is None  # it moved, if to the same end
+    assert stuck_metric([*history(5, 0.5, 0.5), ended(5, 0.6, curve=((1, 0.6),))], 2) is None
+    failed = Trial(5, {}, 2, FAILED, curve=((1, 0.9),))
+    assert stuck_metric([*history(5, 0.5, 0.5), failed], 2) == 0.5
 
 
 def test_a09_failures_count_back_to_the_last_score():

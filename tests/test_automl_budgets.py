@@ -13,7 +13,7 @@ from kineme.automl.algorithms.early_stop import should_stop
 from kineme.automl.algorithms.evolution import populations
 from kineme.automl.algorithms.population import budget_of
 from kineme.automl.parameters import Kind, Parameter, Space
-from kineme.automl.trials import Idle, Proposal, Trial, TrialState, epochs_spent
+from kineme.automl.trials import Idle, Proposal, Trial, TrialState, as_trial, epochs_spent
 from kineme.errors import SpecError
 from searching import (
     COUNT,
@@ -191,11 +191,49 @@ def test_asha_takes_the_next_best_where_the_last_promotion_fails():
     assert [(t.rung, t.member) for t in trials] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
-@pytest.mark.parametrize("algorithm", ["asha", "pbt"])
-def test_defect_64_asha_and_pbt_run_side_by_side(algorithm):
+def side_by_side(settings, order):
+    """(what runs at a time, all trials) of a search whose trials end in any order.
+
+    Of each time also how many trials there were.
+    """
+    trials, together, counts = [], [], []
+    while (found := propose(SPACE, settings, trials)) is not Idle.DONE:
+        for proposal in [] if found is Idle.WAIT else found:
+            trial = as_trial(proposal, len(trials))
+            trials.append(replace(trial, state=TrialState.RUNNING))
+        running = [trial for trial in trials if trial.is_active]
+        together.append(running)
+        counts.append(len(trials))
+        one = order.choice(running)
+        trials[one.number] = replace(one, state=DONE, value=goodness(one))
+    return together, counts, trials
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_defect_64_asha_runs_all_rungs_side_by_side(seed):
     """Defect 64: upstream runs them one trial after another."""
-    settings = small(algorithm, automl_max_concurrent=4)
-    assert len(propose(SPACE, settings, [])) == 4
+    settings = settings_of("asha", max_epochs=9, max_recommendations=27, max_concurrent=4)
+    together, counts, trials = side_by_side(settings, random.Random(seed))
+    last = max(t.number for t in trials if t.rung == 0)
+    # no worker is idle while there is a configuration left to begin with
+    assert all(len(running) == 4 for running, count in zip(together, counts, strict=True)
+               if count <= last)  # fmt: skip
+    rungs = [{t.rung for t in running} for running in together]
+    assert {0, 1} in rungs
+    assert any(2 in some and len(some) > 1 for some in rungs)
+    assert any(sum(t.rung == 1 for t in running) > 1 for running in together)
+    assert {t.rung for t in trials} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_defect_64_pbt_runs_every_generation_side_by_side(seed):
+    """Defect 64: upstream runs them one trial after another."""
+    settings = small("pbt", automl_max_concurrent=4)  # 5 members, 4 generations
+    together, _, trials = side_by_side(settings, random.Random(seed))
+    for budget in range(1, 5):
+        members = [t for t in trials if t.budget == budget]
+        assert sorted(t.member for t in members) == list(range(5))
+        assert max(sum(t.budget == budget for t in running) for running in together) == 4
 
 
 # BOHB

@@ -1,18 +1,23 @@
 """The search as a whole: failures, crashes, kills, and what is the same after them."""
 
+import contextlib
+import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import fake_training
+from kineme import concealment
 from kineme.automl import controller, study, telling
 from kineme.automl.controller import SearchStopped, search
 from kineme.automl.ledger import Ledger
@@ -22,7 +27,7 @@ from kineme.engine import lease
 from kineme.errors import DataError, QualityError, ResourceError, SpecError
 from kineme.files import write_json, write_text
 from kineme.jobs.record import State
-from kineme.jobs.runners import RUNNERS
+from kineme.jobs.runners import RUNNERS, slurm
 from kineme.jobs.store import JobStore
 
 HERE = Path(__file__).parent
@@ -129,10 +134,10 @@ def test_a04_killed_at_any_write_no_trial_is_lost_or_made_twice(tmp_path, monkey
         fake_training.install(monkeypatch)
         folder = tmp_path / f"killed-{point}"
         with monkeypatch.context() as patch:
-            count = kill_at(patch, point)
+            made = kill_at(patch, point, is_before=point % 2 == 1)
             try:
                 run(folder, *words)
-                assert count[0] <= point  # all points have been tried
+                assert len(made) <= point  # all points have been tried
                 break
             except Killed:
                 deaths += 1
@@ -151,29 +156,170 @@ def test_a04_killed_at_any_write_no_trial_is_lost_or_made_twice(tmp_path, monkey
     assert deaths >= 12
 
 
-def kill_at(patch, point):
-    """Have the write number `point` of a search be its last: before it, or after it."""
-    count = [0]
+class World:
+    """What goes on beside the search: trainings on machines of their own, an epoch whenever the
+    search waits. A search that dies changes nothing in it, and what it writes is never cut off."""
+
+    amend, move = staticmethod(JobStore.amend), staticmethod(JobStore.move)  # that nobody wraps
+
+    def __init__(self, *, crashes=()):
+        self.store = None
+        self.crashes = set(crashes)  # trials whose first job dies after an epoch
+        self.running, self.dead, self.wished, self.epochs = {}, set(), set(), Counter()
+
+    def start(self, store, record, *, key=None):
+        record = store.load(record.id)
+        if record.state is not State.PENDING:
+            return record
+        folders = [one.results_dir for one in self.running.values()]
+        assert record.results_dir not in folders  # nothing is trained by two at a time
+        self.store = store
+        self.amend(store, record.id, backend_job_id="its number")
+        record = self.move(store, record.id, State.RUNNING, reason="", source="agent")
+        self.running[record.id] = record
+        return record
+
+    def cancel(self, store, record, *, reason="asked for"):
+        store.wish_to_cancel(record.id, reason)
+        self.wished.add(record.id)
+        return store.load(record.id)
+
+    def is_gone(self, store, record):
+        return record.id in self.dead
+
+    def step(self, seconds):
+        """What happens while a search waits."""
+        for record in [*self.running.values()]:
+            trial, settings = record.details["trial"], record.spec["train"]
+            if record.id in self.wished:
+                self._end(record, State.CANCELING, State.CANCELED)
+                continue
+            done = self.epochs[record.results_dir]
+            fake_training.train(
+                {**record.spec, "train": {**settings, "stop_epoch": done + 1, "resume": done > 0}}
+            )
+            self.epochs[record.results_dir] += 1
+            if trial in self.crashes:
+                self.crashes.discard(trial)
+                self.dead.add(record.id)
+                del self.running[record.id]
+            elif done + 1 == settings.get("stop_epoch", settings["num_epochs"]):
+                self._end(record, State.COMPLETE)
+
+    def _end(self, record, *states):
+        for state in states:
+            self.move(self.store, record.id, state, reason="", source="agent")
+        del self.running[record.id]
+
+
+ES = ("automl.algorithm=hyperband_es", "automl.max_epochs=3", "automl.min_early_stop_epochs=1")
+MORE = (RANDOM, "automl.max_recommendations=3")
+
+
+@pytest.mark.parametrize(
+    ("words", "happening", "writes"),
+    [
+        (MORE, "crash", {"move": 1, "create": 4, "write_spec": 8}),
+        (ES, "prune", {"amend": 2, "wish_to_cancel": 2}),
+        (MORE, "stop", {"amend": 1, "wish_to_cancel": 1}),
+        (MORE, "another runner", {"amend": 1}),
+        ((*ASHA, "automl.max_recommendations=4", "automl.max_concurrent=2"), "", {"create": 6}),
+    ],
+    ids=["crash", "prune", "stop", "another runner", "side by side"],
+)
+def test_a04_killed_at_any_write_while_trials_run_crash_and_are_ended(
+    tmp_path, monkeypatch, words, happening, writes
+):
+    """writes: the kinds that are cut off, and how many there are at least."""
+    monkeypatch.setattr(controller, "ASK_RUNNER_SECONDS", -1.0)
+    whole, made = endured(monkeypatch, tmp_path / "whole", words, happening)
+    kinds = Counter(made)
+    assert all(kinds[name] >= number for name, number in writes.items())
+    states = Counter(one.state for one in whole.trials)
+    assert (states[TrialState.PRUNED] > 1) is (happening == "prune")
+    for number, name in enumerate(made):
+        for is_before in (True, False) if name in writes else ():
+            folder = tmp_path / f"killed-{number}-{is_before}"
+            view, _ = endured(monkeypatch, folder, words, happening, number, is_before=is_before)
+            assert facts_of(view) == facts_of(whole)
+            records = records_of(folder)
+            assert all(record.is_terminal for record in records)
+            tries = [(r.details["trial"], r.details["attempt"]) for r in records]
+            assert len(tries) == len(set(tries))
+            assert {trial for trial, _ in tries} == set(range(len(whole.trials)))
+            assert [one.retries for one in view.trials] == [one.retries for one in whole.trials]
+            for one in view.trials:
+                text = (Path(one.folder) / "status.json").read_text()
+                epochs = re.findall(r'"epoch": (\d+)', text)
+                assert len(epochs) == len(set(epochs))  # none was trained twice
+
+
+def endured(monkeypatch, folder, words, happening, point=-1, *, is_before=True):
+    """(what was found, kinds of writes) of a search that is started until it ends.
+
+    happening: to its second trial.
+    """
+    world = World(crashes=[1] if happening == "crash" else [])
+    happened = []
+    with monkeypatch.context() as patch:
+        fake_training.install(patch)
+        patch.setitem(RUNNERS, "other", "fake_training:RUNNER")
+        patch.setattr(
+            controller, "time", SimpleNamespace(monotonic=time.monotonic, sleep=world.step)
+        )
+        methods = ("create", "amend", "move", "wish_to_cancel")
+        made = kill_at(patch, point, is_before=is_before, methods=methods)
+
+        def start(store, record, *, key=None):
+            if happening == "another runner" and record.details["trial"] == 1 and not happened:
+                happened.append(1)
+                raise Killed  # with a job that nobody runs
+            return world.start(store, record, key=key)
+
+        def look(view):
+            if happening == "stop" and len(view.trials) == 2 and not happened:
+                happened.append(1)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        runner = fake_training.Runner(start, world.cancel, world.is_gone, {})
+        patch.setattr(fake_training, "RUNNER", runner)
+        for name in itertools.cycle(("fake", "other")):
+            plan = plan_of(folder, *words)
+            with contextlib.suppress(Killed, SearchStopped):
+                view = search(plan, runner=name, show=look, poll_seconds=0.0)
+                break
+    assert not world.running
+    return view, made
+
+
+def kill_at(patch, point, *, is_before=True, methods=("create",)):
+    """Have the write number `point` of a search be its last; returns the kinds of all writes.
+
+    methods: of its JobStore; those that its runners call, too, only where these are a World's.
+    """
+    made = []
 
     def counted(real):
         def write(*args, **keywords):
-            count[0] += 1
-            if count[0] - 1 == point and point % 2:
+            made.append(real.__name__)
+            number = len(made) - 1
+            if number == point and is_before:
                 raise Killed
             result = real(*args, **keywords)
-            if count[0] - 1 == point:
+            if number == point:
                 raise Killed
             return result
 
         return write
 
-    patch.setattr(JobStore, "create", counted(JobStore.create))
+    for name in methods:
+        patch.setattr(JobStore, name, counted(getattr(JobStore, name)))
     patch.setattr(Ledger, "write_spec", counted(Ledger.write_spec))
     patch.setattr(study, "write_json", counted(write_json))
     patch.setattr(telling, "write_json", counted(write_json))
     patch.setattr(telling, "write_text", counted(write_text))
     patch.setattr(telling, "append_line", counted(telling.append_line))
-    return count
+    return made
 
 
 def test_a02_a_crashed_trial_waits_until_what_is_left_of_it_has_saved(tmp_path, fake):
@@ -242,14 +388,52 @@ def test_a09_a_metric_that_status_json_does_not_have_is_told_with_those_it_has(t
         run(tmp_path, RANDOM, "automl.metric=val_f1")
 
 
-def test_a09_a_constant_metric_is_a_note(tmp_path, monkeypatch):
-    monkeypatch.setattr(fake_training, "accuracy", lambda *_: 0.5)
-    monkeypatch.setattr(fake_training.train, "__kwdefaults__", {
-        **fake_training.train.__kwdefaults__, "figures": lambda *_: 0.5,
-    })  # fmt: skip
+def constant(monkeypatch, figures):
+    """Trainings of which `figures` (epoch) is all that is told, whatever the settings."""
+    monkeypatch.setattr(fake_training, "accuracy", lambda spec, epoch: figures(epoch))
+
+
+def test_a09_a_metric_that_never_changes_is_named_and_ends_the_search(tmp_path, monkeypatch, fake):
+    constant(monkeypatch, lambda epoch: 0.5)
+    with pytest.raises(QualityError) as caught:
+        run(tmp_path, RANDOM)
+    assert caught.value.exit_code == 7
+    assert str(caught.value).startswith(
+        "AutoML: expected a val_acc that tells settings apart, got 0.5 after every epoch of 5 "
+        "trials. Check data and metric; automl.allow_constant_metric=true goes on"
+    )
+    assert fake.started == list(range(5))
     told = []
-    run(tmp_path, RANDOM, tell=told.append)
+    view = run(tmp_path, RANDOM, "automl.allow_constant_metric=true", tell=told.append)
+    assert len(view.trials) == 6  # what had ended is not run again
+    assert fake.started == list(range(6))
     assert "val_acc is 0.5 in all trials: nothing can be learned from it." in told
+
+
+def test_a09_mended_a_search_whose_metric_never_changed_goes_on(tmp_path, monkeypatch, fake):
+    with monkeypatch.context() as patch:
+        constant(patch, lambda epoch: 0.5)
+        with pytest.raises(QualityError):
+            run(tmp_path, RANDOM)
+    assert len(run(tmp_path, RANDOM).trials) == 6
+    assert fake.started == list(range(6))
+
+
+def test_a09_a_metric_that_is_the_same_in_the_end_alone_is_a_note(tmp_path, monkeypatch):
+    constant(monkeypatch, lambda epoch: min(1.0, epoch / 2))  # every training learns all
+    told = []
+    assert len(run(tmp_path, RANDOM, tell=told.append).trials) == 6
+    assert "val_acc is 1 in all trials: nothing can be learned from it." in told
+
+
+def test_a_search_that_goes_on_tells_the_end_of_each_trial_once(tmp_path):
+    run(tmp_path, RANDOM)
+    run(tmp_path, RANDOM)
+    run(tmp_path, RANDOM, "automl.max_recommendations=8")
+    lines = (tmp_path / "automl" / "status.json").read_text().splitlines()
+    told = Counter(json.loads(line)["message"] for line in lines)
+    assert [told[f"Trial {number} complete."] for number in range(8)] == [1] * 8
+    assert told["Starting AutoML."] == told["AutoML finished successfully."] == 3
 
 
 def test_a06_a_damaged_search_is_refused_and_a_copy_kept(tmp_path):
@@ -435,6 +619,22 @@ def test_the_best_is_measured_on_held_out_data_where_there_are_any(tmp_path, fak
     assert len(fake.evaluated) == 2
 
 
+def test_labels_of_held_out_data_are_named_wherever_the_data_are(tmp_path, fake):
+    held_out = {"data_path": "/data/it's a test.npy", "label_path": "/other/label.json"}
+    words = [f"evaluate.test_dataset.{key}={value}" for key, value in held_out.items()]
+    view = run(tmp_path, RANDOM, *words)
+    (spec,) = fake.evaluated
+    assert spec["evaluate"]["test_dataset"] == held_out
+    _, evaluate = view.next_steps
+    said = dict(word.split("=", 1) for word in shlex.split(evaluate)[3:])
+    assert {f"evaluate.test_dataset.{key}": value for key, value in held_out.items()}.items() <= (
+        said.items()
+    )
+    view = run(tmp_path / "other", RANDOM, "evaluate.test_dataset.label_path=/other/label.json")
+    assert view.final is None  # labels alone are no data
+    assert view.next_steps[1].endswith("evaluate.test_dataset.data_path=TEST_DATA")
+
+
 def test_without_held_out_data_the_user_is_told_where_the_best_was_chosen(tmp_path, fake):
     told = []
     view = run(tmp_path, RANDOM, tell=told.append)
@@ -490,6 +690,58 @@ def test_the_key_reaches_the_runner_and_no_file(tmp_path, fake):
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert key.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("runner", ["slurm", "ray"])
+def test_the_file_of_the_key_is_named_to_trials_where_a_runner_takes_no_key(
+    tmp_path, monkeypatch, fake, runner
+):
+    key, path = "a-key-that-nobody-should-see", tmp_path / "key"
+    path.write_text(key)
+
+    def start(store, record, *, key=None):
+        slurm.refuse_key(runner, key)
+        return fake.start(store, record, key=key)
+
+    monkeypatch.delenv(concealment.VARIABLE, raising=False)
+    monkeypatch.setattr(concealment, "_kept", {})
+    ours = fake_training.Runner(start, fake.cancel, fake_training.RUNNER.is_gone, {})
+    monkeypatch.setattr(fake_training, "RUNNER", ours)
+    words = ("evaluate.test_dataset.data_path=/data/test", f"encryption_key_file={path}")
+    view = run(tmp_path / "search", RANDOM, *words)
+    assert [one.state for one in view.trials] == [TrialState.COMPLETE] * 6
+    specs = [*fake.evaluated, *(spec for tries in fake.specs.values() for spec in tries)]
+    assert {spec["encryption_key_file"] for spec in specs} == {str(path)}
+    assert len(specs) == 7
+    for file in (tmp_path / "search").rglob("*"):
+        assert not file.is_file() or key.encode() not in file.read_bytes(), file
+
+
+def test_a_trial_from_before_there_was_a_file_of_the_key_gets_the_key(tmp_path, fake):
+    key, path = "a-key-that-nobody-should-see", tmp_path / "key"
+    path.write_text(key)
+    plan = plan_of(tmp_path / "search", RANDOM, f"encryption_key={key}")
+    fake.faults = {1: ["crash"]}
+
+    def stop(view):
+        if any(one.number == 1 and one.state is TrialState.WAITING for one in view.trials):
+            raise Killed
+
+    with pytest.raises(Killed):
+        search(plan, runner="fake", poll_seconds=0.001, show=stop)
+    fake.keys.clear()
+    run(tmp_path / "search", RANDOM, f"encryption_key_file={path}")
+    assert fake.keys == [key, None, None, None, None]
+
+
+def test_a_key_from_a_pipe_is_handed_on_as_nobody_can_read_it_again(tmp_path, fake):
+    reader, writer = os.pipe()
+    os.write(writer, b"a-key-that-nobody-should-see")
+    os.close(writer)
+    run(tmp_path, RANDOM, f"encryption_key_file=/dev/fd/{reader}")
+    os.close(reader)
+    assert set(fake.keys) == {"a-key-that-nobody-should-see"}
+    assert "encryption_key_file" not in fake.specs[0][0]
 
 
 def test_a_runner_that_takes_nobody_is_asked_again(tmp_path, monkeypatch, fake):

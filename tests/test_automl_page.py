@@ -6,6 +6,7 @@ import random
 import re
 from dataclasses import replace
 
+import jinja2
 import numpy as np
 import pytest
 
@@ -478,3 +479,12 @@ def test_a_pruned_trial_is_neither_a_failure_nor_a_result():
     assert not any("failed" in title for title in titles(view))
     assert "1 pruned" in Page(render_page(view)).text
     assert comparing.scored(view) == [view.trials[0]]
+
+
+def test_the_template_is_compiled_once_however_often_the_page_is_written(tmp_path, monkeypatch):
+    view = search_of(*FIVE)
+    write_page(tmp_path / "first.html", view)
+    monkeypatch.setattr(jinja2.Environment, "compile", None)
+    write_page(tmp_path / "second.html", view)
+    first, second = (tmp_path / f"{name}.html" for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()

@@ -104,7 +104,7 @@ def test_all_problems_are_told_at_once_with_the_likely_repair():
 
 def test_an_unknown_key_without_a_likely_repair_lists_those_that_are_known():
     (problem,) = problems_of({"zzzzzzzzzzzz": 1})
-    assert "Known: algorithm, baseline_metric" in problem
+    assert "Known: algorithm, allow_constant_metric" in problem
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from kineme.automl.describing import settings_page
 from kineme.automl.setting_rows import FAMILIES, ROWS
 from kineme.automl.settings import BLOCK, Settings
 from kineme.engine.names import STATUS_FILE
-from kineme.jobs.requests import POLICIES, policy_of
+from kineme.jobs.choosing import BEST_TRIAL_FILE
+from kineme.jobs.said import POLICIES, policy_of
 from kineme.skills.copying import SKILL_FILE
 from skill_pages import blocks_of, code, rows_of, steps_in
 
@@ -89,7 +90,7 @@ def test_the_exit_codes_are_those_of_the_errors():
 def test_the_files_are_those_that_a_search_leaves():
     told = {code(row[0]) for row in rows_of(TEXT, "File", "What it says")}
     spelled = {value for name, value in vars(study).items() if name.endswith("_FILE")}
-    assert told == spelled | {STATUS_FILE}
+    assert told == spelled | {STATUS_FILE, BEST_TRIAL_FILE}
 
 
 def test_every_error_told_of_is_brought_about_here():

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,8 @@ from kineme.automl.parameters import Condition, Kind, Parameter, Relation, Space
 from kineme.automl.schedule import scaled_schedule
 from kineme.automl.settings import read_settings
 from kineme.automl.space import build_space
+from kineme.automl.trial_specs import read_plan
+from kineme.data.shards import ShardWriter
 from kineme.errors import SpecError
 from kineme.network import load_specs
 from kineme.skills import load_schema
@@ -58,8 +61,7 @@ def test_the_default_space_of_poses_is_that_of_the_schema_without_what_has_no_ef
         "train.optim.weight_decay": (1e-6, 1e-2, True, None),
     }
     assert notes == (
-        "dataset.window_size is not searched: it has no range (the length of the data is not "
-        "known).",
+        "dataset.window_size is not searched: it has no effect, as dataset.random_choose is False.",
         "train.optim.patience is not searched: it has no effect, as train.optim.lr_scheduler is "
         "MultiStep.",
     )
@@ -82,13 +84,14 @@ def test_the_spec_s_own_values_are_a_point_of_its_space(schema):
 
 def test_defect_59_a_bound_that_is_missing_is_not_replaced_by_the_default():
     """Defect 59: a rate could only fall, windows were always -1, patience always 1."""
-    found = parameters_of(values={"train.optim.lr_scheduler": "AutoReduce"}, data_length=300)
+    told = {"train.optim.lr_scheduler": "AutoReduce", "dataset.random_choose": True}
+    found = parameters_of(values={**told, "dataset.window_size": 100}, data_length=300)
     assert found[LR].high == pytest.approx(0.3)
     assert found["train.optim.momentum"].high == 0.99
     assert found["train.optim.weight_decay"].high == 1e-2
     assert found["train.optim.lr_decay"].high == 0.5
     window, patience = found["dataset.window_size"], found["train.optim.patience"]
-    assert (window.low, window.high, window.off) == (75, 300, -1)
+    assert (window.low, window.high, window.off) == (75, 300, None)
     assert (patience.low, patience.high) == (1, 10)
 
 
@@ -236,7 +239,8 @@ def test_a08_a_space_without_settings_is_refused():
 
 def test_a08_a_listed_setting_without_any_range_asks_for_one():
     """A08: the user asked for it, so it is not left out in silence."""
-    (problem,) = problems_of(hyperparameters=["dataset.window_size"])
+    values = {"dataset.random_choose": True, "dataset.window_size": 60}
+    (problem,) = problems_of(hyperparameters=["dataset.window_size"], values=values)
     assert problem == (
         "automl.hyperparameters: dataset.window_size: expected a range to search in, got none "
         "(the length of the data is not known). Set automl.ranges to {dataset.window_size: "
@@ -244,6 +248,55 @@ def test_a08_a_listed_setting_without_any_range_asks_for_one():
     )
     found = parameters_of(ranges={"dataset.window_size": [50, 100]})["dataset.window_size"]
     assert (found.kind, found.low, found.high, found.off) == (Kind.INT, 50, 100, None)
+
+
+def test_windows_are_searched_where_they_are_chosen_and_as_long_as_the_data():
+    asked = {"hyperparameters": [LR, "dataset.random_choose", "dataset.window_size"]}
+    space, notes = space_of(**asked, data_length=60)
+    assert notes == ()
+    units = dict.fromkeys(asked["hyperparameters"], 0.0)
+    assert space.params_at(units) == {LR: 0.00333333, "dataset.random_choose": False}
+    chosen = {**units, "dataset.random_choose": 0.9}
+    assert space.params_at(chosen)["dataset.window_size"] == 15
+    assert space.params_at({**chosen, "dataset.window_size": 1.0})["dataset.window_size"] == 60
+    for most, is_searched in ((60, False), (61, True)):  # longer ones are filled up with zeros
+        ranges = {"dataset.window_size": {"low": 30, "high": most}}
+        found = parameters_of(hyperparameters=[LR], ranges=ranges, data_length=60)
+        assert ("dataset.window_size" in found) is is_searched
+
+
+@pytest.mark.parametrize("form", ["file", "folder", "store"])
+def test_the_length_of_the_data_is_read_from_their_headers(tmp_path, form):
+    data = np.ones((2, 3, 48, 34, 1), np.float32)
+    path = tmp_path / ("train_data" if form == "store" else "train_data.npy")
+    if form == "store":
+        with ShardWriter(path) as writer:
+            for name, sample in zip("ab", data, strict=True):
+                writer.add(sample, id=name)
+    else:
+        np.save(path, data)
+    named = path.parent if form == "folder" else path
+    found = searched(tmp_path, named)
+    assert (found.low, found.high) == (12, 48)
+
+
+def test_data_of_an_unknown_length_leave_windows_to_the_user(tmp_path):
+    (tmp_path / "data.npy").write_bytes(b"no header at all")
+    np.save(tmp_path / "flat.npy", np.ones((2, 3), np.float32))
+    for named in ("data.npy", "flat.npy", "none.npy", "s3://bucket/data.npy"):
+        at = named if "://" in named else tmp_path / named
+        with pytest.raises(SpecError, match="the length of the data is not known"):
+            searched(tmp_path, at)
+
+
+def searched(folder, data):
+    """The parameter of windows in a search on `data`."""
+    plan = read_plan("pose_classification", None, [
+        f"results_dir={folder / 'out'}", f"dataset.train_dataset.data_path={data}",
+        "dataset.val_dataset.data_path=/data/val", "dataset.random_choose=true",
+        "dataset.window_size=20", "automl.hyperparameters=[dataset.window_size]",
+    ])  # fmt: skip
+    return plan.space.parameters[0]
 
 
 def test_a_searched_scheduler_makes_its_settings_conditional():

@@ -22,6 +22,7 @@ from kineme.errors import SpecError
 from kineme.jobs import command as jobs_command
 from kineme.jobs.runners import check_platform
 from kineme.network import NETWORKS, load_network, load_specs
+from kineme.people.form_rules import load_form_rules
 from kineme.pose_classification.layouts import LAYOUTS, load_layout
 from kineme.pose_classification.spec import FORMATS as POSE_FORMATS
 from kineme.pose_classification.spec import SPECS, TrainSpec
@@ -147,10 +148,12 @@ def test_the_reading_of_commands_sees_what_is_there():
 
 
 @pytest.mark.parametrize("text", found_in_pages("yaml"))
-def test_yaml_blocks_are_layouts_or_specs(text, tmp_path):
+def test_yaml_blocks_are_layouts_rules_or_specs(text, tmp_path):
     if "joints:" in text:
         (tmp_path / "layout.yaml").write_text(text)
         assert load_layout(tmp_path / "layout.yaml").num_joints > 1
+    elif text.startswith("rules:"):
+        assert load_form_rules(yaml.safe_load(text), "coco")
     else:
         (tmp_path / "spec.yaml").write_text(text)
         searched, tree = split_document(yaml.safe_load(text))

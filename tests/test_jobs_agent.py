@@ -34,10 +34,12 @@ from job_ground import (
     wait_until,
     wait_until_nobody,
 )
-from kineme.errors import ResourceError
-from kineme.jobs import agent as agent_module
-from kineme.jobs import ending, liveness
-from kineme.jobs.agent import run_agent, verdict
+from kineme import files
+from kineme.automl.controller import STOP_SECONDS
+from kineme.jobs import course, ending, liveness
+from kineme.jobs import record as record_module
+from kineme.jobs.agent import run_agent
+from kineme.jobs.course import verdict
 from kineme.jobs.leash import Ended
 from kineme.jobs.liveness import ask_to_end, is_forgotten, reconcile
 from kineme.jobs.record import TERMINAL, TRANSITIONS, Failure, State
@@ -289,6 +291,61 @@ def test_a_time_limit_ends_a_job(store):
     assert record.failure == Failure("timeout", "stopped by its time limit", 143)
 
 
+SEARCHES = """
+import signal, sys, time
+from pathlib import Path
+from job_ground import agent, wait_for_words
+from kineme.jobs.liveness import ask_to_end
+from kineme.jobs.store import JobStore
+store = JobStore({root!r})
+trial = store.load({trial!r})
+process = agent(store, trial)
+def stop(number, frame):
+    ask_to_end(store, trial)
+    process.wait()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+wait_for_words(store, trial, "on it")
+print("on it", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_search_that_is_cancelled_has_time_until_its_trials_have_saved(store, monkeypatch):
+    monkeypatch.setattr(record_module, "GRACE_SECONDS", 0.1)  # less than the trial needs
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    trial = made(store, SAVES_ON_SIGTERM, platform={"grace_seconds": 20})
+    code = SEARCHES.format(root=str(store.root), trial=trial.id)
+    record = made(store, code, details={"automl": True})
+
+    def cancel():
+        wait_for_words(store, record, "on it")
+        ask_to_end(store, record)
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    record = run_agent(store, record.id, program=PYTHON)
+    canceller.join()
+    assert (record.state, record.exit_code) == (State.CANCELED, 143)
+    assert record.transitions[-1].reason == "stopped as asked"
+    assert (store.folder(trial.id) / "saved").exists()
+    assert store.load(trial.id).state is State.CANCELED
+
+
+def test_a_search_has_longer_to_stop_than_it_waits_for_its_trials(store):
+    trial, search = made(store, "x"), made(store, "x", details={"automl": True})
+    assert trial.grace_seconds < STOP_SECONDS < search.grace_seconds - 10
+    asked = made(store, "x", details={"automl": True}, platform={"grace_seconds": 5})
+    assert asked.grace_seconds == 5
+
+
+def test_in_a_container_the_gpus_are_those_that_docker_shows(store, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    code = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"
+    record = run(store, code, runner="docker", platform={"gpu_ids": [2, 3]})
+    assert log_of(store, record) == "None\n"  # inside, they are 0 and 1
+
+
 def test_the_action_sees_the_variables_and_gpus_of_its_platform(store):
     code = "import os; print(os.environ['COLOUR'], os.environ['CUDA_VISIBLE_DEVICES'])"
     platform = {"environment": {"COLOUR": "blue"}, "gpu_ids": [1, 3]}
@@ -298,20 +355,26 @@ def test_the_action_sees_the_variables_and_gpus_of_its_platform(store):
 
 @pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT"])
 def test_j11_a_disk_that_is_full_for_a_moment_keeps_no_job_from_its_end(store, monkeypatch, code):
-    real, calls = store.move, []
+    real, refused = files.os.fsync, []
+    record = made(store, "import sys; sys.exit(5)")
+    spare = store.folder(record.id) / ".spare"
 
-    def move(job_id, state, **changes):
-        calls.append(state)
-        if state in TERMINAL and calls.count(state) == 1:
-            assert (store.folder(job_id) / ".spare").stat().st_size == 128 << 10
-            raise ResourceError("job.json", "enough disk space to write it", "0 bytes free")
-        return real(job_id, state, **changes)
+    def fsync(descriptor):  # full until the room that was kept is given
+        target = os.readlink(f"/proc/self/fd/{descriptor}")
+        if ".job.json.tmp" in target and b'"Error"' in Path(target).read_bytes() and spare.exists():
+            assert spare.stat().st_size == 128 << 10
+            refused.append(code)
+            raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
+        real(descriptor)
 
-    monkeypatch.setattr(store, "move", move)
-    record = run(store, "import sys; sys.exit(5)")
-    assert calls == [State.RUNNING, State.ERROR, State.ERROR]
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(files, "_PAUSES_SECONDS", (0.0,))  # a quota is tried again by itself
+    record = run_agent(store, record.id, program=PYTHON)
+    assert len(refused) == {"ENOSPC": 1, "EDQUOT": 2}[code]
+    assert states(record) == [State.RUNNING, State.ERROR]
     assert record.failure.kind == "resource"
-    assert not (store.folder(record.id) / ".spare").exists()
+    assert store.load(record.id) == record
+    assert not spare.exists()
 
 
 FULL_DISK = """
@@ -457,7 +520,7 @@ def test_a_job_of_a_silent_machine_can_be_cancelled_and_its_agent_hears_of_it(st
     record = ask_to_end(store, reconcile(store, record), reason="gave up on it")
     assert states(record) == [State.RUNNING, State.UNKNOWN, State.CANCELED]
 
-    monkeypatch.setattr(agent_module, "HEARTBEAT_SECONDS", 0.3)
+    monkeypatch.setattr(course, "HEARTBEAT_SECONDS", 0.3)
     record = made(store, SLEEPS)
     real = store.load
 
@@ -473,7 +536,7 @@ def test_a_job_of_a_silent_machine_can_be_cancelled_and_its_agent_hears_of_it(st
 
 
 def test_an_agent_that_was_away_says_itself_that_it_is_back(store, monkeypatch):
-    monkeypatch.setattr(agent_module, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(course, "HEARTBEAT_SECONDS", 0.2)
     record = made(store, "import time; print('on it', flush=True); time.sleep(1)")
     real = store.amend
 
@@ -539,17 +602,17 @@ def test_a_job_whose_agent_lives_but_has_let_go_of_it_is_nobodys(store):
 
 
 def test_a_disk_that_does_not_answer_for_a_moment_ends_no_action(store, monkeypatch):
-    monkeypatch.setattr(agent_module, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(course, "HEARTBEAT_SECONDS", 0.1)
 
     def stale(*_):
         raise OSError(errno.ESTALE, "Stale file handle")
 
     record = made(store, "import time; time.sleep(1)")
-    monkeypatch.setattr(agent_module, "show_life", stale)
+    monkeypatch.setattr(course, "show_life", stale)
     with pytest.raises(OSError, match="Stale"):  # at the start it is no moment
         run_agent(store, record.id, program=PYTHON)
     monkeypatch.undo()
-    monkeypatch.setattr(agent_module, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(course, "HEARTBEAT_SECONDS", 0.1)
     calls = []
 
     def stale_later(folder):
@@ -557,7 +620,7 @@ def test_a_disk_that_does_not_answer_for_a_moment_ends_no_action(store, monkeypa
         if len(calls) > 1:
             stale()
 
-    monkeypatch.setattr(agent_module, "show_life", stale_later)
+    monkeypatch.setattr(course, "show_life", stale_later)
     record = run_agent(store, record.id, program=PYTHON)
     assert record.state is State.COMPLETE
     assert len(calls) > 2

@@ -1,5 +1,7 @@
 """Jobs from Python: created once, whole and checked, listed, cancelled, retried, deleted."""
 
+import contextlib
+import io
 import json
 import multiprocessing
 import os
@@ -8,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,12 @@ import yaml
 
 import parked_jobs
 from kineme import errors, skills
-from kineme.jobs import Client, requests
+from kineme.jobs import Client, command, requests
 from kineme.jobs import client as client_module
 from kineme.jobs.record import JobRecord, State
-from kineme.jobs.requests import is_path, policy_of
+from kineme.jobs.said import policy_of
 from kineme.network import NETWORKS, load_specs
-from kineme.spec.fields import settings
+from kineme.spec.fields import settings_by_key
 from parked_jobs import (
     POSE,
     VIDEO,
@@ -154,18 +156,8 @@ def test_paths_mean_the_same_in_the_folder_of_the_job(client, data, tmp_path, mo
         train(client, data, specs=layout)  # the layout is read, and bad: at once
     job = train(client, data, specs={"model.pretrained_model_path": "weights/x.pth"})
     assert job.record.spec["model"]["pretrained_model_path"] == str(tmp_path / "weights/x.pth")
-
-
-def test_every_setting_that_may_be_a_path_is_known_as_one_or_as_none():
-    others = {"model_name", "protocol", "trt_engine", "recipe", "project", "entity", "group",
-              "name", "run_id", "class_weights"}  # fmt: skip
-    for network in NETWORKS:
-        for spec in load_specs(network).values():
-            for declared in settings(spec):
-                is_free = str in declared.kinds and not declared.rule.choices
-                name = declared.key.rpartition(".")[2]
-                if is_free and not declared.rule.secret:
-                    assert is_path(declared) is (name not in others), declared.key
+    odd = train(client, data, specs={"model.pretrained_model_path": "{x}.pth"})
+    assert odd.record.spec["model"]["pretrained_model_path"] == str(tmp_path / "{x}.pth")
 
 
 def test_everything_wrong_with_a_request_is_told_at_once(client, tmp_path):
@@ -277,6 +269,30 @@ def test_secrets_of_automl_settings_are_refused(client, data):
     assert KEY not in problem
 
 
+@pytest.mark.parametrize(
+    ("name", "is_secret"),
+    [("encryption_key", True), ("NGC_API_KEY", True), ("hf_token", True), ("DB_PASSWORD", True),
+     ("ranges", False), ("keypoints", False), ("PATH", False)],
+)  # fmt: skip
+def test_what_is_secret_is_one_rule_for_settings_and_variables(client, data, name, is_secret):
+    from kineme.concealment import SECRET_SETTINGS, is_secret_name
+
+    assert is_secret_name(name) is is_secret
+    assert all(map(is_secret_name, SECRET_SETTINGS))
+    for network in NETWORKS:
+        for model in load_specs(network).values():
+            secret = {key for key, one in settings_by_key(model).items() if one.rule.secret}
+            older = {old for old, new in model.legacy.keys.items() if new in secret}
+            assert secret | older <= set(SECRET_SETTINGS)
+    if is_secret:
+        told = problems_of(client, POSE, "train", train_datasets=str(data),
+                           platform={"environment": {name: KEY}},
+                           automl_settings={"ranges": {name: KEY}})  # fmt: skip
+        places = {problem.partition(":")[0] for problem in told}
+        assert {f"platform.environment.{name}", f"automl.ranges.{name}"} <= places
+        assert KEY not in str(told)
+
+
 def test_a_retry_of_a_job_with_a_key_asks_for_it(client, data):
     job = ended(client, train(client, data, specs={"encryption_key": KEY}), State.CANCELED)
     with pytest.raises(SpecError, match="encryption_key: expected the key of the first try, got"):
@@ -331,6 +347,35 @@ def test_a_block_automl_in_the_spec_holds_settings_and_the_call_wins(client, dat
     spec = spec_file(client, job)
     assert spec["automl"] == {"algorithm": "bohb", "metric": "val_loss"}
     assert spec["train"] == {"num_epochs": 2}
+
+
+def test_a08_settings_of_a_search_are_checked_before_there_is_a_job(client, data):
+    told = problems_of(
+        client, POSE, "train", train_datasets=str(data), specs={"num_epochs": "x"},
+        automl_settings={"algorithm": "bayesn", "max_concurrent": 0, "metrc": "val_acc"},
+    )  # fmt: skip
+    places = [problem.partition(": expected")[0] for problem in told]
+    assert sorted(places) == [
+        "automl.algorithm", "automl.max_concurrent", "automl.metrc", "spec: num_epochs",
+    ]  # fmt: skip
+    assert any("Did you mean bayesian?" in problem for problem in told)
+    (unknown,) = problems_of(client, POSE, "train", train_datasets=str(data),
+                             automl_settings={"hyperparameters": ["train.optim.lrr"]})  # fmt: skip
+    assert "train.optim.lrr" in unknown
+    assert not client.store.root.exists()
+
+
+def test_what_a_search_leaves_out_is_a_note_of_its_job(client, data):
+    settings = {"algorithm": "random", "reduction_factor": 4}
+    notes = train(client, data, automl_settings=settings).record.notes
+    assert any(note.startswith("automl.reduction_factor has no effect") for note in notes)
+
+
+def test_a_runner_of_actions_alone_takes_no_search(client, data):
+    (problem,) = problems_of(client, POSE, "train", train_datasets=str(data), runner="in_process")
+    assert problem.startswith("runner: expected a runner that can search for settings")
+    assert "Set automl_policy=off to train directly, or use the runner subprocess." in problem
+    assert not client.store.root.exists()
 
 
 def test_settings_of_a_search_that_is_off_have_no_effect_and_that_is_said(client, data):
@@ -390,6 +435,48 @@ def test_j04_the_same_key_for_another_request_is_refused_with_the_job_it_made(cl
                                  idempotency_key="nightly", **other)  # fmt: skip
         assert f"the same request as that of job {first.id}, got another one" in problem
     assert len(client.list_jobs()) == 1
+
+
+def test_j04_a_request_with_results_in_a_store_is_the_same_the_second_time(client, data):
+    asked = {"idempotency_key": "nightly", "specs": {"results_dir": "s3://bucket/runs"}}
+    first = train(client, data, **asked)
+    assert train(client, data, **asked).id == first.id
+    (problem,) = problems_of(client, POSE, "train", train_datasets=str(data),
+                             **asked | {"specs": {"results_dir": "s3://bucket/other"}})  # fmt: skip
+    assert "got another one" in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [({"runner": "subprocess"}, "runner, platform"), ({"platform": {"seats": 3}}, "platform"),
+     ({"upload_excludes": ["*.pth"]}, "upload_excludes")],
+)  # fmt: skip
+def test_j04_an_old_job_that_runs_in_another_way_is_given_with_a_warning(
+    client, data, recwarn, change, told
+):
+    usual = {"idempotency_key": "nightly", "platform": {"seats": 2}}
+    first = train(client, data, **usual)
+    if "runner" in change:
+        change = {**change, "platform": {}}
+    assert train(client, data, **usual).id == first.id
+    assert list(recwarn) == []
+    with pytest.warns(UserWarning, match=f"job {first.id} is there already, with another {told};"):
+        assert train(client, data, **usual | change).id == first.id
+
+
+def test_a_spec_file_is_read_once(client, data, tmp_path, monkeypatch):
+    from kineme.spec import read
+
+    opened = []
+    monkeypatch.setattr(read, "_text_of", lambda path: opened.append(path) or path.read_text())
+    path = tmp_path / "spec.yaml"
+    path.write_text("automl: {algorithm: asha}\ntrain: {num_epochs: 3}\n")
+    job = train(client, data, specs=path, idempotency_key="nightly")
+    assert spec_file(client, job)["train"] == {"num_epochs": 3}
+    assert opened == [path]
+    path.write_text("automl: {algorithm: asha}\ntrain:\n  num_epochs: none\n")
+    (problem,) = problems_of(client, POSE, "train", train_datasets=str(data), specs=path)
+    assert problem.startswith(f"{path}:3: train.num_epochs")  # with a block automl, too
 
 
 def test_j04_a_client_that_was_killed_before_it_started_its_job_starts_it_when_it_asks_again(
@@ -505,7 +592,7 @@ def test_j06_a_running_job_is_asked_to_end(client, data):
     assert client.cancel_job(job.id, reason="too slow")
     assert client.cancel_job(job.id)
     wish = json.loads((client.store.folder(job.id) / "cancel.json").read_text())
-    assert wish["reason"] in ("too slow", "asked for")
+    assert wish["reason"] == "too slow"  # the first word counts
     assert not job.refresh().record.is_terminal  # its agent ends it
 
 
@@ -547,6 +634,21 @@ def test_a_result_has_the_figures_the_best_model_and_the_files(client, data):
         f"train/{name}" for name in ("best.pth", "experiment.yaml", "metrics.csv",
                                      "model_epoch_000_step_00010.pth", "status.json")
     ]  # fmt: skip
+
+
+def test_j09_the_model_of_a_result_is_whole(client, data):
+    job = client.create_job(POSE, "train", train_datasets=str(data), automl_policy="off")
+    folder = training_results(job.record, {0: 0.75, 1: 0.5})
+    best, first, second = sorted(folder.glob("*.pth"))
+    content = bytearray(best.read_bytes())
+    content[60] ^= 1  # opens, and is not what was written
+    best.write_bytes(content)
+    ended(client, job)
+    assert job.result()["checkpoint"] == str(first)
+    checkpoint(first, is_whole=False)
+    assert job.result()["checkpoint"] == str(second)
+    second.unlink()
+    assert job.result()["checkpoint"] is None
 
 
 def test_the_result_of_a_job_that_did_not_succeed_is_an_error_of_its_class(client, data):
@@ -633,12 +735,100 @@ def test_j23_ten_thousand_pending_jobs_are_listed_within_200_ms(client):
         with open(path, "w") as file:
             json.dump({**plain, "id": job_id}, file)
     assert len(client.list_jobs()) == 10_000  # reads each once
-    seconds = []
+    seconds, table = [], io.StringIO()
     for _ in range(5):
         began = time.process_time()  # other programs may keep this machine busy
-        assert len(client.list_jobs(limit=20)) == 20
+        with contextlib.redirect_stdout(table):
+            command.main(["list", "--root", str(client.store.root)])
         seconds.append(time.process_time() - began)
+    assert table.getvalue().count("Pending") == 5 * 10_000
     assert min(seconds) < 0.2, seconds
+
+
+def test_j23_listing_needs_neither_what_makes_specs_nor_what_draws_tables(client, data):
+    train(client, data)
+    code = (
+        "import sys; from kineme.jobs.command import main;"
+        f"main(['list', '-n', '3', '--root', {str(client.store.root)!r}]);"
+        "print([m for m in ('pydantic', 'yaml', 'rich', 'kineme.spec') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *_, row, modules = done.stdout.splitlines()
+    assert row.split()[1:4] == [POSE, "train", "Pending"]
+    assert modules == "[]"
+
+
+# Asking schedulers
+
+
+def scheduler(monkeypatch, *answers):
+    """Let the runner of parked jobs give these, the last one for ever; returns who it was asked."""
+    left, asked = list(answers), []
+
+    def is_gone(store, record):
+        asked.append(record.id)
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    changed = replace(parked_jobs.PARKED, is_gone=is_gone)
+    monkeypatch.setattr(parked_jobs, "PARKED", changed)
+    return asked
+
+
+def test_a_job_that_its_scheduler_dropped_ends_for_those_who_wait(client, data, monkeypatch):
+    monkeypatch.setattr(client_module, "_ASK_SECONDS", 0.1)
+    asked = scheduler(monkeypatch, None, False, True)
+    job = train(client, data).wait(20)
+    assert job.status is State.ERROR
+    assert job.record.failure.message == "parked has it no more"
+    assert asked == [job.id] * 3
+
+
+def test_a_scheduler_is_asked_about_a_job_every_15_s_and_not_once_it_runs(
+    client, data, monkeypatch
+):
+    clock = [100.0]
+    monkeypatch.setattr(client_module.time, "monotonic", lambda: clock[0])
+    asked = scheduler(monkeypatch, False)
+    one, two = train(client, data), train(client, data)
+    for job in (one, two, one, two):
+        assert client.get_job_status(job.id).status is State.PENDING
+    assert asked == [one.id, two.id]
+    for seconds, number in ((14.9, 2), (0.2, 3), (14.9, 3), (15, 4)):
+        clock[0] += seconds
+        client.get_job(one.id)
+        assert len(asked) == number
+    client.store.move(one.id, State.RUNNING, reason="test", source="test")
+    clock[0] += 20
+    assert client.get_job_status(one.id).status is State.RUNNING
+    assert len(asked) == 4
+
+
+def test_a_job_of_a_silent_machine_ends_when_its_scheduler_has_it_no_more(
+    client, data, monkeypatch
+):
+    from kineme.processes import identity
+
+    scheduler(monkeypatch, True)
+    job = train(client, data)
+    elsewhere = replace(identity(), host="node7", boot="another")
+    client.store.move(job.id, State.RUNNING, reason="test", source="agent", agent=elsewhere)
+    status = client.get_job_status(job.id)
+    assert (status.status, status.message) == (State.ERROR, "parked has it no more")
+
+
+@pytest.mark.parametrize("answer", [
+    SpecError("runner slurm", "the package submitit", "none"),
+    errors.ServiceError("ray", "a cluster that takes the job", "refused"),
+    None,
+])  # fmt: skip
+def test_where_nobody_can_be_asked_a_job_waits_on(client, data, monkeypatch, answer):
+    asked = scheduler(monkeypatch, answer)
+    job = train(client, data)
+    assert client.get_job_status(job.id).status is State.PENDING
+    assert asked == [job.id]
 
 
 # Trying again
@@ -668,6 +858,32 @@ def test_a_retry_of_a_search_goes_on_with_its_trials(client, data):
     assert again.results_dir == first.record.results_dir
     assert again.spec == first.record.spec
     assert again.spec["automl"] == settings
+
+
+@pytest.mark.parametrize("policy", ["off", "auto"])
+def test_a_retry_copies_its_results_to_the_same_address(client, data, policy):
+    first = train(client, data, specs={"results_dir": "s3://bucket/runs"}, automl_policy=policy)
+    ended(client, first, State.ERROR, "killed")
+    second = client.retry_job(first.id)
+    ended(client, second, State.ERROR, "killed")
+    third = client.retry_job(second.id).record
+    assert [second.record.uploads_to, third.uploads_to] == ["s3://bucket/runs"] * 2
+    assert third.spec["results_dir"] == third.results_dir
+
+
+def test_a_retry_below_a_root_in_a_store_has_a_folder_of_its_own_there(monkeypatch, tmp_path, data):
+    monkeypatch.setenv("KINEME_JOBS", str(tmp_path / "jobs"))
+    parked_client(monkeypatch, tmp_path)
+    client = Client("s3://bucket/runs", runner="parked")
+    first = train(client, data, automl_policy="off")
+    ended(client, first, State.ERROR, "killed")
+    for other in (client, Client(client.store.root, runner="parked")):
+        again = other.retry_job(first.id)
+        assert again.record.uploads_to == f"s3://bucket/runs/{again.id}"
+    search = train(client, data)
+    ended(client, search, State.ERROR, "killed")
+    again = client.retry_job(search.id)  # goes on in the folder of the first
+    assert again.record.uploads_to == search.record.uploads_to
 
 
 def test_only_what_failed_or_was_cancelled_is_retried(client, data):
@@ -723,6 +939,39 @@ def test_j24_what_goes_on_with_a_trial_depends_on_its_search(client, data):
     for call in (client.delete_job, client.retry_job):
         with pytest.raises(SpecError):
             call(trial.id)
+
+
+def test_j24_trials_of_a_search_with_results_of_its_own_place_are_guarded_too(
+    client, data, tmp_path
+):
+    search = train(client, data, specs={"results_dir": str(tmp_path / "runs")})
+    trials = Client(tmp_path / "runs/automl/trials", runner="parked")
+    trial = trained(trials, data, {0: 0.5}, details={"trial": 0})
+    (tmp_path / "runs/automl/best_trial.json").write_text(json.dumps({"job_id": trial.id}))
+    ended(client, search)
+    assert client.get_job(trial.id).record == trial.record
+    assert search.result()["checkpoint"] == str(tmp_path / trial.record.results_dir) + (
+        "/train/best.pth"
+    )
+    child = client.create_job(POSE, "export", parent_job_id=search.id)
+    other = client.create_job(POSE, "export", parent_job_id=trial.id)
+    with pytest.raises(SpecError) as caught:
+        client.delete_job(search.id)
+    assert child.id in str(caught.value)
+    assert other.id in str(caught.value)
+
+
+def test_j24_trials_belong_to_the_first_try_of_their_search(client, data):
+    first = train(client, data)
+    trials = Client(Path(first.record.results_dir) / "automl/trials", runner="parked")
+    trial = trained(trials, data, {0: 0.5}, details={"trial": 0})
+    ended(client, first, State.ERROR, "killed")
+    second = ended(client, client.retry_job(first.id))
+    child = client.create_job(POSE, "export", parent_job_id=trial.id)
+    with pytest.raises(SpecError, match=child.id):
+        client.delete_job(first.id)
+    client.delete_job(second.id)
+    assert client.get_job(trial.id).id == trial.id
 
 
 def test_j24_links_in_a_job_are_removed_and_what_they_show_stays(client, data, tmp_path):

@@ -167,6 +167,24 @@ def test_a_trial_may_be_shown_by_its_first_digits(client, run, data):
     assert (code, out[0].split()) == (0, ["job", trial.id])
 
 
+def test_a_trial_in_the_results_of_its_search_elsewhere_is_found(client, run, data, tmp_path):
+    specs = {"results_dir": str(tmp_path / "runs")}
+    client.create_job(POSE, "train", train_datasets=str(data), specs=specs)
+    trials = type(client)(tmp_path / "runs/automl/trials", runner="parked")
+    trial = trials.create_job(POSE, "train", train_datasets=str(data), details={"trial": 0})
+    code, out, _ = run("show", trial.id[:13])
+    assert (code, out[0].split()) == (0, ["job", trial.id])
+
+
+def test_an_old_job_that_runs_in_another_way_is_said_to(client, run, data):
+    words = ("--idempotency-key", "nightly")
+    first = create(run, data, *words)
+    code, out, err = run("create", POSE, "train", "--train-dataset", data, "--runner", "subprocess",
+                         *words)  # fmt: skip
+    assert (code, out) == (0, [first])
+    assert any("is there already, with another runner; it stays as it is." in line for line in err)
+
+
 def test_a_job_is_shown_with_what_was_found_and_what_happened(client, run, data):
     parent = trained(client, data, {0: 0.5})
     job = client.create_job(POSE, "export", parent_job_id=parent.id)

@@ -48,7 +48,7 @@ def test_a_step_that_the_table_lacks_is_refused_and_named():
     )
 
 
-def test_a_thousand_random_event_sequences_never_leave_the_table():  # J13
+def test_j13_a_thousand_random_event_sequences_never_leave_the_table():
     draw = random.Random(7)
     for _ in range(1000):
         record = JOB

@@ -4,6 +4,7 @@ The contract trains a tiny network for real: a process that imports torch takes 
 """
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -33,11 +34,13 @@ from job_ground import (
 from kineme import concealment
 from kineme.data.labels import Labels, write_labels
 from kineme.errors import ResourceError, ServiceError, SpecError
-from kineme.jobs import follower
+from kineme.jobs import follower, liveness
+from kineme.jobs.agent import run_agent
 from kineme.jobs.liveness import reconcile
 from kineme.jobs.record import Failure, State
 from kineme.jobs.runners import RUNNERS, check_platform, docker, load_runner, local, ray, slurm
 from kineme.jobs.store import JobStore
+from kineme.processes import identity
 from stick import CLASSES, LAYOUT, waves
 
 GROUND = str(Path(__file__).with_name("job_ground.py"))
@@ -173,12 +176,12 @@ def test_contract_a_job_that_was_cancelled_before_never_starts(store, runner):
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_contract_every_runner_refuses_settings_that_it_does_not_have(store, runner):
     with pytest.raises(SpecError) as caught:
-        check_platform(runner, {"grace_second": 3, "time_limit_seconds": "x", "gpu_ids": 1})
+        check_platform(runner, {"upload_second": 3, "time_limit_seconds": "x", "environment": 1})
     problems = [str(problem) for problem in caught.value.problems]
-    assert problems[0].endswith("Did you mean grace_seconds?")
+    assert problems[0].endswith("Did you mean upload_seconds?")
     assert problems[1:3] == [
         "platform.time_limit_seconds: expected int or float, got str 'x'.",
-        "platform.gpu_ids: expected list or tuple, got int 1.",
+        "platform.environment: expected dict, got int 1.",
     ]
     record = made(store, "x", runner=runner, platform={"no such": 1})
     with pytest.raises(SpecError, match="no such"):
@@ -284,6 +287,20 @@ def test_j03_starting_a_job_again_and_again_runs_it_once(store, quick_agents):
     record = ended(store, record)
     assert states(record) == [State.RUNNING, State.COMPLETE]
     assert log_of(store, record) == "on it\n"
+
+
+def test_an_agent_that_takes_too_long_to_begin_is_an_error_that_promises_nothing(
+    store, monkeypatch
+):
+    monkeypatch.setattr(local, "WORDS", (sys.executable, "-c", "import time; time.sleep(5)"))
+    monkeypatch.setattr(local, "_START_SECONDS", 0.1)
+    with pytest.raises(ResourceError) as caught:
+        local.start(store, made(store, "x"))
+    assert caught.value.problems[0].fix == (
+        "The machine may be overloaded; try again when it has less to do."
+    )
+    local._agents[-1].kill()
+    local._agents[-1].wait()
 
 
 def test_an_agent_that_cannot_begin_is_an_error_that_says_why(store, monkeypatch):
@@ -402,10 +419,81 @@ def test_slurm_gets_a_batch_file_and_is_asked_what_became_of_it(store, cluster):
 
 def test_a_job_that_waits_in_slurm_is_cancelled_there_too(store, cluster):
     record = slurm.start(store, made(store, "x", runner="slurm"))
-    record = slurm.cancel(store, record)
+    record = load_runner("slurm").cancel(store, record)
     assert record.state is State.CANCELED
     assert wait_until((cluster / "cancelled").exists)
     assert (cluster / "cancelled").read_text() == "4711\n"
+
+
+def silent(store, record, state=State.UNKNOWN):
+    """The job, running on another machine that has shown no sign of life for a minute."""
+    other = dataclasses.replace(identity(), host="other", pid=1)
+    record = store.move(record.id, State.RUNNING, reason="on it", source="agent", agent=other)
+    liveness.show_life(store.folder(record.id))
+    long_ago = time.time() - 60
+    os.utime(store.folder(record.id) / "heartbeat", (long_ago, long_ago))
+    if state is not State.RUNNING:
+        record = store.move(record.id, state, reason="no sign of life", source="observer")
+    return record
+
+
+def cancelled_in(cluster):
+    path = cluster / "cancelled"
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.parametrize("state", [State.UNKNOWN, State.PAUSED])
+def test_slurm_ends_a_job_that_cannot_hear(store, cluster, state):
+    record = silent(store, slurm.start(store, made(store, "x", runner="slurm")), state)
+    with liveness.agent_lock(store.folder(record.id)):  # which a file server may keep for long
+        assert load_runner("slurm").cancel(store, record).state is state
+        assert cancelled_in(cluster) == "4711\n"
+        (cluster / "state").write_text("CANCELLED by 7")
+        record = reconcile(store, store.load(record.id), asks_runner=True)
+    assert record.state is State.CANCELED
+
+
+def test_slurm_ends_a_job_that_does_not_end_in_its_grace(store, cluster):
+    (cluster / "state").write_text("RUNNING")
+    asked = made(store, "x", runner="slurm", platform={"grace_seconds": 4})
+    record = silent(store, slurm.start(store, asked), State.RUNNING)
+    folder = store.folder(record.id)
+    liveness.show_life(folder)  # its agent is there, and its action does not end
+    with liveness.agent_lock(folder):
+        load_runner("slurm").cancel(store, record)
+        record = store.move(record.id, State.CANCELING, reason="asked for", source="agent")
+        for seconds, ended in ((20, ""), (25, "4711\n")):  # twice its grace, and 15 s
+            moment = time.time() - seconds
+            os.utime(folder / "cancel.json", (moment, moment))
+            os.utime(folder / "heartbeat")
+            reconcile(store, record)
+            assert reconcile(store, record, asks_runner=True) == record
+            assert cancelled_in(cluster) == ended
+        assert load_runner("slurm").cancel(store, record) == record  # asked once more
+        assert cancelled_in(cluster) == "4711\n4711\n"
+
+
+def test_a_job_that_slurm_has_suspended_is_paused_until_it_goes_on(store, cluster):
+    record = silent(store, slurm.start(store, made(store, "x", runner="slurm")))
+    (cluster / "state").write_text("SUSPENDED")
+    record = reconcile(store, record, asks_runner=True)
+    assert record.state is State.PAUSED
+    assert record.transitions[-1].reason == "slurm has set it aside"
+    assert reconcile(store, record) == record
+    assert reconcile(store, record, asks_runner=True) == record
+    (cluster / "state").write_text("RUNNING")  # and its agent says nothing yet
+    assert reconcile(store, record, asks_runner=True).state is State.UNKNOWN
+    liveness.show_life(store.folder(record.id))
+    record = reconcile(store, store.load(record.id))
+    assert states(record) == [
+        State.RUNNING, State.UNKNOWN, State.PAUSED, State.UNKNOWN, State.RUNNING
+    ]  # fmt: skip
+
+
+def test_a_paused_job_runs_again_with_its_next_sign_of_life(store, cluster):
+    record = silent(store, slurm.start(store, made(store, "x", runner="slurm")), State.PAUSED)
+    liveness.show_life(store.folder(record.id))
+    assert reconcile(store, record).state is State.RUNNING
 
 
 def test_without_slurm_the_error_says_so(store, monkeypatch, tmp_path):
@@ -472,6 +560,33 @@ def test_a_follower_runs_beside_the_agent_and_ends_when_the_job_is_cancelled(sto
     assert store.load(record.id).state is State.CANCELED
 
 
+def test_a_follower_minds_no_disk_that_does_not_answer_for_a_while(store, monkeypatch):
+    record = made(store, "x")
+    folder = store.folder(record.id)
+    store.move(record.id, State.RUNNING, reason="on it", source="agent")
+    assert follower._runs(store, folder)
+    real = Path.read_bytes
+
+    def raising(error):
+        def read(path):
+            if path.name == "job.json":
+                raise error
+            return real(path)
+
+        return read
+
+    for error in (OSError(errno.ESTALE, "stale"), FileNotFoundError(errno.ENOENT, "not there")):
+        monkeypatch.setattr(Path, "read_bytes", raising(error))
+        assert follower._runs(store, folder)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: b"{")
+    assert follower._runs(store, folder)
+    monkeypatch.setattr(Path, "read_bytes", real)
+    store.move(record.id, State.COMPLETE, reason="done", source="agent")
+    assert not follower._runs(store, folder)
+    store.delete(record.id)
+    assert not follower._runs(store, folder)
+
+
 # Ray
 
 
@@ -479,7 +594,7 @@ class FakeRay:
     """Of Ray's job API, what is used."""
 
     def __init__(self):
-        self.jobs, self.stopped, self.status = {}, [], "PENDING"
+        self.jobs, self.stopped, self.status, self.error_type = {}, [], "PENDING", None
 
     def submit_job(self, **submission):
         if submission["submission_id"] in self.jobs:
@@ -487,8 +602,14 @@ class FakeRay:
                                "already exists.")  # fmt: skip
         self.jobs[submission["submission_id"]] = submission
 
-    def get_job_status(self, job_id):
-        return SimpleNamespace(value=self.status)
+    def get_job_info(self, job_id):
+        if job_id not in self.jobs:
+            raise RuntimeError(f"Request failed with status code 404: Job {job_id} does not exist.")
+        is_last = job_id == list(self.jobs)[-1]
+        return SimpleNamespace(
+            status=SimpleNamespace(value=self.status if is_last else "FAILED"),
+            error_type=self.error_type,
+        )
 
     def stop_job(self, job_id):
         self.stopped.append(job_id)
@@ -526,8 +647,109 @@ def test_ray_is_asked_what_became_of_a_job_and_told_of_its_end(store, fake_ray):
     for status, gone in (("PENDING", False), ("RUNNING", False), ("FAILED", True)):
         fake_ray.status = status
         assert ray.is_gone(store, record) is gone
-    assert ray.cancel(store, record).state is State.CANCELED
+    assert load_runner("ray").cancel(store, record).state is State.CANCELED
     assert fake_ray.stopped == [record.id]
+
+
+def test_a_job_that_ray_has_no_patience_to_let_wait_is_submitted_again(store, fake_ray):
+    record = ray.start(store, made(store, "x", runner="ray"))
+    first = fake_ray.jobs[record.id]
+    for number in (2, 3):
+        fake_ray.status, fake_ray.error_type = "FAILED", "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
+        waiting = store.load(record.id)
+        for reader in range(2):  # who both have looked before either has asked
+            assert reconcile(store, waiting, asks_runner=True).state is State.PENDING, reader
+        record = store.load(record.id)
+        assert record.backend_job_id == f"{record.id}-{number}"
+        assert fake_ray.jobs[record.backend_job_id] == {
+            **first,
+            "submission_id": record.backend_job_id,
+        }
+        fake_ray.status, fake_ray.error_type = "PENDING", None
+        assert ray.is_gone(store, record) is False
+    assert len(fake_ray.jobs) == 3
+    assert ray.start(store, record) == record
+    assert len(fake_ray.jobs) == 3
+    load_runner("ray").cancel(store, record)
+    assert fake_ray.stopped == [f"{record.id}-3"]
+
+
+def test_a_cluster_that_was_started_anew_has_no_job_of_before(store, fake_ray):
+    record = ray.start(store, made(store, "x", runner="ray"))
+    assert reconcile(store, record, asks_runner=True) == record
+    fake_ray.jobs.clear()
+    record = reconcile(store, record, asks_runner=True)
+    assert record.failure == Failure("crashed", "ray has it no more")
+
+
+def on_a_node(store):
+    """A job that Ray has put on another machine, where its agent runs."""
+    record = ray.start(store, made(store, "x", runner="ray"))
+    other = dataclasses.replace(identity(), host="other", pid=1)
+    liveness.show_life(store.folder(record.id))
+    return store.move(record.id, State.RUNNING, reason="on other", source="agent", agent=other)
+
+
+def silence(store, record, seconds):
+    moment = time.time() - seconds
+    os.utime(store.folder(record.id) / "heartbeat", (moment, moment))
+
+
+def test_j01_a_job_of_a_node_that_died_is_crashed_though_its_lock_is_still_held(store, fake_ray):
+    record = on_a_node(store)
+    fake_ray.status = "FAILED"
+    # a cluster that has lost sight of a node is not believed while the agent shows life
+    assert reconcile(store, record, asks_runner=True) == record
+    silence(store, record, 16)
+    with liveness.agent_lock(store.folder(record.id)):  # which a file server may keep for long
+        silent = reconcile(store, record)
+        assert silent.state is State.UNKNOWN
+        fake_ray.status = "RUNNING"
+        assert reconcile(store, silent, asks_runner=True) == silent
+        fake_ray.status = "FAILED"
+        record = reconcile(store, silent, asks_runner=True)
+    assert states(record) == [State.RUNNING, State.UNKNOWN, State.ERROR]
+    assert record.failure == Failure("crashed", "ray has it no more")
+
+
+def test_an_agent_that_ray_starts_again_on_another_node_leaves_the_job_alone(store, fake_ray):
+    record = on_a_node(store)
+    silence(store, record, 60)
+    record = reconcile(store, record)
+    for _ in range(2):
+        assert run_agent(store, record.id, program=("/no/such/program",)) == record
+        record = reconcile(store, record)
+    fake_ray.status = "SUCCEEDED"  # as Ray has it: the second agent ended well
+    assert reconcile(store, record, asks_runner=True).state is State.ERROR
+
+
+def test_a_waiting_job_is_cancelled_although_ray_cannot_be_reached(store, fake_ray, monkeypatch):
+    record = ray.start(store, made(store, "x", runner="ray"))
+
+    def unreachable(record):
+        raise ServiceError("ray", "a cluster that takes the job", "none")
+
+    monkeypatch.setattr(ray, "_client", unreachable)
+    assert load_runner("ray").cancel(store, record).state is State.CANCELED
+
+
+def test_a_cluster_that_wants_a_token_is_told_with_what_to_set(store, fake_ray, monkeypatch):
+    class RayError(Exception):
+        pass
+
+    class AuthenticationError(RayError):  # of Ray's own, and no RuntimeError
+        pass
+
+    def refuse(**submission):
+        raise AuthenticationError("Authentication required: no token")
+
+    record = made(store, "x", runner="ray")
+    monkeypatch.setitem(sys.modules, "ray.exceptions", SimpleNamespace(RayError=RayError))
+    monkeypatch.setattr(fake_ray, "submit_job", refuse)
+    with pytest.raises(ServiceError, match=r"Authentication required.*RAY_AUTH_MODE=token"):
+        ray.start(store, record)
+    monkeypatch.setattr(fake_ray, "get_job_info", lambda job_id: refuse())
+    assert ray.is_gone(store, dataclasses.replace(record, backend_job_id="x")) is None
 
 
 def test_without_a_ray_cluster_the_error_says_so(store):
@@ -676,12 +898,102 @@ def test_without_docker_the_error_says_what_else_there_is(store, tmp_path, monke
         docker.start(store, docker_job(store, tmp_path))
 
 
+def started_by(store, record, process):
+    """As if that process of this machine had asked docker for the job's container."""
+    path = store.folder(record.id) / "docker.json"
+    path.write_text(json.dumps(dataclasses.asdict(process)))
+    return store.amend(record.id, backend_job_id=f"kineme-{record.id}")
+
+
+GONE = dataclasses.replace(identity(), started=1)
+
+
 def test_docker_is_asked_whether_a_container_is_there(store, tmp_path, docker_command):
-    record = dataclasses.replace(docker_job(store, tmp_path), backend_job_id="kineme-x")
+    record = started_by(store, docker_job(store, tmp_path), GONE)
     for line, gone in (
-        ("echo true", False), ("echo false", True),
+        ("echo running", False), ("echo created", False), ("echo paused", False),
+        ("echo exited", True), ("echo removing", True),
         ("echo 'Error: No such container: x' >&2; exit 1", True),
         ("echo 'Cannot connect to the daemon' >&2; exit 1", None),
     ):  # fmt: skip
         docker_command.write_text(f"#!/bin/sh\n{line}\n")
         assert docker.is_gone(store, record) is gone
+
+
+PULLS = """#!/bin/sh
+case "$1" in
+  run) echo run >> "$DOCKER_STANDIN"; exec sleep 20 ;;
+  stop) echo "$@" >> "$DOCKER_STANDIN" ;;
+  *) echo "Error: No such container: $5" >&2; exit 1 ;;
+esac
+"""
+
+
+def test_a_job_whose_image_is_still_fetched_is_not_gone(
+    store, tmp_path, docker_command, monkeypatch
+):
+    told = tmp_path / "told"
+    monkeypatch.setenv("DOCKER_STANDIN", str(told))
+    monkeypatch.setattr(docker, "_FAILS_WITHIN_SECONDS", 0.0)
+    docker_command.write_text(PULLS)
+    record = docker.start(store, docker_job(store, tmp_path))
+    wait_until(told.exists)
+    puller = json.loads((store.folder(record.id) / "docker.json").read_text())["pid"]
+    assert puller != os.getpid()
+    assert docker.is_gone(store, record) is False
+    assert reconcile(store, record, asks_runner=True) == record
+    os.kill(puller, signal.SIGKILL)
+    wait_until(lambda: docker.is_gone(store, record))
+    record = reconcile(store, record, asks_runner=True)
+    assert record.failure == Failure("crashed", "docker has it no more")
+
+
+def test_docker_of_another_machine_cannot_say_what_became_of_a_container(
+    store, tmp_path, docker_command
+):
+    docker_command.write_text(PULLS)
+    elsewhere = dataclasses.replace(GONE, host="other")
+    record = started_by(store, docker_job(store, tmp_path), elsewhere)
+    assert docker.is_gone(store, record) is None
+    with pytest.raises(ServiceError, match="the machine that started the container"):
+        docker.end(store, record)
+
+
+def test_a_container_that_does_not_hear_is_stopped(store, tmp_path, docker_command, monkeypatch):
+    told = tmp_path / "told"
+    monkeypatch.setenv("DOCKER_STANDIN", str(told))
+    docker_command.write_text(PULLS)
+    record = started_by(store, docker_job(store, tmp_path), GONE)
+    record = silent(store, record)
+    assert load_runner("docker").cancel(store, record).state is State.CANCELED
+    assert told.read_text() == f"stop -t 10 {record.backend_job_id}\n"
+
+
+def test_a_container_has_the_variables_of_an_object_store_where_it_needs_them(
+    store, tmp_path, monkeypatch
+):
+    from kineme.data.remote.client import Access
+
+    for name in docker._STORE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    given = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "never seen",
+             "S3_ENDPOINT_URL": "http://store:9000"}  # fmt: skip
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert "S3_ENDPOINT_URL" not in docker.command_line(store, docker_job(store, tmp_path))
+    for changes in ({"uploads_to": "s3://bucket/runs"}, {"train_datasets": ("s3://bucket/data",)}):
+        words = docker.command_line(store, docker_job(store, tmp_path, **changes))
+        passed = [words[i + 1] for i, word in enumerate(words) if word == "--env"]
+        assert passed == ["HOME=/tmp", *given]
+        assert "never seen" not in " ".join(words)
+
+    asked = set()
+
+    class Asking(dict):
+        def get(self, name, default=None):
+            asked.add(name)
+            return default
+
+    Access.from_environment(Asking())
+    Access.from_environment({**dict.fromkeys(docker._STORE_VARIABLES[:2], "x")})
+    assert asked <= {*docker._STORE_VARIABLES}  # what a store is found by, it gets

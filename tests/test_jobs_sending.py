@@ -8,7 +8,7 @@ import pytest
 
 from job_ground import PYTHON, log_of, made
 from kineme.data.remote import spool
-from kineme.data.remote.spool import Drained
+from kineme.data.remote.spool import Drained, is_excluded
 from kineme.errors import ResourceError, ServiceError
 from kineme.jobs.agent import run_agent
 from kineme.jobs.record import Failure, State
@@ -16,6 +16,18 @@ from kineme.jobs.runners import load_runner
 from kineme.jobs.store import JobStore
 
 DONE = "import os; os.makedirs('results'); open('results/best.pth', 'w').close()"
+TRIAL = "0b6e57a2-0000-4000-8000-000000000000"
+SEARCH = f"""
+import sys
+from kineme.jobs.agent import run_agent
+from kineme.jobs.record import JobRecord, now
+from kineme.jobs.store import JobStore
+store = JobStore("results/automl/trials")
+store.create(JobRecord(id={TRIAL!r}, network_arch="pose_classification", action="train",
+                       created_at=now(), command=({DONE!r},)))
+run_agent(store, {TRIAL!r}, program=(sys.executable, "-c"))
+store.wish_to_cancel({TRIAL!r}, "too late")
+"""
 REFUSED = ServiceError("s3://bucket/runs", "a bucket that takes files", "403 Forbidden")
 
 
@@ -71,8 +83,21 @@ def test_results_go_where_the_record_says(store):
     (one,) = FakeUploader.made
     assert one.folder == Path(record.results_dir)
     assert str(one.address).rstrip("/") == "s3://bucket/runs"
-    assert one.excludes == ("*.tmp",)
+    assert one.excludes == ("*.tmp", "heartbeat", "lock", "agent.lock", "cancel.json")
     assert one.calls == ["start", ("drain", 5.0), "close"]
+
+
+def test_of_the_trials_of_a_search_all_is_sent_but_the_signs_of_the_moment(store):
+    record = sent(store, SEARCH)
+    assert record.state is State.COMPLETE
+    (one,) = FakeUploader.made
+    trials = one.folder / "automl" / "trials"
+    names = {str(path.relative_to(trials / TRIAL)) for path in (trials / TRIAL).rglob("*")}
+    left_out = {
+        name for name in names if is_excluded(f"automl/trials/{TRIAL}/{name}", one.excludes)
+    }
+    assert left_out == {"heartbeat", "lock", "agent.lock", "cancel.json"}
+    assert {"job.json", "job.log", "results/best.pth"} <= names - left_out
 
 
 def test_what_cannot_be_sent_makes_an_error_whose_results_are_here(store, monkeypatch):

@@ -198,6 +198,39 @@ def test_trials_are_found_by_their_ids_but_not_listed(tmp_path):
     assert store.ids() == [search.id]
 
 
+def test_trials_in_results_elsewhere_are_found_and_other_records_are_not_read_for_it(
+    tmp_path, monkeypatch
+):
+    store = JobStore(tmp_path / "jobs")
+    store.create(record())
+    read = []
+    original = JobStore.read
+    monkeypatch.setattr(JobStore, "read", lambda self, f: read.append(f) or original(self, f))
+    for place in (tmp_path / "runs", tmp_path / "jobs" / "runs"):
+        store.create(record(details={"automl": True}, results_dir=str(place)))
+        trial, _ = JobStore(place / "automl" / "trials").create(record())
+        read.clear()
+        assert store.load(trial.id) == trial
+        assert len(read) <= 3  # the searches and the trial itself
+    assert len(store.ids()) == 3
+
+
+def test_what_killed_processes_left_half_made_or_half_removed_is_swept(tmp_path):
+    store = JobStore(tmp_path)
+    job = ended(store)
+    pid = os.fork()
+    if pid == 0:
+        for name in ("made", "gone"):
+            stores.temporary_beside(tmp_path / name).mkdir()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    ours = stores.temporary_beside(tmp_path / "ours")  # somebody is at it
+    ours.mkdir()
+    assert len(os.listdir(tmp_path)) == 4
+    other, _ = store.create(record())
+    assert sorted(os.listdir(tmp_path)) == sorted([job.id, other.id, ours.name])
+
+
 # The index
 
 

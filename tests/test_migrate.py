@@ -12,7 +12,8 @@ from kineme.errors import SpecError
 from kineme.migrate import _word, migrate_spec
 from kineme.network import NETWORKS, load_specs
 from kineme.spec.fields import settings_by_key
-from kineme.spec.load import _nested, load_spec, value_at
+from kineme.spec.load import load_spec, value_at
+from kineme.spec.read import nested
 from kineme.spec.read import read_document
 from tao_specs import POSE_MODEL, POSE_TRAIN, TAO_WROTE, VIDEO_MODEL, VIDEO_TRAIN
 
@@ -140,7 +141,7 @@ VALUES = {
 @given(st.fixed_dictionaries({}, optional=VALUES))
 def test_any_setting_comes_through(tmp_path, some):
     clean = {k: v for k, v in some.items() if "${" not in json.dumps(v) and v not in ("???", "??")}
-    path = write(tmp_path, json.dumps({"results_dir": "r", **_nested(clean)}), "old.json")
+    path = write(tmp_path, json.dumps({"results_dir": "r", **nested(clean)}), "old.json")
     words = ["dataset.train_dataset.data_path=x.npy"]
     made = migrate_spec(path, network="pose_classification", action="train")
     new = write(tmp_path, made.text, "new.yaml")

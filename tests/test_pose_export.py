@@ -17,6 +17,7 @@ import torch
 
 from kineme import __version__, files
 from kineme.actions import export
+from kineme.engine.checkpoint import load_checkpoint
 from kineme.engine.runtime import Interrupted
 from kineme.errors import QualityError, ResourceError, SpecError
 from kineme.network import ExportForm
@@ -243,6 +244,9 @@ def test_x06_the_file_says_what_it_was_made_of(trained, exported):
     assert found["kineme"] == __version__
     assert found["labels"] == list(CLASSES)
     assert found["normalize"] == "center"
+    fitted = load_checkpoint(trained / "train" / "best.pth").facts["calibration"]
+    names = ("temperature", "score", "threshold", "kept")
+    assert found["calibration"] == exported["calibration"] == {name: fitted[name] for name in names}
     assert found["layout"]["centre"] == "pelvis"
 
 

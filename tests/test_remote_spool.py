@@ -11,6 +11,7 @@ import time
 import pytest
 
 from kineme import files
+from kineme.data.remote import journal as journal_module
 from kineme.data.remote import s3, spool
 from kineme.data.remote.addresses import Address
 from kineme.data.remote.journal import Journal
@@ -70,7 +71,7 @@ def test_a_folder_is_sent_with_what_comes_later(url, place, tmp_path):
         drained = sending.drain(20)
     assert drained == spool.Drained(3, (), None)
     assert held(url, place) == {"a": b"1", "train/b.pth": b"2" * 1000, "train/c": b"3"}
-    assert sending.is_sent("a")
+    assert sorted(sending.journal.sent) == ["a", "train/b.pth", "train/c"]
     assert (tmp_path / "a").read_bytes() == b"1"
     assert list((tmp_path / ".kineme-upload" / "spool").iterdir()) == []
 
@@ -166,7 +167,7 @@ def test_j19_what_could_not_be_sent_is_told_and_sent_by_the_next(url, place, tmp
     away = f"http://127.0.0.1:{free_port()}"
     with uploader(tmp_path, place, away, deadline=0.1) as sending:
         drained = sending.drain(0.5)
-        assert not sending.is_sent("a")
+        assert not sending.journal.sent
     assert drained.pending == ("a",)
     assert isinstance(drained.error, UnavailableError)
     (tmp_path / "a").unlink()  # by now it is in the spool alone
@@ -330,6 +331,23 @@ def test_j20_the_journal_is_right_wherever_it_was_cut(tmp_path):
         assert (again.pending, again.sent, again.begun) == (
             found.pending, found.sent, found.begun,
         )  # fmt: skip
+
+
+def test_the_journal_grows_with_files_and_not_with_how_often_they_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal_module, "sync", lambda path: None)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(journal_module, "MAX_LINES", 20)
+    (tmp_path / "log").write_bytes(b"x")
+    journal = Journal.opened(tmp_path / "own")
+    journal.begin_parts("large")
+    longest = 0
+    for time_ns in range(100):
+        journal.queue("log", tmp_path / "log", (1, time_ns, 1))
+        journal.finish(journal.pending["log"])
+        longest = max(longest, (tmp_path / "own" / "journal.jsonl").read_bytes().count(b"\n"))
+    assert longest <= 30
+    again = Journal.opened(tmp_path / "own")
+    assert (again.sent, again.begun, again.pending) == ({"log": (1, 99, 1)}, {"large"}, {})
 
 
 def test_j20_lines_that_are_no_events_cost_nothing(tmp_path):

@@ -16,7 +16,8 @@ from kineme.errors import SpecError
 from kineme.network import NETWORKS, load_network, load_specs
 from kineme.skills.generate import EDITOR_SCHEMA, FROM_CHECKPOINT
 from kineme.spec.fields import blocks, settings, settings_by_key
-from kineme.spec.load import _nested, load_spec, user_set, value_at
+from kineme.spec.load import load_spec, user_set, value_at
+from kineme.spec.read import nested
 from kineme.spec.schema import ACTIONS, resolved
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -174,7 +175,7 @@ def test_the_editors_schema_accepts_templates_and_resolved_specs(network):
         spec, _ = load_spec(model, must_be_set(network, action))
         check.validate(json.loads(json.dumps(resolved(spec))))
         minimal = MINIMAL[network].get(action, {})
-        check.validate(_nested(minimal))
+        check.validate(nested(minimal))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -192,13 +193,13 @@ def test_the_editors_schema_refuses_typos_wrong_types_and_values_out_of_bounds(n
         wrong += [rule.lt] if numeric and rule.lt is not None else []
         wrong += ["no such choice"] if rule.choices else []
         for value in wrong:
-            assert not is_valid(_nested({key: value})), (key, value)
+            assert not is_valid(nested({key: value})), (key, value)
             num_checked += 1
         if declared.default is not None:
-            assert is_valid(_nested({key: declared.default})), key
+            assert is_valid(nested({key: declared.default})), key
     assert num_checked > 200
     for block in ["", *_block_names(model, "")]:
-        assert not is_valid(_nested({f"{block}no_such_key": 1})), block
+        assert not is_valid(nested({f"{block}no_such_key": 1})), block
 
 
 def _block_names(section, prefix):

@@ -3,8 +3,11 @@
 import pytest
 
 from kineme import cli
+from kineme.network import NETWORKS, load_specs
 from kineme.pose_classification.spec import SPECS
+from kineme.spec.fields import settings, settings_by_key
 from kineme.spec.load import addresses_in, load_spec, refused_addresses
+from kineme.spec.paths import is_path, portable
 
 MINIMUM = {"results_dir": "out", "dataset.train_dataset.data_path": "x.npy"}
 
@@ -55,3 +58,31 @@ def test_the_command_refuses_them(capsys):
     words = ["results_dir=out", "dataset.train_dataset.data_path=ngc://org/data"]
     assert cli.main(["pose_classification", "train", *words]) == 2
     assert "an address (ngc://...)" in capsys.readouterr().err
+
+
+def test_every_setting_that_may_be_a_path_is_known_as_one_or_as_none():
+    others = {"model_name", "protocol", "trt_engine", "recipe", "project", "entity", "group",
+              "name", "run_id", "class_weights", "subject_pattern"}  # fmt: skip
+    for network in NETWORKS:
+        for spec in load_specs(network).values():
+            for declared in settings(spec):
+                is_free = str in declared.kinds and not declared.rule.choices
+                name = declared.key.rpartition(".")[2]
+                if is_free and not declared.rule.secret:
+                    assert is_path(declared) is (name not in others), declared.key
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "meant"),
+    [
+        ("results_dir", "out", "/here/out"), ("results_dir", "/out", "/out"),
+        ("results_dir", "../out", "/out"), ("results_dir", "s3://b/out", "s3://b/out"),
+        ("results_dir", None, None), ("model.layout", "own.yaml", "/here/own.yaml"),
+        ("model.layout", '{"joints": []}', '{"joints": []}'), ("model.layout", "{}x", "/here/{}x"),
+        ("model.graph_layout", "nvidia", "nvidia"), ("wandb.name", "run", "run"),
+        ("dataset.train_dataset.data_path", "a\0b", "a\0b"), ("train.num_epochs", 3, 3),
+    ],
+)  # fmt: skip
+def test_what_names_a_file_means_the_same_in_every_folder(monkeypatch, key, written, meant):
+    monkeypatch.setattr("os.getcwd", lambda: "/here")
+    assert portable(settings_by_key(SPECS["train"])[key], written) == meant

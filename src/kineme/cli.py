@@ -36,6 +36,7 @@ from kineme.usage import SPEC_USAGE, action_usage, network_usage, usage
 
 # Commands beside the networks' own: words -> exit code.
 COMMANDS = {
+    "analyze": "kineme.people.command:main",
     "automl": "kineme.automl.command:main",
     "data": "kineme.actions.data_check:main",
     "demo": "kineme.demo:main",

@@ -22,7 +22,12 @@ from kineme.errors import HIDDEN, SpecError
 VARIABLE = "KINEME_ENCRYPTION_KEY"
 PIPE_VARIABLE = "KINEME_KEY_DESCRIPTOR"  # number of the pipe in the new start
 # Settings, today's and of older TAO releases, whose values nobody should see.
-_WORD = re.compile(r"\s*\+*\s*(encryption_key|key|ngc_key|ngc_api_key)\s*=(.*)", re.DOTALL)
+SECRET_SETTINGS = ("encryption_key", "key", "ngc_key", "ngc_api_key")
+_WORD = re.compile(rf"\s*\+*\s*({'|'.join(SECRET_SETTINGS)})\s*=(.*)", re.DOTALL)
+# Parts of names, of settings and of variables, that records must not hold the values of.
+_SECRET_NAME = re.compile(
+    r"key(?!point|word|frame)|secret|token|passw|passphrase|credential", re.IGNORECASE
+)
 _MAX_BYTES = 32_768  # a pipe holds more without a reader
 _FIX = "Use encryption_key_file=PATH instead."
 _NO_KEY = ("null", "~", "???")  # what a word says to set none
@@ -59,6 +64,11 @@ def told(argv: Sequence[str] | None = None) -> Told:
     if found.secrets:
         _start_anew(found)
     return found
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a setting or variable of that name seems to hold what nobody should see."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def environment_key() -> str | None:

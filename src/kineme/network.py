@@ -225,6 +225,8 @@ class Network:
     occluded: damaged copies of a test dataset as (curve, share hidden, dataset).
     score_text: what evaluate prints, in upstream's form, from the facts of metrics.json.
     answer_text: what inference prints or writes, in upstream's form.
+    of_unknown: the spec with the samples that are of no class, which an evaluation names, as the
+    data of PREDICT; None where it names none.
     data_path: where the data of `split` are, as a file where it is one; "" where nothing is named.
     """
 
@@ -250,6 +252,7 @@ class Network:
     prints_answers: bool = False  # whether inference also prints its answers, as upstream
     inspect: Callable[[Path, Path], Inspection | None] | None = None  # (data, cache); None: no data
     data_path: Callable[[Any, str], str] | None = None  # (spec, split)
+    of_unknown: Callable[[Any], Any] | None = None  # (spec) -> spec or None
 
 
 @dataclass(frozen=True)
@@ -290,6 +293,7 @@ class Entry:
     specs: str  # module:attribute, a mapping action -> spec model
     skill: str  # module:attribute, a Skill
     network: str  # module:attribute, a Network
+    data_length: str = ""  # module:attribute, a function of the train spec; see `data_length`
 
 
 NETWORKS: Mapping[str, Entry] = {
@@ -304,6 +308,7 @@ NETWORKS: Mapping[str, Entry] = {
         specs="kineme.pose_classification.spec:SPECS",
         skill="kineme.pose_classification.skill:SKILL",
         network="kineme.pose_classification.network:NETWORK",
+        data_length="kineme.pose_classification.paths:data_length",
     ),
 }
 
@@ -316,6 +321,13 @@ def load_specs(name: str) -> Mapping[str, Any]:
 def load_skill(name: str) -> Skill:
     """What a runner must know of network `name`. Imports no torch."""
     return _resolve(NETWORKS[name].skill)  # type: ignore[no-any-return]
+
+
+def data_length(name: str, spec: Any) -> int | None:
+    """Frames of the longest sample of training, None where telling takes more than a look at
+    headers. Imports no torch."""
+    path = NETWORKS[name].data_length
+    return _resolve(path)(spec) if path else None
 
 
 def load_network(name: str) -> Network:

@@ -28,6 +28,7 @@ def usage() -> str:
 usage: kineme <network> <action> [-e SPEC] [key=value ...] [options]
        kineme <network> default_specs results_dir=FOLDER
        kineme spec <network> <action> [--json]
+       kineme analyze SOURCE [--checkpoint FILE] [--out FOLDER] ...
        kineme automl <network> -e SPEC [key=value ...] [automl.NAME=value ...]
        kineme data check FOLDER [results_dir=FOLDER]
        kineme jobs create|list|show|logs|wait|cancel|retry|delete ...

@@ -32,6 +32,7 @@ from kineme.network import (
     FrameDrawing,
     Network,
 )
+from kineme.spec.load import with_values
 
 OPSET = 18  # the lowest that torch's current exporter writes
 
@@ -121,6 +122,19 @@ def drawing(spec: Any, dataset: ClipDataset) -> FrameDrawing:
     return FrameDrawing(dataset.frames_of, lambda index: footage_of(videos[index % len(videos)]))
 
 
+def of_unknown(spec: Any) -> Any:
+    """The spec that has the videos of no class as its data to classify; or None."""
+    asked = spec.evaluate
+    if not asked.unknown_dataset_dir:
+        return None
+    values = {
+        "inference_dataset_dir": asked.unknown_dataset_dir,
+        "video_inf_mode": asked.video_eval_mode,
+        "video_num_segments": asked.video_num_segments,
+    }
+    return with_values(spec, {f"inference.{name}": value for name, value in values.items()})
+
+
 def score_text(facts: Mapping[str, Any]) -> str:
     """The lines that upstream prints."""
     stars = "*" * 31
@@ -139,10 +153,11 @@ def _shown(value: float | None, form: str) -> str:
 
 
 def answer_text(dataset: Dataset, answers: Answers, class_names: Sequence[str]) -> str:
-    """Upstream's line for every video: its name and a label for each clip."""
+    """Upstream's line for every video: its name and a label for each clip, or what else is said."""
     labels: dict[int, list[str]] = {index: [] for index in answers.answered}
     for index, best in zip(answers.sample_of_row, answers.rows.argmax(axis=1), strict=True):
         labels[int(index)].append(class_names[best])
+    labels |= {index: [text] for index, text in answers.remarks.blank.items()}
     return "".join(f"{dataset.ids[index]} : {names}\n" for index, names in labels.items())
 
 
@@ -216,4 +231,5 @@ NETWORK = Network(
     prints_answers=True,
     inspect=inspect,
     data_path=data_path,
+    of_unknown=of_unknown,
 )

@@ -27,7 +27,10 @@ SKILL = Skill(
             "model.pretrained_model_path": "file",
             "model.imagenet_weights": "file",
         },
-        "evaluate": {"evaluate.test_dataset_dir": "folder"},
+        "evaluate": {
+            "evaluate.test_dataset_dir": "folder",
+            "evaluate.unknown_dataset_dir": "folder",
+        },
         "inference": {"inference.inference_dataset_dir": "folder"},
     },
     sources={

@@ -255,6 +255,12 @@ class Evaluate(sections.Predict):
         example="data/test",
         tao_default=MUST_BE_SET,
     )
+    unknown_dataset_dir: str | None = setting(
+        None,
+        "videos, none of which is of the model's classes, in the forms of inference_dataset_dir: "
+        "evaluation tells how well they are told from the test data",
+        ours=True,
+    )
     video_eval_mode: str = setting("center", _CLIPS, choices=CLIP_MODES)
     video_num_segments: int = setting(10, "clips of conv (consecutive models)", ge=1)
 

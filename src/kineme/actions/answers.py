@@ -13,7 +13,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import nn
 
 from kineme import __version__, files
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import results, runtime
 from kineme.engine.answer_journal import AnswerJournal
+from kineme.engine.calibration import UNKNOWN, Calibration, calibrated, load_calibration
 from kineme.engine.feeding import Feed
 from kineme.engine.memory import keep_freed_memory
+from kineme.engine.metrics import Scores
 from kineme.engine.names import (
     BEST_FILE,
     CLIPS_FILE,
@@ -40,13 +43,15 @@ from kineme.engine.names import (
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
-from kineme.errors import PartialError
-from kineme.network import TEST, Answers, Dataset, Network
+from kineme.errors import CheckpointError, PartialError
+from kineme.network import TEST, Answers, Dataset, Network, Remarks
 from kineme.report.filmstrip import drawer
 from kineme.report.findings import Training
 from kineme.report.html import ReportInput
 from kineme.report.html import write_report as write_html
 from kineme.report.plots import read_history
+from kineme.report.trust import Trust
+from kineme.spec.load import user_set
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Subject:
     """What is asked: the network, the completed spec, the checkpoint and notes.
 
     validated_on: path of the data that chose the best checkpoint; "" where it is not told.
+    calibration: of the model by validation data; None where there were none.
     """
 
     network: Network
@@ -61,6 +67,13 @@ class Subject:
     checkpoint: Path
     notes: tuple[str, ...]
     validated_on: str = ""
+    calibration: Calibration | None = None
+
+    @property
+    def temperature(self) -> float:
+        """At which probabilities are told."""
+        is_asked = getattr(self.spec, self.spec.action).calibrate
+        return self.calibration.temperature if self.calibration and is_asked else 1.0
 
     def load_model(self) -> nn.Module:
         """The trained model, in this process."""
@@ -82,7 +95,9 @@ def ask(
     spec, notes = network.complete(spec, split)
     notes += tuple(filter(None, [checkpoints.plain_note(loaded, spec.encryption_key)]))
     validated_on = str(loaded.facts.get("validated_on", ""))
-    subject = Subject(network, spec, loaded.path, notes, validated_on)
+    calibration, note = calibration_of(loaded, spec, action)
+    notes += (note,) if note else ()
+    subject = Subject(network, spec, loaded.path, notes, validated_on, calibration)
     with results.open_run(network, action, spec) as a_run:
         devices, device_note = runtime.choose_devices(
             spec.device,
@@ -97,6 +112,36 @@ def ask(
         facts = {"kpi": {}, **(facts or {})}  # a process that does not write has none
         a_run.kpi = facts["kpi"]
     return facts
+
+
+def calibration_of(
+    loaded: checkpoints.Checkpoint, spec: Any, action: str
+) -> tuple[Calibration | None, str]:
+    """The calibration that a checkpoint holds, and what to tell a user who asks for more.
+
+    Raises CheckpointError where unknown samples are to be told, and it does not say how.
+    """
+    calibration = load_calibration(loaded.facts, where=str(loaded.path))
+    if calibration:
+        return calibration, ""
+    if action == "inference" and spec.inference.unknown:
+        raise CheckpointError(
+            str(loaded.path),
+            "a checkpoint that was validated, as inference.unknown is true",
+            "one without a threshold for unknown samples",
+            "Train with validation data; of such a run, take best.pth or the last checkpoint.",
+        )
+    is_asked = f"{action}.calibrate" in user_set(spec) and getattr(spec, action).calibrate
+    note = f"{action}.calibrate has no effect: {loaded.path} holds no temperature."
+    return None, note if is_asked else ""
+
+
+def with_unknowns(answers: Answers, calibration: Calibration) -> Answers:
+    """The answers, where samples that are of no class are remarked upon as unknown."""
+    is_unknown = calibration.unknown(answers.scores).tolist()
+    seen = [i for i in answers.answered if i not in answers.remarks.blank]
+    blank = {i: UNKNOWN for i in seen if is_unknown[i]}
+    return replace(answers, remarks=answers.remarks | Remarks(blank=blank))
 
 
 def classify(
@@ -168,26 +213,28 @@ def write_predictions(
     *,
     class_names: Sequence[str],
     top_k: int,
+    temperature: float = 1.0,
 ) -> None:
     """predictions.csv and .jsonl: id, label, probability, top k, and the truth if known.
 
     status is `ok`, or what was said of a sample in place of a class. Samples that failed
-    are in failed.jsonl instead, with the reason.
+    are in failed.jsonl instead, with the reason. Of unknown ones, .jsonl keeps the top k.
     """
-    probabilities = np.exp(answers.scores.astype(np.float64))
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+    probabilities = probabilities_at(answers.scores, temperature)
+    order = np.argsort(-answers.scores, axis=1, kind="stable")[:, :top_k]
     rows, lines = [], []
     for i in answers.answered:
         truth = class_names[dataset.labels[i]] if dataset.labels[i] >= 0 else None
         top = [(class_names[c], round(float(probabilities[i, c]), 6)) for c in order[i]]
-        top = [] if i in answers.remarks.blank else top
-        label, probability = top[0] if top else (None, None)
         status = answers.remarks.blank.get(i, "ok")
+        likely = top if status in ("ok", UNKNOWN) else []
+        top = top if status == "ok" else []
+        label, probability = top[0] if top else (None, None)
         first = [dataset.ids[i], _cell(label), _cell(probability), _cell(truth)]
         others = [x for pair in top[1:] for x in pair] or [""] * (2 * order.shape[1] - 2)
         rows.append([*first, *others, status])
         line = {"id": dataset.ids[i], "label": label, "probability": probability, "truth": truth}
-        top_list = [{"label": name, "probability": share} for name, share in top]
+        top_list = [{"label": name, "probability": share} for name, share in likely]
         lines.append(json.dumps({**line, "status": status, "top": top_list}, ensure_ascii=False))
     places = range(2, order.shape[1] + 1)
     header = ["id", "label", "probability", "truth"]
@@ -198,7 +245,7 @@ def write_predictions(
     for name in (CLIPS_FILE, FAILED_FILE):  # of an earlier run
         (folder / name).unlink(missing_ok=True)
     if len(answers.rows) > len(answers.answered):
-        _write_clips(folder, dataset, answers, class_names)
+        _write_clips(folder, dataset, answers, class_names, temperature)
     if answers.remarks.failed:
         failed = [
             {"id": dataset.ids[i], "reason": why}
@@ -208,14 +255,24 @@ def write_predictions(
         files.write_text(folder / FAILED_FILE, text)
 
 
+def probabilities_at(scores: Scores, temperature: float) -> NDArray[np.float64]:
+    """Probabilities (N, C) of log probabilities at a temperature."""
+    return np.exp(calibrated(scores, temperature).astype(np.float64))
+
+
 def _write_clips(
-    folder: Path, dataset: Dataset, answers: Answers, class_names: Sequence[str]
+    folder: Path,
+    dataset: Dataset,
+    answers: Answers,
+    class_names: Sequence[str],
+    temperature: float,
 ) -> None:
     """clips.csv: what was said of each clip of a sample, before it was averaged."""
     rows, number = [], Counter[int]()
-    for index, scores in zip(answers.sample_of_row.tolist(), answers.rows, strict=True):
-        best = int(scores.argmax())
-        share = round(float(np.exp(scores[best])), 6)
+    shares = probabilities_at(answers.rows, temperature)
+    for row, index in enumerate(answers.sample_of_row.tolist()):
+        best = int(answers.rows[row].argmax())
+        share = round(float(shares[row, best]), 6)
         rows.append([dataset.ids[index], number[index], class_names[best], share])
         number[index] += 1
     write_csv(folder / CLIPS_FILE, ["id", "clip", "label", "probability"], rows)
@@ -262,6 +319,7 @@ def write_report(
     answers: Answers,
     curves: Mapping[str, list[tuple[float, float]]],
     parts: Mapping[str, float | None],
+    trust: Trust,
 ) -> Path:
     """report.html and the confusion matrix as a picture. parts: accuracy (percent) by title."""
     network, spec = subject.network, subject.spec
@@ -284,7 +342,7 @@ def write_report(
             title=f"{network.name.replace('_', ' ').capitalize()}: evaluation",
             class_names=network.class_names(spec),
             labels=dataset.labels[answered],
-            probabilities=np.exp(answers.judged[answered]),
+            probabilities=probabilities_at(answers.judged[answered], subject.temperature),
             ids=[dataset.ids[i] for i in answered],
             draw=lambda row: draw(answered[row]),
             history=read_history(history),
@@ -293,6 +351,7 @@ def write_report(
             parts=parts,
             warnings=tuple(dict.fromkeys((*subject.notes, *dataset.notes))),
             training=Training(common.augmentation, spec.train.optim.lr),
+            trust=trust,
         ),
     )
 

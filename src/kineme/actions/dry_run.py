@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from kineme.actions.answers import calibration_of
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import lease, optim, runtime
 from kineme.engine.feeding import steps_per_epoch
@@ -98,13 +99,19 @@ def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
     checkpoint = checkpoints.load_checkpoint(path, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     spec, notes = network.complete(spec, split)
-    yield from _notes([*notes, checkpoints.plain_note(checkpoint, spec.encryption_key)])
+    note = calibration_of(checkpoint, spec, spec.action)[1]
+    yield from _notes([*notes, checkpoints.plain_note(checkpoint, spec.encryption_key), note])
     model = checkpoints.build_trained(network, spec, checkpoint)
     yield f"checkpoint: {checkpoint.path} fits"
     dataset = network.build_dataset(spec, split)
     yield from _notes(dataset.notes)
     yield f"{split} data: {len(dataset)} samples"
     yield _one_batch(network, spec, dataset, model)
+    of_unknown = network.of_unknown(spec) if split == TEST and network.of_unknown else None
+    if of_unknown is not None:
+        dataset = network.build_dataset(of_unknown, PREDICT)
+        yield f"unknown data: {len(dataset)} samples"
+        yield _one_batch(network, of_unknown, dataset, model)
 
 
 def _export(network: Network, spec: Any) -> Iterator[str]:

@@ -19,7 +19,8 @@ from kineme.actions import answers
 from kineme.engine import metrics
 from kineme.engine.names import CONFUSION_FILE, EVALUATION_FILE, PER_CLASS_FILE
 from kineme.engine.results import Run
-from kineme.network import TEST, Answers, Dataset, Network
+from kineme.network import PREDICT, TEST, Answers, Dataset, Network
+from kineme.report.trust import measure_trust
 
 
 def run(network: Network, spec: Any) -> Mapping[str, Any]:
@@ -36,6 +37,7 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
         found = answers.classify(fabric, subject, model, dataset, a_run)
         parts = _judge_parts(fabric, subject, model, dataset, a_run)
         curves = _stress(fabric, subject, model, dataset, a_run)
+        unknown = _judge_unknown(fabric, subject, model, a_run)
         if not fabric.is_global_zero:
             return {}
         names, known = network.class_names(spec), _labelled(found, dataset)
@@ -47,8 +49,16 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
         )
         facts |= {"checkpoint": str(spec.evaluate.checkpoint), "occlusion": curves or None}
         facts |= {"parts": parts or None, "failed": len(found.remarks.failed)}
-        _save(a_run, dataset, found, facts, class_names=names)
-        answers.write_report(a_run, subject, dataset, found, curves, parts)
+        trust = measure_trust(
+            found.judged[known],
+            dataset.labels[known],
+            calibration=subject.calibration,
+            is_applied=bool(subject.calibration) and spec.evaluate.calibrate,
+            unknown=unknown,
+        )
+        facts |= trust.facts()
+        _save(a_run, subject, dataset, found, facts)
+        answers.write_report(a_run, subject, dataset, found, curves, parts, trust)
         print(network.score_text(facts))
         a_run.say(f"{facts['samples']} samples judged; the report is in {a_run.folder}")
         answers.refuse_failures(a_run, dataset, found)
@@ -114,6 +124,20 @@ def _judge_parts(
     return found
 
 
+def _judge_unknown(
+    fabric: Fabric, subject: answers.Subject, model: nn.Module, a_run: Run
+) -> NDArray[np.float32] | None:
+    """Scores of the samples of no class, where the spec names some; blank ones are left out."""
+    network = subject.network
+    spec = network.of_unknown(subject.spec) if network.of_unknown else None
+    if spec is None:
+        return None
+    dataset = network.build_dataset(spec, PREDICT)
+    found = answers.classify(fabric, subject, model, dataset, a_run, title="unknown")
+    seen = [i for i in found.answered if i not in found.remarks.blank]
+    return found.scores[seen]
+
+
 def _labelled(found: Answers, dataset: Dataset) -> list[int]:
     """Positions of the samples that count: their label is known, and they could be read."""
     return [i for i in found.answered if dataset.labels[i] >= 0]
@@ -144,13 +168,12 @@ def _stress(
 
 def _save(
     a_run: Run,
+    subject: answers.Subject,
     dataset: Dataset,
     found: Answers,
     facts: Mapping[str, Any],
-    *,
-    class_names: tuple[str, ...],
 ) -> None:
-    folder = a_run.folder
+    folder, class_names = a_run.folder, subject.network.class_names(subject.spec)
     files.write_json(folder / EVALUATION_FILE, facts)
     rows = [[name, *counts] for name, counts in zip(class_names, facts["confusion"], strict=True)]
     columns = [*class_names, metrics.NO_ANSWER][: len(facts["confusion"][0])]
@@ -158,7 +181,14 @@ def _save(
     header = ["label", "samples", "accuracy", "precision", "f1"]
     table = [[_cell(row[name]) for name in header] for row in facts["classes"]]
     answers.write_csv(folder / PER_CLASS_FILE, header, table)
-    answers.write_predictions(folder, dataset, found, class_names=class_names, top_k=5)
+    answers.write_predictions(
+        folder,
+        dataset,
+        found,
+        class_names=class_names,
+        top_k=5,
+        temperature=subject.temperature,
+    )
 
 
 def _percent(share: float) -> float | None:

@@ -31,6 +31,7 @@ import torch
 from kineme import __version__, files
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import results
+from kineme.engine.calibration import load_calibration
 from kineme.engine.names import EXPORT_FILE, ONNX_FILE
 from kineme.errors import QualityError
 from kineme.network import ExportForm, Network
@@ -56,7 +57,9 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     with results.open_run(network, "export", spec) as a_run:
         target = Path(asked.onnx_file or a_run.folder / ONNX_FILE)
         model = checkpoints.build_trained(network, spec, checkpoint)
-        form = _with_origin(network.export_form(spec), checkpoint.path)
+        calibration = load_calibration(checkpoint.facts, where=str(checkpoint.path))
+        trust = calibration.brief() if calibration else None
+        form = _with_origin(network.export_form(spec), checkpoint.path, trust)
         with tempfile.TemporaryDirectory() as scratch, files.write_errors_named(Path(scratch)):
             draft = Path(scratch) / "model.onnx"
             save_onnx(model.eval(), form, draft)
@@ -71,6 +74,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
             "output": form.output,
             "opset": form.opset,
             "labels": list(network.class_names(spec)),
+            "calibration": trust,
             "parity": parity,
         }
         files.write_json(a_run.folder / EXPORT_FILE, facts)
@@ -80,14 +84,20 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     return facts
 
 
-def _with_origin(form: ExportForm, checkpoint: Path) -> ExportForm:
-    """`form` with metadata that say what the file was made of, and which axes are free."""
+def _with_origin(
+    form: ExportForm, checkpoint: Path, calibration: Mapping[str, Any] | None
+) -> ExportForm:
+    """`form` with metadata that say what the file was made of, and which axes are free.
+
+    calibration: how probabilities are made of what it says, and unknown samples found.
+    """
     with open(checkpoint, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {
         "kineme": __version__,
         "checkpoint_sha256": digest,
         "dynamic": {form.names[word]: dict(axes) for word, axes in form.dynamic.items()},
+        "calibration": calibration,
     }
     own = {key: json.dumps(value) for key, value in origin.items()}
     return replace(form, metadata={**form.metadata, **own})

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning_fabric import Fabric
 
 from kineme import files
@@ -21,6 +20,7 @@ from kineme.actions import answers
 from kineme.engine import answer_journal, results
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine.answer_journal import AnswerJournal
+from kineme.engine.calibration import UNKNOWN
 from kineme.engine.names import (
     ANNOTATED_FOLDER,
     FAILED_FILE,
@@ -66,10 +66,17 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
             found = answers.classify(fabric, subject, model, dataset, a_run, journal=journal)
         if not fabric.is_global_zero:
             return {}
+        if spec.inference.unknown and subject.calibration:
+            found = answers.with_unknowns(found, subject.calibration)
         names = network.class_names(spec)
         _remove_videos_of_before(a_run.folder, dataset, journal)
         answers.write_predictions(
-            a_run.folder, dataset, found, class_names=names, top_k=spec.inference.top_k
+            a_run.folder,
+            dataset,
+            found,
+            class_names=names,
+            top_k=spec.inference.top_k,
+            temperature=subject.temperature,
         )
         target = Path(spec.inference.output_file or a_run.folder / LABELS_FILE)
         text = network.answer_text(dataset, found, names)
@@ -80,10 +87,12 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
         a_run.say(f"{num_answered} predictions in {a_run.folder} and {target}")
         if network.common(spec).annotates:
             with _interruptions_explained():
-                _annotate(network, spec, dataset, found, a_run, journal)
+                _annotate(subject, dataset, found, a_run, journal)
         journal.remove()
         answers.refuse_failures(a_run, dataset, found, max_bad=spec.inference.max_bad)
     kpi = {"samples": num_answered}
+    if spec.inference.unknown:
+        kpi["unknown"] = list(found.remarks.blank.values()).count(UNKNOWN)
     return {"kpi": kpi, **kpi, "output_file": str(target)}
 
 
@@ -155,8 +164,7 @@ def _ids_of_before(folder: Path) -> list[str]:
 
 
 def _annotate(
-    network: Network,
-    spec: Any,
+    subject: answers.Subject,
     dataset: Dataset,
     found: Answers,
     a_run: Run,
@@ -165,7 +173,9 @@ def _annotate(
     """Write each video that was answered with its label on it, but for those that are there."""
     from kineme.report import annotate  # loads PyAV, and few runs draw
 
-    drawing, names = network.drawing(spec, dataset), network.class_names(spec)
+    network, names = subject.network, subject.network.class_names(subject.spec)
+    drawing = network.drawing(subject.spec, dataset)
+    shares = answers.probabilities_at(found.scores, subject.temperature)
     if not isinstance(drawing, FrameDrawing) or drawing.footage is None:
         raise TypeError(f"{network.name} annotates, but has no footage")
     folder, paths = a_run.folder / ANNOTATED_FOLDER, annotate.file_names(dataset.ids)
@@ -179,7 +189,7 @@ def _annotate(
             path = folder / paths[i]
             if i not in journal.drawn or not path.is_file():
                 best = int(found.scores[i].argmax())
-                label = f"{100 * float(np.exp(found.scores[i, best])):.1f} %  {names[best]}"
+                label = f"{100 * float(shares[i, best]):.1f} %  {names[best]}"
                 try:
                     text = found.remarks.blank.get(i, label)
                     annotate.write_annotated(path, drawing.footage(i), text)

@@ -24,7 +24,7 @@ from torch import nn
 
 from kineme.data.randomness import derived_seed
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine import health, journal, metrics, optim, results, runtime
+from kineme.engine import health, journal, optim, results, runtime, validation
 from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.feeding import Feed, steps_per_epoch, training_requests
 from kineme.engine.keeping import Keeper, model_facts
@@ -44,6 +44,7 @@ from kineme.engine.start import (
     start_from,
 )
 from kineme.engine.training import Progress, Training, roll_back
+from kineme.engine.validation import Validation
 from kineme.errors import QualityError
 from kineme.network import Batch, Dataset, Network
 from kineme.spec.load import with_values
@@ -214,7 +215,6 @@ def _loop(job: _Job) -> dict[str, Any]:
             _roll_back(job, error)
         else:
             _end_epoch(job, time.monotonic() - started)
-    job.keeper.save_last_weights()
     job.run.status("Training loop complete.")
     return _kpi(job.training.progress)
 
@@ -349,8 +349,8 @@ def _end_epoch(job: _Job, seconds: float) -> None:
     is_validated = job.val_feed is not None and (
         (epoch + 1) % settings.validation_interval == 0 or is_last
     )
-    if is_validated:
-        figures |= validate(job)
+    found = validate(job) if is_validated else Validation()
+    figures |= found.figures
     is_validated = METRIC in figures  # and something of the data could be read
     training.schedule.end_epoch(figures)
     is_best = is_validated and figures[METRIC] > progress.best  # ties: the earlier one
@@ -367,9 +367,11 @@ def _end_epoch(job: _Job, seconds: float) -> None:
         job.run, job.scalars, figures, pace=pace, step=progress.global_step, lr=rate
     )
     # the checkpoint comes last: who continues it has all that belongs to its epoch
-    best = job.keeper.save_best() if is_best else None
+    best = job.keeper.save_best(found.calibration) if is_best else None
     if is_due or _is_finished(job):
-        job.keeper.save(best)
+        job.keeper.save(best, calibration=found.calibration)
+    if _is_finished(job):
+        job.keeper.save_last_weights(found.calibration)
 
 
 def _tell_damage(job: _Job) -> None:
@@ -388,14 +390,11 @@ def _tell_damage(job: _Job) -> None:
     job.num_damaged_told = len(found)
 
 
-def validate(job: _Job) -> dict[str, float]:
-    """val_loss and val_acc of the model that checkpoints hold; nothing if no sample was read.
-
-    As in an evaluation, a sample without anything to classify is wrong, and not in the loss.
-    """
+def validate(job: _Job) -> Validation:
+    """What the validation data say of the model that checkpoints hold."""
     feed, training = job.val_feed, job.training
     if feed is None:
-        return {}
+        return Validation()
     if job.fabric.world_size > 1:  # running statistics are each process's own: use rank 0's
         for buffer in training.result.buffers():
             torch.distributed.broadcast(buffer, 0)
@@ -414,21 +413,9 @@ def validate(job: _Job) -> dict[str, float]:
             epoch=training.progress.epoch,
             poll=poll,
         )
-    answered, failed = answers.answered, answers.remarks.failed
-    if failed:
-        first = min(failed)
-        job.run.note(
-            f"{len(failed)} of {len(feed.dataset)} validation samples cannot be read and are left "
-            f"out, the first {feed.dataset.ids[first]!r}: {failed[first]}."
-        )
-    if not answered:
-        return {}
-    scores, labels = answers.judged[answered], feed.dataset.labels[answered]
-    predicted = metrics.predictions(scores)
-    is_told = predicted < scores.shape[1]
-    confusion = metrics.confusion_matrix(labels, predicted, scores.shape[1])
-    loss = metrics.cross_entropy(scores[is_told], labels[is_told])
-    return {"val_loss": loss, METRIC: metrics.accuracy(confusion)}
+    if text := validation.failure_note(answers, feed.dataset):
+        job.run.note(text)
+    return validation.judge(answers, feed.dataset, data=job.keeper.facts["validated_on"])
 
 
 # What is left behind

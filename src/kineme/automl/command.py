@@ -189,6 +189,7 @@ def _plan_lines(plan: Any, runner: str) -> Iterator[str]:
 
 def _result_lines(view: Any) -> Iterator[str]:
     """What was found, and what to type next."""
+    from kineme.automl.study import PAGE_FILE
     from kineme.automl.table import summary
     from kineme.automl.wording import shown
 
@@ -204,7 +205,7 @@ def _result_lines(view: Any) -> Iterator[str]:
         yield printable(f"final evaluation: {shown(view.final.value)} ({view.final.where})")
     else:
         yield printable(f"chosen on {view.selected_on}: no held-out data have measured it")
-    yield f"page: {view.folder}/automl.html"
+    yield f"page: {view.folder}/{PAGE_FILE}"
     yield "next:"
     yield from (f"  {printable(text)}" for text in view.next_steps)
 
@@ -225,7 +226,8 @@ def _result(view: Any) -> Mapping[str, Any]:
 
 def _found_so_far(plan: Any) -> Iterator[str]:
     """The best of a search that ends early."""
-    from kineme.automl.study import BEST_SPEC_FILE, BEST_TRIAL_FILE
+    from kineme.automl.study import BEST_SPEC_FILE
+    from kineme.jobs.choosing import BEST_TRIAL_FILE
 
     try:
         best = json.loads((plan.folder / BEST_TRIAL_FILE).read_bytes())

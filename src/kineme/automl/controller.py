@@ -167,6 +167,7 @@ class _Search:
         while True:
             self._look()
             self._refuse_failures()
+            self._refuse_constant()
             self._prune()
             self._start_waiting()
             proposals = propose(self.plan.space, settings, self.ledger.history)
@@ -230,7 +231,9 @@ class _Search:
                 record.id, runner=self.ledger.runner, platform=self.ledger.job_platform()
             )
         try:
-            record = load_runner(record.runner).start(self.ledger.store, record, key=self.plan.key)
+            record = load_runner(record.runner).start(
+                self.ledger.store, record, key=self.plan.key_for(record.spec)
+            )
         except (ResourceError, ServiceError) as error:  # nobody takes it at the moment
             self._started.discard(record.id)
             self._num_refused[record.id] += 1
@@ -289,6 +292,22 @@ class _Search:
         failed = [self.ledger.entries[n] for n in ended
                   if self.ledger.entries[n].trial.state is TrialState.FAILED]  # fmt: skip
         raise self._common_cause(failed[-most:])
+
+    def _refuse_constant(self) -> None:
+        """Raise where the metric says nothing of the settings, however they are."""
+        settings = self.plan.settings
+        new = [trial for trial in self.ledger.history if trial.number not in self._before]
+        value = trials.stuck_metric(
+            new, settings.num_epochs, max(5, settings.max_failures_in_a_row)
+        )
+        if value is None or settings.allow_constant_metric:
+            return
+        self._end_all()
+        raise QualityError(
+            "AutoML", f"a {settings.metric} that tells settings apart",
+            f"{value:g} after every epoch of {sum(t.score is not None for t in new)} trials",
+            "Check data and metric; automl.allow_constant_metric=true goes on all the same.",
+        )  # fmt: skip
 
     def _common_cause(self, entries: list[Entry]) -> KinemeError:
         """What most of the trials that failed have in common, under its own exit code."""

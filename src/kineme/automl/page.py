@@ -7,8 +7,9 @@ a reader never meets half of one.
 Leaves out: computing and drawing (comparing.py, importance.py, findings.py, charts.py).
 """
 
+import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kineme import files
 from kineme.automl import charts, comparing
@@ -20,7 +21,8 @@ from kineme.automl.view import SearchView, TrialView
 from kineme.automl.wording import as_words, changes, duration, epochs, short_names, shown
 from kineme.errors import printable
 
-PAGE_FILE = "automl.html"
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 def write_page(path: str | Path, view: SearchView) -> None:
@@ -30,15 +32,8 @@ def write_page(path: str | Path, view: SearchView) -> None:
 
 def render_page(view: SearchView) -> str:
     """The page as text."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("kineme.automl"), PackageLoader("kineme.report")]),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=_spelled_out,
-    )  # fmt: skip
-    environment.filters |= {"shown": shown, "duration": duration, "epochs": epochs}
     keys = [parameter.key for parameter in view.space.parameters]
     drawings = {
         "history": charts.draw_history(view),
@@ -46,7 +41,7 @@ def render_page(view: SearchView) -> str:
         "curves": charts.draw_learning_curves(view),
     }
     found = changes(view.best.params, view.own) if view.best else ()
-    return environment.get_template("automl.html").render(
+    return _template().render(
         view=view,
         counts=_counts(view),
         num_finalists=len(comparing.finalists(view)),
@@ -66,6 +61,20 @@ def render_page(view: SearchView) -> str:
                   for one in view.space.parameters],
         drawn={name: Markup(svg) for name, svg in drawings.items()},  # noqa: S704
     )  # fmt: skip
+
+
+@functools.cache
+def _template() -> "Template":
+    """Compiled once: the page is written again and again while a search goes on."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("kineme.automl"), PackageLoader("kineme.report")]),
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=_spelled_out,
+    )  # fmt: skip
+    environment.filters |= {"shown": shown, "duration": duration, "epochs": epochs}
+    return environment.get_template("automl.html")
 
 
 def _counts(view: SearchView) -> dict[str, int]:

@@ -19,12 +19,16 @@ from kineme.spec.sections import SCHEDULER_OF
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a setting. off: a value outside them that turns it off."""
+    """Bounds of a setting. off: a value outside them that turns it off.
+
+    unset: what the spec has where the setting has no effect; it is never tried.
+    """
 
     low: float
     high: float
     is_log: bool = False
     off: float | None = None
+    unset: float | None = None
     power_of: int = 0
     is_mutable: bool = False
 
@@ -55,7 +59,7 @@ def suggested_range(key: str, default: Any, num_epochs: int, length: int | None)
 
 def _holding(row: Range, default: Any) -> Range:
     """The row, wide enough for the spec's own value."""
-    if default is None or default == row.off:
+    if default is None or default in (row.off, row.unset):
         return row
     if row.is_log and default <= 0:
         return replace(row, off=float(default))
@@ -87,7 +91,7 @@ def _window(facts: Facts) -> Range | None:
     """From a quarter of the data to all of it. Nothing is known of windows without their data."""
     if facts.data_length is None:
         return None
-    return Range(float(max(1, facts.data_length // 4)), float(facts.data_length), off=-1.0)
+    return Range(float(max(1, facts.data_length // 4)), float(facts.data_length), unset=-1.0)
 
 
 def _share_of_epochs(facts: Facts) -> Range:
@@ -155,7 +159,7 @@ NEEDS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "train.optim.momentum": ("train.optim.optimizer_type", _SGD),
     "train.optim.nesterov": ("train.optim.optimizer_type", _SGD),
     "dataset.num_frames": ("dataset.sampling", ("uniform",)),
-    "dataset.window_size": ("dataset.sampling", ("none",)),
+    "dataset.window_size": ("dataset.random_choose", (True,)),  # else it only adds zeros
     "dataset.random_choose": ("dataset.sampling", ("none",)),
     "model.sample_rate": ("model.sample_strategy", ("consecutive",)),
     "model.shift_fraction": ("model.temporal", ("shift",)),

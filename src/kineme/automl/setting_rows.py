@@ -169,6 +169,7 @@ ROWS: Mapping[str, Row] = {
         Row("final_evaluation_metric", str, "figure of metrics.json that the evaluation tells"),
         Row("retries", int, "times that a crashed trial is tried again", 0, 100),
         Row("max_failures_in_a_row", int, "failed trials after which a search ends", 1, 100_000),
+        Row("allow_constant_metric", bool, "go on although the metric is always the same"),
         Row("trial_timeout_seconds", float, "longest time of a trial", 0, is_open=True),
     )
 }  # fmt: skip

@@ -85,6 +85,7 @@ class Settings:
     final_evaluation_metric: str | None = None
     retries: int = 2
     max_failures_in_a_row: int = 3
+    allow_constant_metric: bool = False
     trial_timeout_seconds: float | None = None
 
     @property

@@ -151,7 +151,7 @@ def _condition(draft: Draft, key: str) -> Condition | str | None:
         other, values = need
         if other in draft.keys:
             return Condition(other, values)
-        if draft.value(other) not in values:
+        if draft.value(other) not in values and not _adds_zeros(draft, key):
             return f"it has no effect, as {other} is {draft.value(other)}"
     if key in draft.idle and not (need and need[0] in draft.keys):
         return f"it has no effect, as {draft.idle[key]}"
@@ -164,6 +164,13 @@ def _condition(draft: Draft, key: str) -> Condition | str | None:
             epochs = draft.settings.num_epochs
             return f"it has no effect, as no step of lr_steps {steps} lies within {epochs} epochs"
     return None
+
+
+def _adds_zeros(draft: Draft, key: str) -> bool:
+    """Whether the user asks for windows longer than the data, which are filled up if not chosen."""
+    said = draft.settings.ranges.get(key, {}) if key.endswith("window_size") else {}
+    most = [said[word] for word in RANGE_WORDS["max"] if is_number(said.get(word))]
+    return bool(most) and most[0] > (draft.data_length or 0)
 
 
 def _with_relations(draft: Draft, found: Mapping[str, Parameter], key: str) -> Parameter:

@@ -26,10 +26,10 @@ FORMAT = 1
 PAGE_FILE = "automl.html"
 TABLE_FILE = "trials.csv"
 BEST_SPEC_FILE = "best_spec.yaml"
-BEST_TRIAL_FILE = "best_trial.json"
 # How trials are run, and what becomes of them; not which ones there are.
 FREE_SETTINGS = frozenset({
     "max_concurrent", "retries", "max_failures_in_a_row", "trial_timeout_seconds", "keep_best",
+    "allow_constant_metric",
     "delete_intermediate_ckpt", "checkpoint_retention_strategy", "run_baseline", "baseline_metric",
     "run_final_evaluation", "final_evaluation_metric",
 })  # fmt: skip

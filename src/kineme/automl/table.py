@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kineme.automl import comparing
+from kineme.automl.study import PAGE_FILE
 from kineme.automl.trials import ACTIVE, TrialState
 from kineme.automl.view import SearchView, TrialView
 from kineme.automl.wording import duration, epochs, short_names, shown
@@ -122,7 +123,7 @@ def draw_table(view: SearchView, *, num_rows: int) -> Table:
     names = short_names(keys)
     title = f"{view.network}, {view.settings.algorithm}: {view.metric}, {view.direction}"
     rows, num_left_out = chosen_rows(view, num_rows)
-    more = f"{num_left_out} more trials are in automl.html. " if num_left_out else ""
+    more = f"{num_left_out} more trials are in {PAGE_FILE}. " if num_left_out else ""
     table = Table(title=Text(printable(title)), caption=Text(more + summary(view)))
     for name in ("trial", "state", "epochs", view.metric):
         table.add_column(Text(name), justify="left" if name == "state" else "right", no_wrap=True)

@@ -6,9 +6,11 @@ told follows from the ledger, so it is the same after any interruption.
 Leaves out: drawing (page.py, table.py), the trials themselves (ledger.py).
 """
 
+import contextlib
 import csv
 import io
 import json
+import re
 import shlex
 import time
 from collections.abc import Mapping
@@ -25,14 +27,16 @@ from kineme.automl.page import write_page
 from kineme.automl.retention import best_checkpoint
 from kineme.automl.setting_rows import FAMILIES
 from kineme.automl.settings import Settings
-from kineme.automl.study import BEST_SPEC_FILE, BEST_TRIAL_FILE, PAGE_FILE, TABLE_FILE
+from kineme.automl.study import BEST_SPEC_FILE, PAGE_FILE, TABLE_FILE
 from kineme.automl.trial_specs import Plan
 from kineme.automl.view import Figure, SearchView, TrialView
 from kineme.engine.names import STATUS_FILE
 from kineme.errors import ResourceError, without_secrets
 from kineme.files import append_line, write_json, write_text
+from kineme.jobs.choosing import BEST_TRIAL_FILE
 from kineme.network import load_specs
 
+_ENDED = re.compile(r"Trial (\d+) ([a-z]+)[.:]")
 _PAGE_SHARE = 20  # as long as writing the page takes, it is left alone
 _COLUMNS = ("trial", "state", "value", "epochs", "budget", "seconds", "rung", "bracket", "member",
             "parent", "origin", "retries", "job_id", "reason")  # fmt: skip
@@ -112,7 +116,7 @@ class Files:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.lost: dict[str, str] = {}  # files that cannot be written, and why
-        self._told: dict[int, str] = {}
+        self._told = _told_before(ledger.study.folder / STATUS_FILE)
         self._best: tuple[int, str] | None = None
         self._next_page = 0.0
 
@@ -130,8 +134,8 @@ class Files:
             if not one.trial.is_active and self._told.get(one.number) != one.state:
                 self._told[one.number] = one.state
                 facts = {"trial": one.number, view.metric: one.value, **one.params}
-                text = f"Trial {one.number} {one.state}" + (f": {one.reason}" if one.reason else "")
-                self.status(text + ".", kpi=facts)
+                text = f"Trial {one.number} {one.state}"
+                self.status(f"{text}: {one.reason}." if one.reason else f"{text}.", kpi=facts)
 
     def status(
         self, message: str, *, status: str = "RUNNING", kpi: Mapping[str, Any] | None = None
@@ -186,6 +190,19 @@ class Files:
             write()
         except (OSError, ResourceError) as error:
             self.lost.setdefault(name, str(error))
+
+
+def _told_before(path: Path) -> dict[int, str]:
+    """What the lines of an earlier process say of trials that ended: (number, state)."""
+    told = {}
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):  # cut off by a kill
+                fact = json.loads(line)
+                message = str(fact.get("message")) if isinstance(fact, dict) else ""
+                if found := _ENDED.match(message):
+                    told[int(found[1])] = found[2]
+    return told
 
 
 def _checkpoint(entry: Entry, settings: Settings) -> Path | None:

@@ -2,7 +2,8 @@
 
 Promises: a trial has the user's settings, and beside them only the searched values, the length of
 a full training with its schedule in proportion, and where the trial stops and goes on. Keys of
-encryption are in none of them. Paths are absolute, as jobs run in folders of their own.
+encryption are in none of them; the file that holds one is named, and needs no runner to hand it on.
+Paths are absolute, as jobs run in folders of their own.
 All that is wrong with spec, settings and space is told at once, before anything is made.
 Leaves out: what is proposed (algorithms), jobs (ledger.py).
 """
@@ -18,27 +19,29 @@ import yaml
 from kineme.automl.algorithms import check
 from kineme.automl.parameters import Space
 from kineme.automl.schedule import flat, scaled_schedule
-from kineme.automl.setting_rows import FAMILIES, OTHER_NAMES
+from kineme.automl.setting_rows import OTHER_NAMES
 from kineme.automl.settings import BLOCK, Settings, read_settings, split_document
 from kineme.automl.space import build_space
 from kineme.errors import Problem, SpecError
-from kineme.network import load_skill, load_specs
+from kineme.network import data_length, load_skill, load_specs
 from kineme.skills import load_schema
 from kineme.spec.fields import settings_by_key
 from kineme.spec.load import load_spec, user_set, value_at
 from kineme.spec.overrides import parse_override
-from kineme.spec.read import Document, read_document
+from kineme.spec.paths import absolute, portable
+from kineme.spec.read import Document, nested, read_document
 from kineme.spec.schema import resolved, secrets_of
 from kineme.spec.sections import CHECKPOINT_SUFFIXES, Spec
 
 STUDY_FILE = "automl.json"
 RESUME_KEY = "train.resume_training_checkpoint_path"
+_KEY_FILE = "encryption_key_file"
 _SEARCHS_OWN = {  # settings of a training that a search gives its trials itself
     "results_dir", "train.results_dir", "train.resume", "train.stop_epoch", RESUME_KEY,
-    "encryption_key", "encryption_key_file", "automl_policy",
+    "encryption_key", _KEY_FILE, "automl_policy",
 }  # fmt: skip
 _TOLD = {"train.results_dir", "train.resume", "train.stop_epoch"}  # when the user sets them
-_PATH_ENDINGS = ("_path", "_dir", "_file", "path", "_weights", "layout", "checkpoint", "labels")
+_TEST_DATA = "evaluate.test_dataset"
 _NESTED = ("algorithm_specific_params",)  # of TAO's older service
 _PRETRAINED = ("ptm_if_no_resume_model",)  # skill_info's word for where training starts
 
@@ -48,7 +51,8 @@ class Plan:
     """A search as asked for, checked.
 
     base: dotted settings of every trial. start: checkpoint that trainings go on from, or "".
-    key: of encrypted checkpoints. own: the spec's values of what is searched.
+    key: of encrypted checkpoints; key_file: the file it is from. own: the spec's values of what
+    is searched.
     """
 
     network: str
@@ -68,8 +72,14 @@ class Plan:
         return self.results_dir / BLOCK
 
     @property
-    def is_multi_fidelity(self) -> bool:
-        return FAMILIES[self.settings.algorithm] != "single"
+    def key_setting(self) -> Mapping[str, str]:
+        """The setting by which jobs find the key; a pipe is read once, and tells no one else."""
+        is_lasting = self.key_file is not None and os.path.isfile(self.key_file)
+        return {_KEY_FILE: str(self.key_file)} if is_lasting else {}
+
+    def key_for(self, spec: Mapping[str, Any]) -> str | None:
+        """What a runner must hand on to a job of `spec`: nothing where that names a file."""
+        return None if _KEY_FILE in spec else self.key
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -108,8 +118,9 @@ def read_plan(
     if problems or spec is None or settings is None:
         raise SpecError.of(problems)
     space, ignored = build_space(
-        load_schema(network, "train"), resolved(spec), settings, idle=dict(spec.ignored())
-    )
+        load_schema(network, "train"), resolved(spec), settings,
+        idle=dict(spec.ignored()), data_length=data_length(network, spec),
+    )  # fmt: skip
     base, told = _base(network, spec, settings)
     notes += (*ignored, *told, *check(space, settings))
     if settings.metric.startswith("val_") and not any(
@@ -124,9 +135,9 @@ def read_plan(
         space=space,
         base=base,
         spec=spec,
-        start=_absolute(value_at(spec, RESUME_KEY) or ""),
+        start=absolute(start) if (start := value_at(spec, RESUME_KEY)) else "",
         key=spec.encryption_key or key,
-        key_file=_absolute(spec.encryption_key_file or "") or None,
+        key_file=absolute(spec.encryption_key_file) if spec.encryption_key_file else None,
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -142,6 +153,7 @@ def train_spec(
 ) -> dict[str, Any]:
     """The spec of a trial: stops after epoch `budget`, goes on in its folder or from `start`."""
     values = {"train.tensorboard": False, **plan.base, **params, "results_dir": results_dir}
+    values |= plan.key_setting
     if budget < plan.settings.num_epochs:
         values["train.stop_epoch"] = budget
     if resumes:
@@ -157,7 +169,7 @@ def best_spec_text(plan: Plan, params: Mapping[str, Any], head: Sequence[str]) -
     if plan.start:
         values[RESUME_KEY] = plan.start
     if plan.key_file:
-        values["encryption_key_file"] = plan.key_file
+        values[_KEY_FILE] = plan.key_file
     text = yaml.safe_dump(nested(values), sort_keys=False, allow_unicode=True, width=100)
     return "".join(f"# {' '.join(line.split())}\n" for line in head) + text
 
@@ -172,20 +184,22 @@ def evaluate_spec(
     told = {k: v for k, v in {**plan.base, **params}.items() if not k.startswith("train.")}
     held_out = test_data(plan)
     if not data:
-        told = {k: v for k, v in told.items() if not k.startswith("evaluate.test_dataset")}
+        told = {k: v for k, v in told.items() if not k.startswith(_TEST_DATA)}
         held_out = _validation_data(plan)
     if not held_out:
         return None
     values = {**told, **held_out, "results_dir": results_dir, "evaluate.checkpoint": checkpoint}
-    return nested(values)
+    return nested({**values, **plan.key_setting})
 
 
 def test_data(plan: Plan) -> dict[str, Any]:
-    """The settings that name data held out for the end, if the user gave any."""
+    """The settings that name data held out for the end and their labels, if the user gave any."""
     model = load_specs(plan.network)["evaluate"]
     keys = [k for k in model.mandatory if k not in ("results_dir", "evaluate.checkpoint")]
-    found = {key: plan.base[key] for key in keys if plan.base.get(key)}
-    return found if len(found) == len(keys) else {}
+    if not all(plan.base.get(key) for key in keys):
+        return {}
+    more = [key for key in plan.base if key.startswith(_TEST_DATA) and plan.base[key]]
+    return {key: plan.base[key] for key in dict.fromkeys([*keys, *more])}
 
 
 def validation_name(plan: Plan) -> str:
@@ -208,18 +222,6 @@ def start_weights(plan: Plan) -> str:
     paths = [plan.base[key] for key in dict.fromkeys(keys) if plan.base.get(key)]
     is_model = len(paths) == 1 and str(paths[0]).endswith(CHECKPOINT_SUFFIXES)
     return str(paths[0]) if is_model else ""
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree of dotted keys."""
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *parents, leaf = key.split(".")
-        at = tree
-        for name in parents:
-            at = at.setdefault(name, {})
-        at[leaf] = value
-    return tree
 
 
 def _split_words(words: Sequence[str], problems: list[Problem]) -> tuple[dict[str, Any], list[str]]:
@@ -283,14 +285,10 @@ def _base(network: str, spec: Any, settings: Settings) -> tuple[dict[str, Any], 
     user = user_set(spec)
     model: type[Spec] = type(spec)
     known = settings_by_key(model)
-    inputs = {key for keys in load_skill(network).inputs.values() for key in keys}
     base: dict[str, Any] = {}
     for key in known:
         if key in user and key not in _SEARCHS_OWN and not known[key].rule.secret:
-            value = value_at(spec, key)
-            is_word = bool(known[key].rule.choices)
-            is_path = key in inputs or (key.endswith(_PATH_ENDINGS) and not is_word)
-            base[key] = _absolute(value, key in inputs) if is_path else value
+            base[key] = portable(known[key], value_at(spec, key))
     changes, notes = scaled_schedule(dict(flat(resolved(spec))), settings.num_epochs)
     base |= changes
     for name in ("validation_interval", "checkpoint_interval"):
@@ -301,13 +299,6 @@ def _base(network: str, spec: Any, settings: Settings) -> tuple[dict[str, Any], 
     return base, notes
 
 
-def _absolute(value: Any, is_certain: bool = False) -> Any:
-    """A path that holds in every folder; a word that names no file stays."""
-    if not isinstance(value, str) or not value or "://" in value or os.path.isabs(value):
-        return value
-    return os.path.abspath(value) if is_certain or os.path.exists(value) else value
-
-
 def _validation_data(plan: Plan) -> dict[str, Any]:
     """The validation data, under the keys of an evaluation's data."""
     model = load_specs(plan.network)["evaluate"]
@@ -315,7 +306,7 @@ def _validation_data(plan: Plan) -> dict[str, Any]:
     found = {}
     for key, value in plan.base.items():
         if key.startswith("dataset.val_dataset") and value:
-            other = key.replace("dataset.val_dataset", "evaluate.test_dataset", 1)
+            other = key.replace("dataset.val_dataset", _TEST_DATA, 1)
             if other in known:
                 found[other] = value
     return found

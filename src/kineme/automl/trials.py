@@ -11,7 +11,7 @@ Leaves out: where trials are kept, and running them (the controller).
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any
 
@@ -168,6 +168,15 @@ def constant_metric(history: Iterable[Trial], num_trials: int = 5) -> float | No
     return values.pop() if len(values) == 1 and len(scores) >= num_trials else None
 
 
-def with_state(trial: Trial, state: TrialState, value: float | None = None) -> Trial:
-    """The trial as it is now."""
-    return replace(trial, state=state, value=value)
+def stuck_metric(history: Iterable[Trial], num_epochs: int, num_trials: int = 5) -> float | None:
+    """The value of the metric after each epoch of each trial, if it is the same throughout.
+
+    Enough are `num_trials` full trainings, of `num_epochs`, and twice as many epochs: models that
+    take everything for the same class are nothing unusual after one, whatever the settings.
+    """
+    scored = [trial for trial in history if trial.score is not None]
+    full = [trial for trial in scored if trial.budget >= num_epochs]
+    seen = {value for trial in scored for _, value in trial.curve}
+    value = constant_metric(scored, num_trials)
+    is_enough = len(full) >= num_trials and epochs_spent(scored) >= 2 * num_trials
+    return value if is_enough and seen <= {value} else None

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 
 from kineme import __version__
 from kineme.engine import checkpoint as checkpoints
+from kineme.engine.calibration import Calibration
 from kineme.engine.metrics import METRIC
 from kineme.engine.names import (
     BEST_FILE,
@@ -43,8 +44,11 @@ class Keeper:
     facts: Mapping[str, Any]
     key: str | None = None
 
-    def save(self, same: Path | None = None) -> None:
-        """A checkpoint of this moment; another name of `same`, if that was just written."""
+    def save(self, same: Path | None = None, *, calibration: Calibration | None = None) -> None:
+        """A checkpoint of this moment; another name of `same`, if that was just written.
+
+        calibration: of the model as it is now, where it has just been validated.
+        """
         if not self.run.is_writer:
             return
         progress, folder = self.training.progress, self.run.folder
@@ -52,34 +56,35 @@ class Keeper:
         if same:
             checkpoints.share(path, same)
         else:
-            self._save_state(path)
+            self._save_state(path, calibration)
         checkpoints.point_to(folder / LATEST_FILE.format(prefix=self.prefix), path)
 
-    def save_best(self) -> Path | None:
+    def save_best(self, calibration: Calibration | None = None) -> Path | None:
         """The best checkpoint, and its weights in our own format."""
         if not self.run.is_writer:
             return None
         path = self.run.folder / BEST_FILE
-        self._save_state(path)
-        self._save_weights(BEST_WEIGHTS_FILE)
+        self._save_state(path, calibration)
+        self._save_weights(BEST_WEIGHTS_FILE, calibration)
         return path
 
-    def save_last_weights(self) -> None:
+    def save_last_weights(self, calibration: Calibration | None = None) -> None:
         """The weights at the end, in our own format."""
         if self.run.is_writer:
-            self._save_weights(LAST_WEIGHTS_FILE)
+            self._save_weights(LAST_WEIGHTS_FILE, calibration)
 
-    def _save_state(self, path: Path) -> None:
-        content = self.training.content(self.fabric, self._facts_now())
+    def _save_state(self, path: Path, calibration: Calibration | None) -> None:
+        content = self.training.content(self.fabric, self._facts_now(calibration))
         checkpoints.save(path, content, self.key)
 
-    def _save_weights(self, name: str) -> None:
-        weights = self.training.result.state_dict()
-        checkpoints.save_weights(self.run.folder / name, weights, self._facts_now(), self.key)
+    def _save_weights(self, name: str, calibration: Calibration | None) -> None:
+        weights, facts = self.training.result.state_dict(), self._facts_now(calibration)
+        checkpoints.save_weights(self.run.folder / name, weights, facts, self.key)
 
-    def _facts_now(self) -> dict[str, Any]:
+    def _facts_now(self, calibration: Calibration | None) -> dict[str, Any]:
         metric = {"name": METRIC, "value": self.training.progress.metrics.get(METRIC)}
-        return {**self.facts, "metric": metric}
+        trust = calibration.facts() if calibration else None
+        return {**self.facts, "metric": metric, "calibration": trust}
 
 
 def model_facts(network: Network, spec: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from kineme.engine.names import (
 )
 from kineme.errors import KinemeError, SpecError, listed
 from kineme.jobs.record import JobRecord
-from kineme.jobs.store import JobStore
+from kineme.jobs.store import AUTOML_FOLDER, JobStore
 
 Rule = Literal["best", "latest"] | int
 METRIC = "val_acc"  # of engine/metrics.py, which imports torch
@@ -37,7 +37,7 @@ METHODS: Mapping[str, Rule | None] = {  # TAO's names; None: the number is in EP
     "from_epoch_number": None,
 }
 METHOD_KEY, EPOCH_KEY = "checkpoint_choose_method", "checkpoint_epoch_number"
-AUTOML_FOLDER, BEST_TRIAL_FILE = "automl", "best_trial.json"
+BEST_TRIAL_FILE = "best_trial.json"
 _SMALLEST_ENCRYPTED_BYTES = 112  # its header and one tag (engine/encryption.py)
 
 
@@ -117,6 +117,17 @@ def choose(store: JobStore, record: JobRecord, rule: Rule = "best") -> Chosen:
         raise _none(record, f"damaged ones alone: {listed(skipped)}")
     epochs = listed(sorted({c.epoch for c in every if c.epoch is not None}), 20)
     raise _none(record, f"those of epochs {epochs} (from 0)", expected=f"one of epoch {rule}")
+
+
+def best_model(store: JobStore, record: JobRecord) -> str | None:
+    """The file of the model that a job left for others to use; None where none is whole."""
+    if record.action == "export":
+        whole = [path for path in _onnx_files(record) if not damage_of(path)]
+        return str(whole[0]) if whole else None
+    try:
+        return choose(store, record).checkpoint.path
+    except NoCheckpointError:
+        return None
 
 
 def list_checkpoints(store: JobStore, record: JobRecord) -> list[Checkpoint]:

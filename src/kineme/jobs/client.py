@@ -12,54 +12,40 @@ Leaves out: what a request means (requests.py), running jobs (runners), the comm
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import re
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from kineme import concealment
 from kineme.engine.names import STATUS_FILE
-from kineme.errors import (
-    CheckpointError,
-    DataError,
-    KinemeError,
-    Problem,
-    QualityError,
-    ResourceError,
-    ServiceError,
-    SpecError,
-    listed,
-)
+from kineme.errors import KinemeError, SpecError, listed
 from kineme.files import write_errors_named, write_text
 from kineme.jobs import choosing, log
 from kineme.jobs.choosing import Checkpoint
 from kineme.jobs.index import JobRow, list_rows
 from kineme.jobs.liveness import is_forgotten, reconcile
+from kineme.jobs.outcome import error_of, failure_of, last_kpi
 from kineme.jobs.parents import dependents
-from kineme.jobs.record import CRASHED, Failure, JobRecord, State, to_json
-from kineme.jobs.requests import Request, build, key_of, request_digest
+from kineme.jobs.record import JobRecord, State, to_json
 from kineme.jobs.runners import DEFAULT, load_runner
 from kineme.jobs.store import LOG_FILE, SPEC_FILE, JobStore, new_id
+
+if TYPE_CHECKING:  # what makes a spec takes its time to import, and reading jobs needs none
+    from kineme.jobs.said import Request, Said
 
 ROOT_VARIABLE = "KINEME_JOBS"
 DEFAULT_ROOT = "~/.kineme/jobs"
 _LAUNCH_LOCK = "launch.lock"
 _SEEN = (State.RUNNING, State.CANCELING, State.UNKNOWN, State.PAUSED)  # somebody should be there
 _POLL_SECONDS = (0.05, 1.0)
-_ERRORS: Mapping[str, type[KinemeError]] = {
-    "spec": SpecError,
-    "data": DataError,
-    "checkpoint": CheckpointError,
-    "resource": ResourceError,
-    "service": ServiceError,
-    "quality": QualityError,
-}
+_ASK_SECONDS = 15.0  # between two questions to a scheduler about one job
+# of which a scheduler may know more
+_DOUBTFUL = (State.PENDING, State.PAUSED, State.CANCELING, State.UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -92,6 +78,7 @@ class Client:
             root = os.fspath(results_root)
         self.store = JobStore(root)
         self.runner = runner
+        self._asked: dict[str, float] = {}  # when a job's runner was asked about it
         load_runner(runner)
 
     def create_job(
@@ -121,6 +108,8 @@ class Client:
         idempotency_key: the same for the same request, which then makes one job.
         Raises SpecError with everything that is wrong, and what the runner says.
         """
+        from kineme.jobs.said import Request
+
         request = Request(
             network_arch=network_arch,
             action=action,
@@ -137,16 +126,17 @@ class Client:
             upload_excludes=upload_excludes,
             checkpoint=checkpoint,
             details=details or {},
+            uploads_root=self.uploads_root,
         )
         return self._create(request)
 
     def get_job(self, job_id: str) -> "Job":
         """A job by its id, a trial of a search too. Raises SpecError for an unknown one."""
-        return Job(self, self._current(job_id))
+        return Job(self, self._looked_up(job_id))
 
     def get_job_status(self, job_id: str) -> JobStatus:
         """What is to be said of a job now."""
-        record = self._current(job_id)
+        record = self._looked_up(job_id)
         reason = record.transitions[-1].reason if record.transitions else "waits to be started"
         message = record.failure.message if record.failure else reason
         return JobStatus(record.id, record.state, message, record.updated_at)
@@ -161,7 +151,7 @@ class Client:
         limit: int | None = None,
     ) -> list[JobRow]:
         """Jobs, the newest first; those of searches' trials are left out."""
-        wanted = frozenset(State) if states is None else frozenset(map(_state, states))
+        wanted = None if states is None else frozenset(map(_state, states))
 
         def listed_now() -> list[JobRow]:
             return list_rows(
@@ -172,7 +162,7 @@ class Client:
         changed = [self._has_changed(row) for row in rows if row.state in _SEEN]  # all of them
         if any(changed):
             rows = listed_now()
-        return [row for row in rows if row.state in wanted][:limit]
+        return [row for row in rows if wanted is None or row.state in wanted][:limit]
 
     def get_job_logs(self, job_id: str, tail: int = 100, *, follow: bool = False) -> Iterator[str]:
         """The last lines that a job printed; with `follow`, those to come until it has ended."""
@@ -204,9 +194,15 @@ class Client:
         if self.store.folder(record.id).parent != self.store.root:
             fix = "Its search tries it again."
             raise SpecError(f"job {record.id}", "a job of its own", "a trial of a search", fix)
+        from kineme.jobs.said import Request
+
         values = _without(record.spec, {choice.key for choice in record.choices})
         if encryption_key is not None:
             values["encryption_key"] = encryption_key
+        uploads_to, uploads_root = record.uploads_to, self.uploads_root
+        root, _, name = (uploads_to or "").rpartition("/")
+        if name == record.id and not choosing.is_search(record):
+            uploads_to, uploads_root = None, root  # beside those of the first try
         request = Request(
             network_arch=record.network_arch,
             action=record.action,
@@ -223,6 +219,8 @@ class Client:
             # a search finds its trials where they are
             results_dir=record.results_dir if choosing.is_search(record) else None,
             needs_key=bool(record.details.get("has_key")),
+            uploads_to=uploads_to,
+            uploads_root=uploads_root,
         )
         return self._create(request)
 
@@ -250,11 +248,16 @@ class Client:
         return choosing.list_checkpoints(self.store, self._current(job_id))
 
     def list_results(self, job_id: str) -> list[str]:
-        """The files that a job left, relative to its results, by name; links are not followed."""
+        """The files that a job left, relative to its results, by name; links are not followed.
+
+        Left out is what begins with a dot: notes of programs to themselves.
+        """
         root = Path(self._current(job_id).results_dir)
         found = []
-        for folder, _, names in os.walk(root):
-            found += [os.path.relpath(os.path.join(folder, name), root) for name in names]
+        for folder, inner, names in os.walk(root):
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            shown = [name for name in names if not name.startswith(".")]
+            found += [os.path.relpath(os.path.join(folder, name), root) for name in shown]
         return sorted(found)
 
     def get_failure_analysis(self, job_id: str) -> dict[str, Any] | None:
@@ -270,23 +273,31 @@ class Client:
             "log_tail": list(self.get_job_logs(record.id, 20)),
         }
 
-    def _create(self, request: Request) -> "Job":
-        record = self._made_before(request)
-        if record is None:
-            record = build(self.store, request, uploads_root=self.uploads_root)
-            record, _ = self.store.create(record)
-        return Job(self, self._launch(record, key_of(request)))
+    def _create(self, request: "Request") -> "Job":
+        from kineme.jobs.requests import build
+        from kineme.jobs.said import differences, read_request
 
-    def _made_before(self, request: Request) -> JobRecord | None:
+        said = read_request(request)
+        record, is_new = self._made_before(said), False
+        if record is None:
+            record, is_new = self.store.create(build(self.store, said))
+        if not is_new:
+            text = f"idempotency_key {request.idempotency_key!r}: job {record.id} is there already"
+            if differing := differences(request, record):
+                text = f"{text}, with another {listed(differing)}; it stays as it is."
+                warnings.warn(text, stacklevel=3)
+        return Job(self, self._launch(record, said.key))
+
+    def _made_before(self, said: "Said") -> JobRecord | None:
         """The job that the same request made before. Raises SpecError if another one did."""
-        key = request.idempotency_key
+        key = said.request.idempotency_key
         if not isinstance(key, str) or not key:
             return None
         try:
             record = self.store.load(new_id(key))
         except SpecError:
             return None
-        if record.details.get("request") != request_digest(request):
+        if record.details.get("request") != said.digest:
             raise SpecError(
                 f"idempotency_key {key!r}", f"the same request as that of job {record.id}",
                 "another one", "Use another key for another job.",
@@ -304,6 +315,8 @@ class Client:
                 fix = f"Set encryption_key or {concealment.VARIABLE}, and create it again."
                 raise SpecError("encryption_key", "the key of this job", "none", fix)
             if not (folder / SPEC_FILE).exists():
+                import yaml
+
                 text = yaml.safe_dump(dict(record.spec), sort_keys=False, allow_unicode=True)
                 write_text(folder / SPEC_FILE, text)
             try:
@@ -314,12 +327,10 @@ class Client:
 
     def _fail(self, record: JobRecord, error: KinemeError) -> None:
         """Record that a job could not be started."""
-        kind = next((name for name, one in _ERRORS.items() if isinstance(error, one)), CRASHED)
-        failure = Failure(kind, str(error.problems[0]), error.exit_code)
         with contextlib.suppress(KinemeError):  # it runs or has ended after all
             self.store.move(
                 record.id, State.ERROR, reason="could not be started", source="client",
-                failure=failure,
+                failure=failure_of(error),
             )  # fmt: skip
 
     def _has_changed(self, row: JobRow) -> bool:
@@ -332,6 +343,18 @@ class Client:
     def _current(self, job_id: str) -> JobRecord:
         """The record of a job, held against who runs it."""
         return reconcile(self.store, self.store.load(job_id))
+
+    def _looked_up(self, job_id: str) -> JobRecord:
+        """As `_current`; of a job that waits or is silent its runner is asked now and then."""
+        record = self._current(job_id)
+        if record.state not in _DOUBTFUL:
+            self._asked.pop(job_id, None)
+            return record
+        now = time.monotonic()
+        if now - self._asked.get(job_id, -_ASK_SECONDS) < _ASK_SECONDS:
+            return record
+        self._asked[job_id] = now
+        return reconcile(self.store, record, asks_runner=True)
 
 
 class Job:
@@ -360,7 +383,7 @@ class Job:
 
     def refresh(self) -> "Job":
         """Look again."""
-        self.record = self._client._current(self.id)
+        self.record = self._client._looked_up(self.id)
         return self
 
     def wait(self, timeout: float | None = None) -> "Job":
@@ -386,13 +409,12 @@ class Job:
         """
         record = self.wait(timeout).record
         if record.state is not State.COMPLETE:
-            raise _error_of(record)
-        models = self._client.get_checkpoints(self.id)
+            raise error_of(record)
         return {
             "job_id": self.id,
             "results_dir": record.results_dir,
-            "kpi": _last_kpi(choosing.action_folder(record) / STATUS_FILE),
-            "checkpoint": models[0].path if models else None,
+            "kpi": last_kpi(choosing.action_folder(record) / STATUS_FILE),
+            "checkpoint": choosing.best_model(self._client.store, record),
             "files": self._client.list_results(self.id),
         }
 
@@ -424,29 +446,6 @@ def _state(word: State | str) -> State:
     meant = closest(str(word).capitalize(), list(State))
     fix = f"Did you mean {meant}?" if meant else ""
     raise SpecError("state", f"one of {', '.join(State)}", repr(str(word))[:40], fix)
-
-
-def _error_of(record: JobRecord) -> KinemeError:
-    """What to raise for a job that did not end well."""
-    if record.failure is None:
-        fix = f"`kineme jobs retry {record.id}` goes on with it."
-        return ServiceError(f"job {record.id}", "a job that succeeded", str(record.state), fix)
-    error = _ERRORS.get(record.failure.kind, KinemeError)
-    fix = f"`kineme jobs logs {record.id}` shows more."
-    received = listed(line.rstrip(".") for line in record.failure.message.splitlines())
-    problem = Problem(f"job {record.id}", "success", received, fix)
-    return error.of([problem])
-
-
-def _last_kpi(path: Path) -> dict[str, Any]:
-    """The figures that an action told last; none where it told none."""
-    found: dict[str, Any] = {}
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in path.read_text("utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                told = json.loads(line)
-                found = told["kpi"] if isinstance(told, dict) and told.get("kpi") else found
-    return found
 
 
 def _without(tree: Mapping[str, Any], keys: set[str], prefix: str = "") -> dict[str, Any]:

@@ -22,9 +22,7 @@ from kineme.errors import (
 )
 from kineme.jobs.client import Client, Job
 from kineme.jobs.record import State
-from kineme.jobs.store import TRIALS_FOLDER
-from kineme.spec.read import scalar
-from kineme.spec.suggest import closest
+from kineme.jobs.store import RECORD_FILE
 
 USAGE = """\
 usage: kineme jobs create NETWORK ACTION [-e SPEC] [key=value ...] [options]
@@ -56,7 +54,7 @@ options of all
   --root FOLDER            where the jobs are (default: $KINEME_JOBS, or ~/.kineme/jobs), or an
                            s3:// address that results are copied to
 """
-_WIDTH = 110
+_MAX_DIGITS = 19
 _SHORT = 8  # characters of an id in tables
 _FLAGS = ("--wait", "--json", "--cascade", "-f", "--follow")
 _REPEATED = ("--platform", "--state", "--train-dataset")
@@ -82,7 +80,7 @@ def main(words: Sequence[str]) -> int:
         return EXIT_OK
     verb, *rest = words
     if verb not in _VERBS:
-        meant = closest(verb, list(_VERBS))
+        meant = _meant(verb, list(_VERBS))
         fix = f"Did you mean {meant}?" if meant else "`kineme jobs --help` explains them."
         raise SpecError("kineme jobs", f"one of {', '.join(_VERBS)}", repr(verb)[:80], fix)
     asked = _parsed(verb, rest)
@@ -108,10 +106,9 @@ class _Asked:
         text = self.one(*names)
         if text is None:
             return default
-        value = scalar(text)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        if not (text.isascii() and text.isdigit() and len(text) < _MAX_DIGITS):
             raise SpecError(names[0], "a whole number from 0", repr(text)[:40])
-        return value
+        return int(text)
 
     def id(self, client: Client) -> str:
         """The id that the only word stands for. Raises SpecError."""
@@ -126,14 +123,15 @@ def full_id(client: Client, text: str) -> str:
     store = client.store
     if len(text) >= 36 or not text or not set(text.lower()) <= set("0123456789abcdef-"):
         return store.load(text).id
-    trials = store.root.glob(f"*/results/automl/{TRIALS_FOLDER}/{text.lower()}*/job.json")
-    ids = [*store.ids(), *(path.parent.name for path in trials)]
-    found = sorted({job_id for job_id in ids if job_id.startswith(text.lower())})
+    first = text.lower()
+    found = {job_id for job_id in store.ids() if job_id.startswith(first)}
+    for trials in store.trial_folders():
+        found |= {path.parent.name for path in trials.glob(f"{first}*/{RECORD_FILE}")}
     if len(found) == 1:
-        return found[0]
+        return found.pop()
     if not found:
         raise SpecError("job id", f"a job of {store.root}", repr(text), "`kineme jobs list`.")
-    raise SpecError("job id", "enough digits for one job", f"those of {listed(found)}")
+    raise SpecError("job id", "enough digits for one job", f"those of {listed(sorted(found))}")
 
 
 def _create(client: Client, asked: _Asked) -> int:
@@ -195,7 +193,7 @@ def _list(client: Client, asked: _Asked) -> int:
         limit=asked.number("-n"),
     )
     if asked.has("--json"):
-        print(json.dumps([vars(row) for row in rows], indent=2))
+        print(json.dumps([row._asdict() for row in rows], indent=2))
         return EXIT_OK
     if not rows:
         _say(f"no jobs in {client.store.root}")
@@ -348,7 +346,7 @@ def _parsed(verb: str, words: Sequence[str]) -> _Asked:
             others.append(word)
             continue
         if name not in allowed:
-            meant = closest(name, allowed)
+            meant = _meant(name, allowed)
             fix = f"Did you mean {meant}?" if meant else ""
             expected = f"an option of it ({', '.join(allowed)})"
             raise SpecError(f"kineme jobs {verb}", expected, repr(name)[:60], fix)
@@ -365,17 +363,16 @@ def _parsed(verb: str, words: Sequence[str]) -> _Asked:
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    pattern = "  ".join(f"{{:<{width}}}" for width in widths)
+    lines = [pattern.format(*row).rstrip() for row in (header, *rows)]
+    print("\n".join(line if line.isprintable() else printable(line) for line in lines))
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        table.add_row(*map(printable, row))
-    console = Console(markup=False, highlight=False)
-    console.width = max(console.width, _WIDTH)
-    console.print(table)
+
+def _meant(word: str, known: Sequence[str]) -> str | None:
+    from kineme.spec.suggest import closest
+
+    return closest(word, known)
 
 
 def _time(text: str) -> str:

@@ -12,9 +12,10 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Collection, Iterator
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Collection
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from kineme.errors import DataError
 from kineme.jobs.record import State
@@ -24,8 +25,7 @@ INDEX_FILE = "index.sqlite3"
 _WAIT_SECONDS = 15.0
 
 
-@dataclass(frozen=True)
-class JobRow:
+class JobRow(NamedTuple):
     """What lists show of a job; the fields of its record."""
 
     id: str
@@ -37,7 +37,9 @@ class JobRow:
     updated_at: str
 
 
-_COLUMNS = tuple(item.name for item in fields(JobRow))
+_STATES = {str(state): state for state in State}
+_NOT_KNOWN = (None, None)
+_NEWEST = attrgetter("created_at", "id")
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, network_arch TEXT, action TEXT, "
     "state TEXT, parent_job_id TEXT, created_at TEXT, updated_at TEXT, "
@@ -61,18 +63,18 @@ def list_rows(
 ) -> list[JobRow]:
     """Jobs of a store, the newest first, those that all of the given hold for."""
     wanted = {"network_arch": network_arch, "action": action, "parent_job_id": parent_job_id}
-    rows = [
-        row
-        for row in _all_rows(store)
-        if (states is None or row.state in states)
-        and all(value is None or getattr(row, name) == value for name, value in wanted.items())
-    ]
-    rows.sort(key=lambda row: (row.created_at, row.id), reverse=True)
+    rows = _all_rows(store)
+    if states is not None:
+        rows = [row for row in rows if row.state in states]
+    for name, value in wanted.items():
+        if value is not None:
+            rows = [row for row in rows if getattr(row, name) == value]
+    rows.sort(key=_NEWEST, reverse=True)
     return rows[:limit]
 
 
 def _all_rows(store: JobStore) -> list[JobRow]:
-    marks = dict(_marks(store))
+    marks = _marks(store)
     if not marks:
         return []
     path = store.root / INDEX_FILE
@@ -91,12 +93,17 @@ def _all_rows(store: JobStore) -> list[JobRow]:
     return list(filter(None, (_row(store, job_id) for job_id in marks)))
 
 
-def _marks(store: JobStore) -> Iterator[tuple[str, tuple[int, int]]]:
-    """(id, (time, size) of its record) of every job."""
+def _marks(store: JobStore) -> dict[str, tuple[int, int]]:
+    """(time, size) of the record of every job."""
+    marks = {}
+    root, stat = str(store.root), os.stat
     for job_id in store.ids():
-        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-            status = os.stat(f"{store.root}/{job_id}/{RECORD_FILE}")
-            yield job_id, (status.st_mtime_ns, status.st_size)
+        try:
+            status = stat(f"{root}/{job_id}/{RECORD_FILE}")
+        except FileNotFoundError:  # deleted meanwhile
+            continue
+        marks[job_id] = (status.st_mtime_ns, status.st_size)
+    return marks
 
 
 def _cached(store: JobStore, path: Path, marks: dict[str, tuple[int, int]]) -> list[JobRow]:
@@ -104,13 +111,13 @@ def _cached(store: JobStore, path: Path, marks: dict[str, tuple[int, int]]) -> l
     with contextlib.closing(sqlite3.connect(path, timeout=_WAIT_SECONDS)) as base, base:
         base.execute("PRAGMA journal_mode=WAL")
         base.execute(_SCHEMA)
-        known = {row[0]: row for row in base.execute(_SELECT)}
-        stale = [job_id for job_id, mark in marks.items() if known.get(job_id, ())[-2:] != mark]
+        known = {row[0]: row for row in base.execute(_SELECT).fetchall()}
+        stale = {one for one, mark in marks.items() if known.get(one, _NOT_KNOWN)[-2:] != mark}
         read = {job_id: row for job_id in stale if (row := _row(store, job_id))}
         if read:
             base.executemany(
                 _INSERT,
-                [(*astuple(row), *marks[job_id]) for job_id, row in read.items()],
+                [(*row, *marks[job_id]) for job_id, row in read.items()],
             )
         if gone := known.keys() - marks.keys():
             base.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in gone])
@@ -119,8 +126,8 @@ def _cached(store: JobStore, path: Path, marks: dict[str, tuple[int, int]]) -> l
         if job_id in read:
             rows.append(read[job_id])
         elif job_id in known and job_id not in stale:
-            first, network, action, state, *rest = known[job_id][:-2]
-            rows.append(JobRow(first, network, action, State(state), *rest))
+            first, network, action, state, parent, created, updated, _, _ = known[job_id]
+            rows.append(JobRow(first, network, action, _STATES[state], parent, created, updated))
     return rows
 
 
@@ -133,4 +140,4 @@ def _row(store: JobStore, job_id: str) -> JobRow | None:
     except DataError as error:
         warnings.warn(str(error), stacklevel=2)
         return None
-    return JobRow(**{name: getattr(record, name) for name in _COLUMNS})
+    return JobRow(*(getattr(record, name) for name in JobRow._fields))

@@ -43,7 +43,7 @@ _LIBC = ctypes.CDLL(None)
 
 @dataclass(frozen=True)
 class Order:
-    """What to run. log: path that takes all it prints; None: wherever the leash prints."""
+    """What to run. log: path that takes all it prints."""
 
     words: tuple[str, ...]
     folder: str

@@ -9,7 +9,7 @@ Leaves out: data sets (sources.py), which checkpoint of a job (choosing.py), par
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def resolve(asked: Asked, params: Mapping[str, str] | None = None) -> Resolution
                 network_arch=record.network_arch, action=record.action,
             )  # fmt: skip
             notes += parent.notes
-            asked = Asked(asked.store, record, asked.given, asked.rule, asked.has_key, parent)
+            asked = replace(asked, parent=parent)
         except SpecError as error:
             problems += error.problems
             is_parent_bad = True

@@ -5,8 +5,9 @@ machine at once, for another one SILENT_SECONDS after its last sign of life (Unk
 again with the next one). What a dead agent left is ended; a stranger's process never is.
 Leaves out: running a job (agent.py), starting one again (retry is a new job).
 
-Signs: a lock that the agent's process holds, its identity in the record, and the file `heartbeat`
-that it touches for readers elsewhere. Times are compared by the clock of the file system alone.
+Signs: a lock that the agent's process holds and its identity in the record for readers on its
+machine, and the file `heartbeat` that it touches for readers elsewhere. Times are compared by the
+clock of the file system alone.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kineme.errors import ResourceError, SpecError
+from kineme.errors import ResourceError, ServiceError, SpecError
 from kineme.files import temporary_beside, write_errors_named
 from kineme.jobs.ending import end_all, marked
 from kineme.jobs.record import CRASHED, Failure, JobRecord, State, moved
@@ -30,31 +31,44 @@ HEARTBEAT_SECONDS = 3.0
 SILENT_SECONDS = 15.0
 FORGOTTEN_SECONDS = 10.0
 _LEFTOVER_SECONDS = 2.0
+_OVERDUE_SECONDS = 15.0  # beyond the grace of an action, and that of its results
+_ABSENT = (State.UNKNOWN, State.PAUSED)
 
 
 def reconcile(store: JobStore, record: JobRecord, *, asks_runner: bool = False) -> JobRecord:
     """`record`, put right on the disk if it says that somebody runs the job and nobody does.
 
-    asks_runner: ask a scheduler too about jobs that wait or are silent, which takes its time.
+    asks_runner: ask a scheduler too about jobs that wait or are silent, which takes its time; and
+    have it end one that somebody wanted to end and that does not hear.
     """
     if record.is_terminal:
         return record
+    if asks_runner and _is_unheard(store, record):
+        _end(store, record)
     if record.agent is None:
         if asks_runner and record.backend_job_id is not None and _is_dropped(store, record):
             return record_crash(store, record, reason=f"{record.runner} has it no more")
         return record
     folder = store.folder(record.id)
-    is_held = _is_held(folder)
-    if is_held or (is_held is None and record.agent.is_here and record.agent.is_alive):
-        return back_from_unknown(store, record, source="observer")
     if record.agent.is_here:
+        is_held = _is_held(folder)
+        if is_held or (is_held is None and record.agent.is_alive):
+            is_paused = record.state is State.PAUSED  # its agent says when it goes on
+            return record if is_paused else back_from_unknown(store, record, source="observer")
         return record_crash(store, record)
+    # a file server may keep the lock of a machine that has died, so a held one says nothing
     silent = silent_seconds(folder)
     if silent < SILENT_SECONDS:
         return back_from_unknown(store, record, source="observer")
     if asks_runner and _is_dropped(store, record):
         return record_crash(store, record, reason=f"{record.runner} has it no more")
-    if record.state is State.UNKNOWN or State.UNKNOWN not in _next_states(record):
+    if asks_runner and _is_paused(store, record):
+        if record.state is State.PAUSED:
+            return record
+        reason = f"{record.runner} has set it aside"
+        return _moved_if_possible(store, record, State.PAUSED, reason=reason)
+    is_known = record.state is State.PAUSED and not asks_runner
+    if is_known or record.state is State.UNKNOWN or State.UNKNOWN not in _next_states(record):
         return record
     reason = f"no sign of life from {record.agent.host} for {silent:.0f} s"
     return _moved_if_possible(store, record, State.UNKNOWN, reason=reason)
@@ -74,7 +88,8 @@ def is_forgotten(store: JobStore, record: JobRecord) -> bool:
 def ask_to_end(
     store: JobStore, record: JobRecord, *, reason: str = "asked for", source: str = "client"
 ) -> JobRecord:
-    """Have the agent end a job; a job that nobody runs is Canceled at once.
+    """Have the agent end a job; a job that nobody runs is Canceled at once. A scheduler is told
+    of that, and ends a job that does not hear.
 
     Asking again, or for one that has ended, changes nothing.
     """
@@ -87,6 +102,8 @@ def ask_to_end(
         # the agent of a silent machine, should it come back, finds the record and ends its action
         if is_free and record.state in (State.PENDING, State.PAUSED, State.UNKNOWN):
             record = _moved_if_possible(store, record, State.CANCELED, reason=reason, source=source)
+    if record.state is State.CANCELED or _is_unheard(store, record):
+        _end(store, record)
     return record
 
 
@@ -136,10 +153,14 @@ def show_life(folder: Path) -> None:
 def silent_seconds(folder: Path) -> float:
     """Since the last sign of life, as the clock of the file system has it."""
     try:
-        last = (folder / HEARTBEAT_FILE).stat().st_mtime
+        return _seconds_since_change(folder / HEARTBEAT_FILE)
     except FileNotFoundError:
         return float("inf")
-    probe = temporary_beside(folder / HEARTBEAT_FILE)
+
+
+def _seconds_since_change(path: Path) -> float:
+    last = path.stat().st_mtime
+    probe = temporary_beside(path)
     try:
         descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError:  # full, or read-only: then our own clock
@@ -152,10 +173,10 @@ def silent_seconds(folder: Path) -> float:
 
 
 def back_from_unknown(store: JobStore, record: JobRecord, *, source: str) -> JobRecord:
-    """`record`, if it is Unknown, in the state before: there is a sign of life."""
-    if record.state is not State.UNKNOWN:
+    """`record`, if it is Unknown or Paused, in the state before: there is a sign of life."""
+    if record.state not in _ABSENT:
         return record
-    before = [step.state for step in record.transitions if step.state is not State.UNKNOWN]
+    before = [step.state for step in record.transitions if step.state not in _ABSENT]
     state = before[-1] if before and before[-1] in _next_states(record) else State.RUNNING
     return _moved_if_possible(store, record, state, reason="a sign of life", source=source)
 
@@ -204,7 +225,42 @@ def _moved_if_possible(
 def _is_dropped(store: JobStore, record: JobRecord) -> bool:
     from kineme.jobs.runners import load_runner
 
-    return load_runner(record.runner).is_gone(store, record) is True
+    try:
+        return load_runner(record.runner).is_gone(store, record) is True
+    except (SpecError, ServiceError):  # nobody here who could be asked
+        return False
+
+
+def _is_paused(store: JobStore, record: JobRecord) -> bool:
+    from kineme.jobs.runners import load_runner
+
+    is_paused = load_runner(record.runner).is_paused
+    can_be = record.state is State.PAUSED or State.PAUSED in _next_states(record)
+    try:
+        return is_paused is not None and can_be and is_paused(store, record)
+    except (SpecError, ServiceError):  # nobody here who could be asked
+        return False
+
+
+def _is_unheard(store: JobStore, record: JobRecord) -> bool:
+    """Whether somebody wants the end of a job that cannot hear, or should have ended by now."""
+    if record.is_terminal or record.backend_job_id is None:
+        return False
+    try:
+        seconds = _seconds_since_change(store.folder(record.id) / CANCEL_FILE)
+    except FileNotFoundError:  # nobody wants it
+        return False
+    return record.state in _ABSENT or seconds > 2 * record.grace_seconds + _OVERDUE_SECONDS
+
+
+def _end(store: JobStore, record: JobRecord) -> None:
+    """Have the scheduler of a job end it, if it has one."""
+    from kineme.jobs.runners import load_runner
+
+    end = load_runner(record.runner).end
+    if end is not None and record.backend_job_id is not None:
+        with contextlib.suppress(SpecError, ServiceError):  # nobody here who could be asked
+            end(store, record)
 
 
 def _next_states(record: JobRecord) -> frozenset[State]:

@@ -6,12 +6,13 @@ circle are told, never followed for ever.
 Leaves out: which of its files is taken (choosing.py).
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kineme.errors import KinemeError, SpecError
 from kineme.jobs.record import JobRecord, State
-from kineme.jobs.store import RESULTS_FOLDER, TRIALS_FOLDER, JobStore
+from kineme.jobs.store import JobStore, trials_of
 
 WHERE = "parent_job_id"
 _PASSES_ON = ("evaluate", "inference", "export")  # actions that leave no checkpoint
@@ -62,18 +63,30 @@ def checked_parent(store: JobStore, job_id: str, *, network_arch: str, action: s
 def dependents(store: JobStore, job_id: str) -> list[JobRecord]:
     """The jobs that go on with the model of a job or with its try, theirs too, last ones first."""
     by_parent: dict[str, list[JobRecord]] = {}
-    for record in _records(store):
+    records = list(_records(store))
+    for record in records:
         for named in {record.parent_job_id, record.retry_of} - {None}:
             by_parent.setdefault(str(named), []).append(record)
     found: dict[str, JobRecord] = {}
-    trials = store.folder(job_id) / RESULTS_FOLDER / "automl" / TRIALS_FOLDER
-    waiting = [job_id, *(path.name for path in trials.glob("*"))]
+    waiting = [job_id, *_trials_of_its_own(store.load(job_id), records)]
     while waiting:
         for child in by_parent.get(waiting.pop(), ()):
             if child.id not in found and child.id != job_id:
                 found[child.id] = child
                 waiting.append(child.id)
     return sorted(found.values(), key=lambda record: record.created_at, reverse=True)
+
+
+def _trials_of_its_own(search: JobRecord, records: list[JobRecord]) -> list[str]:
+    """The ids of the trials that nobody finds any more without the record of their search.
+
+    Another try of a search has the trials of the first one, which keeps them.
+    """
+    trials = trials_of(search)
+    if trials is None or not trials.is_dir():
+        return []
+    others = [one for one in records if one.id != search.id and trials_of(one) == trials]
+    return [] if search.retry_of in {one.id for one in others} else os.listdir(trials)
 
 
 def _records(store: JobStore) -> Iterator[JobRecord]:

@@ -17,6 +17,8 @@ from kineme.errors import DataError, SpecError, shortened
 from kineme.processes import ProcessIdentity
 
 SCHEMA_VERSION = 1
+GRACE_SECONDS = 30.0
+SEARCH_GRACE_SECONDS = 75.0  # whose trials have GRACE_SECONDS each
 
 
 class State(StrEnum):
@@ -36,10 +38,12 @@ TERMINAL = frozenset({State.COMPLETE, State.ERROR, State.CANCELED})
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.PENDING: frozenset({State.RUNNING, State.CANCELING} | TERMINAL - {State.COMPLETE}),
     State.RUNNING: frozenset({State.PAUSED, State.CANCELING, State.UNKNOWN} | TERMINAL),
-    State.PAUSED: frozenset({State.PENDING, State.RUNNING, State.CANCELED, State.ERROR}),
+    # what is set aside may go on, and end, before anybody looks
+    State.PAUSED: frozenset({State.PENDING, State.RUNNING, State.CANCELING, State.UNKNOWN})
+    | TERMINAL,
     # a job that ends by itself while it is being cancelled has ended as it has
     State.CANCELING: frozenset({State.UNKNOWN} | TERMINAL),
-    State.UNKNOWN: frozenset({State.RUNNING, State.CANCELING} | TERMINAL),
+    State.UNKNOWN: frozenset({State.RUNNING, State.CANCELING, State.PAUSED} | TERMINAL),
     **{state: frozenset() for state in TERMINAL},
 }
 
@@ -130,6 +134,12 @@ class JobRecord:
     def is_terminal(self) -> bool:
         """Whether nothing can happen to it any more."""
         return self.state in TERMINAL
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long its action may take to stop; a search has longer than its trials."""
+        usual = SEARCH_GRACE_SECONDS if self.details.get("automl") else GRACE_SECONDS
+        return float(self.platform.get("grace_seconds", usual))
 
 
 def now() -> str:

@@ -2,7 +2,8 @@
 
 Promises: the action never waits for it, and how the action ended is recorded before; what cannot
 be sent makes a complete job an Error of kind `service`, with all results still on this machine.
-Leaves out: how files travel (data/remote/spool.py).
+Leaves out: how files travel (data/remote/spool.py), and what jobs among the results keep of the
+moment: locks and signs of life, which would be sent again and again.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING
 
 from kineme.errors import KinemeError, ServiceError, listed, printable
 from kineme.files import append_line
+from kineme.jobs.liveness import HEARTBEAT_FILE
 from kineme.jobs.record import FAILURE_KINDS, Failure, JobRecord, State
-from kineme.jobs.store import LOG_FILE
+from kineme.jobs.store import AGENT_LOCK_FILE, CANCEL_FILE, LOCK_FILE, LOG_FILE
 
 if TYPE_CHECKING:
     from kineme.data.remote.spool import Uploader
 
+# Of the jobs that a search leaves among its results: signs between processes of this moment.
+BOOKKEEPING = (HEARTBEAT_FILE, LOCK_FILE, AGENT_LOCK_FILE, CANCEL_FILE)
 PATIENCE_SECONDS = 600.0  # with a store that does not answer, after the action's end
 _POLL_SECONDS = 0.25
 
@@ -42,7 +46,7 @@ class Sending:
 
         try:
             address = parse(record.uploads_to, where="uploads_to")
-            excludes = record.upload_excludes
+            excludes = (*record.upload_excludes, *BOOKKEEPING)
             self._uploader = Uploader(self._results, address, excludes=excludes, tell=self._tell)
             self._uploader.start()
         except KinemeError as error:  # the action's work is worth more

@@ -9,18 +9,23 @@ Leaves out: what the files hold, unpacking and fetching (data).
 """
 
 import contextlib
+import functools
 import os
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kineme.errors import KinemeError, Problem, SpecError, listed
 from kineme.jobs.lineage import Resolution, info_of
 from kineme.jobs.record import Choice
 from kineme.network import load_specs
+
+if TYPE_CHECKING:
+    from kineme.data.remote.client import Access
+    from kineme.data.remote.s3 import S3Store
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 TRAINING, ITSELF = "train_datasets", "id"  # TAO's words for which data set is meant
@@ -259,6 +264,14 @@ def _names_in(data_set: DataSet) -> set[str] | None:
 def _is_in_store(text: str) -> bool:
     """Whether an address has something. Raises ServiceError where nobody answers."""
     from kineme.data.remote.addresses import parse
+    from kineme.data.remote.client import Access
+
+    return _store(Access.from_environment(), os.getpid()).exists(parse(text))
+
+
+@functools.lru_cache(maxsize=2)
+def _store(access: "Access", process: int) -> "S3Store":
+    """One for all questions: building it takes longer than an answer. Processes share none."""
     from kineme.data.remote.s3 import S3Store
 
-    return S3Store().exists(parse(text))
+    return S3Store(access)

@@ -20,8 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kineme.errors import DataError, Problem, ResourceError, SpecError, listed
-from kineme.files import sync, write_errors_named, write_json
+from kineme.errors import DataError, KinemeError, Problem, ResourceError, SpecError, listed
+from kineme.files import is_abandoned, sync, temporary_beside, write_errors_named, write_json
 from kineme.jobs.record import JobRecord, State, from_json, moved, now, to_json
 
 RECORD_FILE = "job.json"
@@ -30,9 +30,11 @@ LOG_FILE = "job.log"
 CANCEL_FILE = "cancel.json"
 AGENT_LOCK_FILE = "agent.lock"
 RESULTS_FOLDER = "results"
-TRIALS_FOLDER = "trials"  # jobs that a search made, inside the results of its own job
-_LOCK_FILE = "lock"
-_TRIALS = f"*/{RESULTS_FOLDER}/automl/{TRIALS_FOLDER}"
+AUTOML_FOLDER = "automl"  # of a search, inside its results
+TRIALS_FOLDER = "trials"  # inside that: the jobs that it made
+LOCK_FILE = "lock"
+_TRIALS = f"*/{RESULTS_FOLDER}/{AUTOML_FOLDER}/{TRIALS_FOLDER}"
+_SEARCH_MARK = b'"automl"'  # in the record of every search
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NAMESPACE = uuid.UUID("6c1f5b0e-8f1d-5c0a-9d2f-0b6f4b0a7c11")  # of ids made from keys
 _LOCK_SECONDS = 30.0
@@ -56,7 +58,8 @@ class JobStore:
             record = replace(record, results_dir=str(folder / RESULTS_FOLDER))
         if folder.exists():
             return self._existing(record), False
-        building = self.root / f".new-{record.id}-{uuid.uuid4().hex[:8]}"
+        self._sweep()
+        building = temporary_beside(folder)
         with write_errors_named(folder):
             building.mkdir(parents=True)
             try:
@@ -89,10 +92,26 @@ class JobStore:
         folder = self.root / checked_id(job_id)
         if (folder / RECORD_FILE).is_file():
             return folder
-        for trials in self.root.glob(_TRIALS):
+        for trials in self.trial_folders():
             if (trials / job_id / RECORD_FILE).is_file():
                 return trials / job_id
         raise SpecError("job id", f"a job of {self.root}", repr(job_id), "`kineme jobs list`.")
+
+    def trial_folders(self) -> Iterator[Path]:
+        """Where the trials of searches lie: in the folders of their jobs, or where those have
+        their results. Takes a look at every record once the first are through."""
+        usual = list(self.root.glob(_TRIALS))
+        yield from usual
+        elsewhere = set()
+        for job_id in self.ids():
+            folder = self.root / job_id
+            with contextlib.suppress(OSError, KinemeError):  # deleted meanwhile, or damaged
+                if _SEARCH_MARK not in (folder / RECORD_FILE).read_bytes():
+                    continue
+                trials = trials_of(self.read(folder))
+                if trials is not None:
+                    elsewhere.add(trials)
+        yield from sorted(elsewhere - set(usual))
 
     def ids(self) -> list[str]:
         """Of all jobs, in no order; those of searches' trials left out."""
@@ -118,8 +137,10 @@ class JobStore:
         return record
 
     def wish_to_cancel(self, job_id: str, reason: str) -> None:
-        """Leave word for whoever runs the job that it should end."""
-        write_json(self.folder(job_id) / CANCEL_FILE, {"reason": reason, "time": now()})
+        """Leave word for whoever runs the job that it should end; the first word counts."""
+        path = self.folder(job_id) / CANCEL_FILE
+        if not path.exists():
+            write_json(path, {"reason": reason, "time": now()})
 
     def delete(self, job_id: str, *, children: Iterable[JobRecord] = ()) -> None:
         """Remove the folder of a job that has ended, and of the ended `children`, theirs first.
@@ -141,10 +162,20 @@ class JobStore:
                 folder.unlink()
                 continue
             # out of sight at once; what a killed deletion leaves is no job any more
-            gone = folder.with_name(f".gone-{record.id}-{uuid.uuid4().hex[:8]}")
+            gone = temporary_beside(folder)
             with write_errors_named(folder):
                 os.rename(folder, gone)
                 shutil.rmtree(gone)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what killed processes of this machine left of jobs half made or half removed."""
+        if not self.root.is_dir():
+            return
+        with os.scandir(self.root) as entries:
+            left = [entry.path for entry in entries if is_abandoned(entry.name)]
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
 
     def _existing(self, record: JobRecord) -> JobRecord:
         """The job that is there already for this id; SpecError if it was asked for otherwise."""
@@ -164,7 +195,7 @@ class JobStore:
         """The folder of a job that nobody else changes meanwhile."""
         folder = self.folder(job_id)
         with write_errors_named(folder):
-            descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock(descriptor, folder)
             yield folder
@@ -174,6 +205,13 @@ class JobStore:
 
 _ASKED = ("network_arch", "action", "spec", "command", "parent_job_id", "train_datasets",
           "eval_dataset", "automl_policy")  # fmt: skip
+
+
+def trials_of(record: JobRecord) -> Path | None:
+    """Where the trials of a search lie; None for another job."""
+    if not record.details.get("automl"):
+        return None
+    return Path(record.results_dir) / AUTOML_FOLDER / TRIALS_FOLDER
 
 
 def new_id(idempotency_key: str | None = None) -> str:

@@ -21,7 +21,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-
 from kineme import __version__, files
 from kineme.engine import lease
 from kineme.engine.names import LEASE_FILE
@@ -37,12 +36,15 @@ from kineme.people.results import (
     SEGMENT_LINES_FILE,
     Facts,
     Found,
+    in_order,
+    plain_segment,
     segment_line,
-    write_partial,
     write_results,
+    write_segments,
 )
 from kineme.people.segments import Segment, SegmentSettings
-from kineme.people.sources import LiveSource, Moment, Source, StoredSource
+from kineme.people.smoothing import OneEuroFilter, SmoothingSettings
+from kineme.people.sources import LiveSource, Moment, Source
 from kineme.people.streams import StreamEvent
 from kineme.people.timeline import Classifier, Presence, Timeline, TimelineSettings
 from kineme.people.tracking import Tracker, TrackingSettings
@@ -75,23 +77,26 @@ class Stopped(KinemeError):
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What one frame brought: who is in it, and which segments are over."""
+    """What one frame brought: who is in it, as found and with smoothed joints, and which segments
+    are over."""
 
     poses: FramePoses
     found: tuple[tuple[int, PersonPose], ...]
+    smooth: tuple[tuple[int, PersonPose], ...]
     over: tuple[Segment, ...]
     is_cut: bool
 
 
 class Follower:
     """People, tracks and timeline of one video, a frame at a time. estimate_seconds: spent in
-    the estimator."""
+    the estimator. Joints are smoothed, as those of training sets made of videos are."""
 
     def __init__(self, estimator: Estimator, layout: Layout, timeline: Timeline) -> None:
         self.estimator, self.layout, self.timeline = estimator, layout, timeline
         self.tracker = Tracker(TrackingSettings(layout))
         self.estimate_seconds = 0.0
         self._cuts = CutDetector()
+        self._smoothers: dict[int, OneEuroFilter] = {}
 
     def look(self, moment: Moment, known: FramePoses | None = None) -> Step:
         """known: what the estimator said of this frame in an earlier run."""
@@ -106,7 +111,18 @@ class Follower:
     def follow(self, poses: FramePoses, *, is_cut: bool = False) -> Step:
         """The part that needs no pixels."""
         found = self.tracker.update(poses, is_cut=is_cut)
-        return Step(poses, found, self.timeline.update(poses, found), is_cut)
+        smooth = tuple((id_, self._smoothed(id_, poses.seconds, pose)) for id_, pose in found)
+        if len(self._smoothers) > 2 * self.tracker.num_followed + 8:  # of people who are gone
+            here = {id_ for id_, _ in found} | self.timeline.people
+            self._smoothers = {id_: one for id_, one in self._smoothers.items() if id_ in here}
+        return Step(poses, found, smooth, self.timeline.update(poses, smooth), is_cut)
+
+    def _smoothed(self, person: int, seconds: float, pose: PersonPose) -> PersonPose:
+        smoother = self._smoothers.get(person)
+        if smoother is None:
+            smoother = self._smoothers[person] = OneEuroFilter(SmoothingSettings())
+        joints = smoother.update(seconds, pose.joints, pose.box)
+        return dataclasses.replace(pose, joints=joints)
 
 
 def analyze(
@@ -139,6 +155,7 @@ class _Analysis:
         for note in getattr(estimator, "notes", ()):
             tell(note)
         self.layout = LAYOUTS[estimator.layout]
+        self._is_in_order = _needs_all_frames(settings.estimator, estimator)
         classifier, timeline_settings = self._classifier()
         self.timeline = Timeline(classifier, timeline_settings)
         self.follower = Follower(estimator, self.layout, self.timeline)
@@ -157,7 +174,7 @@ class _Analysis:
         lines = self.settings.out / SEGMENT_LINES_FILE
         lines.unlink(missing_ok=True)
         if self.settings.writes_video:
-            again = self.source.moments() if isinstance(self.source, StoredSource) else None
+            again = None if self.source.is_live else self.source.moments()
             path = self.settings.out / ANNOTATED_FILE
             self.video = AnnotatedVideo(path, self.layout, fps=self.source.fps, again=again)
         progress = _Progress(self.tell, self._total(), num_known)
@@ -205,7 +222,7 @@ class _Analysis:
             files.append_line(self.settings.out / SEGMENT_LINES_FILE, lines)
         if self.stream is not None:
             for segment in segments:
-                self.stream({"event": "segment", **dataclasses.asdict(segment)})
+                self.stream({"event": "segment", **plain_segment(segment)})
 
     def _stream(self, step: Step) -> None:
         """Tell whose label is another than before, at once."""
@@ -237,7 +254,7 @@ class _Analysis:
         """Files are drawn when their labels are final, streams with the labels of now."""
         if self.video is None:
             return
-        figures = tuple(Figure(id_, pose, "") for id_, pose in step.found)
+        figures = tuple(Figure(id_, pose, "") for id_, pose in step.smooth)
         if self.source.is_live:
             scene = Scene(moment.index, moment.seconds, figures, moment.frame)
             self.video.put(self._labelled(scene, is_final=False))
@@ -288,20 +305,20 @@ class _Analysis:
 
     def _journal_facts(self, estimator: Estimator) -> dict[str, Any]:
         settings = getattr(estimator, "settings", None)
-        values = dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else {}
+        names = [one.name for one in dataclasses.fields(settings)] if settings else []
         return {
             "kineme": __version__,
             "source": self.source.name,
             "stamp": self.source.stamp,
             "estimator": self.settings.estimator,
-            "settings": {name: str(value) for name, value in values.items()},  # type: ignore[arg-type]
+            "settings": {name: str(getattr(settings, name)) for name in names},
             "layout": self.layout.name,
         }
 
     def _known_frames(self) -> tuple[Iterator[FramePoses], int]:
         """What an interrupted run found, and of how many frames."""
         self.settings.out.mkdir(parents=True, exist_ok=True)
-        if self.source.stamp and self.journal.is_of_this():
+        if self.source.stamp and not self._is_in_order and self.journal.is_of_this():
             num_known = self.journal.mend()
             if num_known:
                 self.tell(f"Going on: people of {num_known:,} frames are known already.")
@@ -334,11 +351,12 @@ class _Analysis:
         return found
 
     def _stopped(self, number: int) -> Stopped:
-        write_partial(self.settings.out, self.segments)
+        write_segments(self.settings.out, in_order(self.segments))
+        how = "begins anew" if self._is_in_order else "goes on from here"
         return _stopped_by(
             number,
             f"The segments that were over after {self._num_frames:,} frames are written; "
-            "the same command goes on from here.",
+            f"the same command {how}.",
         )
 
     def _found(self, began: float) -> Found:
@@ -364,8 +382,12 @@ class _Analysis:
             estimate_seconds=self.follower.estimate_seconds,
             has_video=self.video is not None and self._num_frames > 0,
         )
-        order = sorted(self.segments, key=lambda one: (one.person == 0, one.person, one.start))
-        return Found(facts, tuple(order), tuple(self.events))
+        return Found(facts, in_order(self.segments), tuple(self.events))
+
+
+def _needs_all_frames(name: str, estimator: Estimator) -> bool:
+    """Whether an estimator goes by the frames before, so that it cannot go on in the middle."""
+    return name == "files" or bool(getattr(getattr(estimator, "settings", None), "track", False))
 
 
 def _ids_by_place(step: Step) -> dict[int, int]:
@@ -435,9 +457,7 @@ class _Progress:
             self._tell(f"{done:,} frames, {rate:.1f} a second")
             return
         left = max(self._total - done, 0) / rate
-        self._tell(
-            f"{done:,} of {self._total:,} frames, {rate:.1f} a second, {_clock(left)} to go"
-        )
+        self._tell(f"{done:,} of {self._total:,} frames, {rate:.1f} a second, {_clock(left)} to go")
 
 
 def _clock(seconds: float) -> str:

@@ -4,7 +4,7 @@ Promises: signals do not depend on where in the picture somebody is, nor how lar
 are folded, so that the same movement done in turns by both sides repeats with every one of them;
 short gaps are bridged, and what is hidden for longer follows from what is seen with it.
 Method: angles and heights of points of the body, each pair as its mean and its difference without
-sign; gaps by repeated low-rank approximation.
+sign; what is missing by regression on what is seen at the same time.
 Leaves out: what in them repeats (excursions.py).
 
 Shapes: T moments at an even rate, P = 13 points of the body, C axes, F signals.
@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import correlate1d, median_filter
 
 from kineme.people.joint_angles import BENDS, bend, point, trunk_lean
 
@@ -27,8 +26,9 @@ _SMOOTH_SECONDS = 0.1  # deviation of the bell that takes out jitter
 _MAX_GAP_SECONDS = 0.6  # bridged by a straight line
 _MIN_SEEN = 0.4  # share of the moments in which a signal has to be known
 _DEGREES_OF_TRUNK = 60.0  # what moving by a trunk's length counts as
-_RANK = 3
-_ROUNDS = 40
+_MIN_WHOLE_SECONDS = 4.0  # with everything known, from which the rest can be learned
+_RIDGE = 4.0  # squared degrees
+_ROUNDS = 4
 
 
 class BodySignals(NamedTuple):
@@ -46,7 +46,7 @@ class BodySignals(NamedTuple):
 def body_signals(points: Array) -> BodySignals:
     """Signals of (T, P, C) points at RATE; NaN where they are not seen."""
     seen = float(np.isfinite(points[..., 0]).mean()) if points.size else 0.0
-    smoothed = _smoothed(_bridged(points))
+    smoothed = steadied(points)
     trunk, place = _trunk(smoothed)
     if not np.isfinite(trunk):
         return BodySignals(np.zeros((len(points), 0)), smoothed, place, place[:, 0], seen)
@@ -55,6 +55,23 @@ def body_signals(points: Array) -> BodySignals:
     pairs, singles = _raw_signals(smoothed, trunk)
     raw = _completed(np.concatenate([pairs.reshape(len(pairs), -1), singles], axis=1))
     return BodySignals(_folded(raw, pairs.shape[1]), smoothed, place / trunk, size, seen)
+
+
+def even_rows(points: Array, seconds: Array) -> Array:
+    """(T', P, C) at RATE from `seconds[0]` on: means of the frames nearest to each moment, NaN
+    where there is none. points: (T, P, C), T > 0; seconds: (T,) rising."""
+    moments = ((seconds - seconds[0]) * RATE + 0.5).astype(np.int64)
+    is_seen = np.isfinite(points)
+    sums = np.zeros((int(moments[-1]) + 1, *points.shape[1:]))
+    number = np.zeros(sums.shape)
+    np.add.at(sums, moments, np.where(is_seen, points, 0))
+    np.add.at(number, moments, is_seen)
+    return np.where(number > 0, sums / np.maximum(number, 1), np.nan)
+
+
+def steadied(points: Array) -> Array:
+    """(T, P, C) at RATE with short gaps bridged and jitter taken out; longer gaps stay NaN."""
+    return _smoothed(_bridged(points))
 
 
 def _raw_signals(points: Array, trunk: float) -> tuple[Array, Array]:
@@ -67,12 +84,13 @@ def _raw_signals(points: Array, trunk: float) -> tuple[Array, Array]:
 
     pairs = []
     for side in ("left", "right"):
-        ways = [bend(points, name) for name in BENDS if name.startswith(side)]
-        ways += [height(f"{side}_{part}", shoulders) for part in ("wrist", "elbow")]
-        ways += [height(f"{side}_{part}", hips) for part in ("knee", "ankle", "shoulder")]
-        pairs.append(np.stack(ways, axis=1))
+        one = [bend(points, name) for name in BENDS if name.startswith(side)]
+        one += [height(f"{side}_{part}", shoulders) for part in ("wrist", "elbow")]
+        one += [height(f"{side}_{part}", hips) for part in ("knee", "ankle", "shoulder")]
+        pairs.append(np.stack(one, axis=1))
     spreads = [
-        scale * np.linalg.norm(point(points, f"left_{part}") - point(points, f"right_{part}"), axis=-1)
+        scale
+        * np.linalg.norm(point(points, f"left_{part}") - point(points, f"right_{part}"), axis=-1)
         for part in ("ankle", "wrist")
     ]
     singles = np.stack([trunk_lean(points), height("head", hips), *spreads], axis=1)
@@ -92,21 +110,36 @@ def _folded(raw: Array, num_pairs: int) -> Array:
 
 
 def _completed(raw: Array) -> Array:
-    """`raw` (T, F) without gaps: a column known too rarely is NaN throughout, the rest follows
-    from a few movements that explain what is known."""
+    """`raw` (T, F) without gaps: a column known too rarely is NaN throughout."""
     is_known = np.isfinite(raw)
     is_usable = is_known.mean(axis=0) >= _MIN_SEEN
     raw = np.where(is_usable, raw, np.nan)
     if is_known[:, is_usable].all() or not is_usable.any():
         return raw
-    known, values = is_known[:, is_usable], raw[:, is_usable]
-    mean = np.nanmean(values, axis=0)
-    filled = np.where(known, values - mean, 0)
-    for _ in range(_ROUNDS):
-        axes = np.linalg.eigh(filled.T @ filled)[1][:, -_RANK:]
-        filled = np.where(known, filled, filled @ axes @ axes.T)
-    raw[:, is_usable] = filled + mean
+    raw[:, is_usable] = _regressed(raw[:, is_usable])
     return raw
+
+
+def _regressed(values: Array) -> Array:
+    """(T, F) with what is missing as what is known in the same moment leads to expect."""
+    is_known = np.isfinite(values)
+    mean = np.nanmean(values, axis=0)
+    filled = np.where(is_known, values - mean, 0)
+    patterns, which = np.unique(is_known, axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    whole = is_known.all(axis=1)
+    learned = filled[whole] if whole.sum() >= _MIN_WHOLE_SECONDS * RATE else filled
+    for _ in range(_ROUNDS):
+        shared = learned.T @ learned / len(learned)
+        for i, known in enumerate(patterns):
+            if known.all() or not known.any():
+                continue
+            own = shared[np.ix_(known, known)] + _RIDGE * np.eye(int(known.sum()))
+            by = np.linalg.solve(own, shared[np.ix_(known, ~known)])
+            at = np.flatnonzero(which == i)
+            filled[np.ix_(at, ~known)] = filled[np.ix_(at, known)] @ by
+        learned = filled
+    return np.asarray(filled + mean)
 
 
 def _trunk_lengths(points: Array) -> Array:
@@ -151,12 +184,13 @@ def _bridged(points: Array) -> Array:
 
 def _smoothed(points: Array) -> Array:
     """Lone spikes and jitter taken out; what is missing stays missing."""
+    from scipy.ndimage import correlate1d, median_filter  # type: ignore[import-untyped]
+
     is_seen = np.isfinite(points)
     filled = np.where(is_seen, points, 0)
     calm = median_filter(filled, size=(3, 1, 1), mode="nearest")
-    is_inside = median_filter(is_seen.astype(np.int8), size=(3, 1, 1), mode="nearest") == 1
-    near = correlate1d(is_seen.astype(float), np.ones(3), axis=0, mode="nearest") > 2.5
-    filled = np.where(is_inside & near, calm, filled)
+    has_both = correlate1d(is_seen.astype(float), np.ones(3), axis=0, mode="nearest") > 2.5
+    filled = np.where(has_both, calm, filled)
     width = _SMOOTH_SECONDS * RATE
     steps = np.arange(-int(3 * width), int(3 * width) + 1)
     bell = np.exp(-0.5 * (steps / width) ** 2)

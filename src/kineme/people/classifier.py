@@ -9,7 +9,7 @@ Shapes: B windows, T frames, V joints, C channels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kineme.data import sampling
 from kineme.engine import checkpoint as checkpoints
+from kineme.engine.calibration import load_calibration
 from kineme.errors import CheckpointError
 from kineme.network import load_network, load_specs
 from kineme.people.timeline import Window
@@ -48,7 +49,8 @@ class PoseClassifier:
         self.layout: Layout = layout_of(spec.model)
         self.mapping = map_layout(source, self.layout)
         self._size, self._spec = size, spec
-        self._temperature = temperature_of(loaded.facts)
+        found = load_calibration(loaded.facts, where=str(loaded.path))
+        self._temperature = found.temperature if found else 1.0
         self._view = View(settings=spec.dataset, layout=self.layout, seed=0, is_random=False)
         self._num_persons = spec.dataset.num_persons or self.layout.num_persons
         self._model = checkpoints.build_trained(network, spec, loaded).eval()
@@ -60,7 +62,7 @@ class PoseClassifier:
         num_frames = settings.num_frames if is_uniform else max(settings.window_size, 0)
         if not num_frames or fps <= 0:
             return _WINDOW_SECONDS
-        return min(max(num_frames / fps, _SHORTEST_SECONDS), _LONGEST_SECONDS)
+        return float(min(max(num_frames / fps, _SHORTEST_SECONDS), _LONGEST_SECONDS))
 
     def classify(self, windows: Sequence[Window]) -> NDArray[np.float32]:
         """(B, K) probabilities, the same for a window whoever comes with it."""
@@ -94,12 +96,6 @@ class PoseClassifier:
             prepared = prepare(torch.from_numpy(x), self._view, np.zeros(1, np.int64), 0)
             logits: torch.Tensor = self._model(skeleton=prepared)[0].float()
         return logits
-
-
-def temperature_of(facts: Mapping[str, Any]) -> float:
-    """What logits are divided by, so that probabilities are as often right as they say."""
-    found = facts.get("temperature")
-    return float(found) if isinstance(found, float | int) and found > 0 else 1.0
 
 
 def _restored_spec(loaded: checkpoints.Checkpoint, network: Any) -> Any:

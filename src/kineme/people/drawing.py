@@ -70,17 +70,18 @@ def colour_of(person: int) -> tuple[int, int, int]:
 def draw_people(frame: Frame, figures: Sequence[Figure], layout: Layout) -> Frame:
     """A copy of `frame` with skeletons, ids and labels."""
     drawn = frame.copy()
-    thickness = max(round(min(frame.shape[:2]) / 240), 1)
     for figure in figures:
-        _draw_skeleton(drawn, figure.pose, layout, colour_of(figure.id), thickness)
+        _draw_skeleton(drawn, figure.pose, layout, colour_of(figure.id))
     for figure in figures:
         _draw_text(drawn, figure)
     return drawn
 
 
 def _draw_skeleton(
-    frame: Frame, pose: PersonPose, layout: Layout, colour: tuple[int, int, int], thickness: int
+    frame: Frame, pose: PersonPose, layout: Layout, colour: tuple[int, int, int]
 ) -> None:
+    tall = pose.box[3] - pose.box[1] if np.isfinite(pose.box).all() else frame.shape[0] / 4
+    thickness = int(np.clip(round(float(tall) / 80), 1, 12))
     is_seen = pose.confidence > _MIN_CONFIDENCE
     points = np.nan_to_num(pose.joints[:, :2]).clip(-30_000, 30_000).round().astype(int).tolist()
     for a, b in layout.edges:

@@ -13,7 +13,7 @@ Shapes: T moments, F signals, R repetitions.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,23 +22,25 @@ from kineme.people.body_signals import RATE
 
 Array = NDArray[np.float64]
 
-MIN_STROKE = 14.0  # degrees of root mean square over signals that move: less is swaying
+MIN_STROKE = 10.0  # degrees of root mean square over signals that move: less is swaying
 MIN_LIKENESS = 0.35
 _MIN_LIKENESS_BESIDE = 0.1
 _LIKE_ENOUGH = 0.4  # between two directions of one component, beyond which more counts more
 _MIN_MEAN_LIKENESS, _MORE_IF_FEW = 0.35, 0.4
 _NUM_COMPONENTS = 3
+_MIN_SHARE = 0.12  # of the whole movement
 _NUM_ALIKE = 4
 _JITTER = 0.1
 _NEAR, _SLOW, _MORE_IN_TURNS = 0.35, 0.8, 1.6
-_STEP = round(0.4 * RATE)
+_STEP, _START = round(0.4 * RATE), round(0.4 * RATE)
 _LEVEL = 0.1  # of a stroke, above which rest is left
 _PHASES = 12  # of each stroke
 _MIN_SECONDS = 0.3
 _MAX_SECONDS = 15.0
 
 
-class Excursions(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Excursions:
     """Repetitions found: starts, turns, ends (R,) as moments; likeness (R,) to the usual one, in
     [0, 1]. stroke: its usual size in degrees. margin: how clearly strokes differ from what is too
     small to count, in [0, 1]. share: of the whole movement that lies in the component."""
@@ -67,8 +69,10 @@ def find_excursions(signals: Array) -> Excursions:
     calm = (signals - signals.mean(axis=0)) @ axes
     best, best_score = NONE, 0.0
     for component, share in zip(calm.T[:_NUM_COMPONENTS], power.tolist(), strict=False):
+        if share < _MIN_SHARE:  # what bends the main movement turns twice as often
+            break
         found = [_in_direction(sign * component, calm, share) for sign in (1, -1)]
-        one = max(found, key=lambda e: float(np.minimum(e.likeness, _LIKE_ENOUGH).sum()))
+        one = max(found, key=_weight)
         if len(one) and (score := _score(one)) > best_score:
             best, best_score = one, score
     return _in_turns(calm, best, float(power[: calm.shape[1]].sum()))
@@ -91,29 +95,45 @@ def _axes(signals: Array) -> tuple[Array, Array]:
 
 
 def _score(found: Excursions) -> float:
-    return float(found.likeness.mean()) * found.share**0.5 * min(len(found), 4)
+    mean = float(found.likeness.mean())
+    return float(mean * found.share**0.5 * min(len(found), 4))
 
 
 def _in_turns(calm: Array, best: Excursions, share: float) -> Excursions:
-    """`best`, unless twice as many leave one pose in different ways: left and right in turns.
+    """`best`, unless far more leave one pose in different ways: left and right in turns.
 
-    That pose is where the body is slow most often; where it is passed in full motion it is the
-    middle of a movement, not its beginning.
+    A pose that is passed in full motion is the middle of a movement, not its beginning.
     """
     speed = np.linalg.norm(np.gradient(calm, axis=0), axis=1)
+    most, found = max(_MORE_IN_TURNS * _weight(best), 3 * _LIKE_ENOUGH), best
+    for rest in _rest_poses(calm, speed):
+        one = _in_direction(np.linalg.norm(calm - rest, axis=1), calm, share)
+        if not len(one) or _weight(one) < most:
+            continue
+        passing = np.median(speed[np.concatenate([one.starts, one.ends])])
+        spans = zip(one.starts, one.ends, strict=True)
+        moving = np.median(np.concatenate([speed[start:end] for start, end in spans]))
+        if passing < _SLOW * moving:
+            most, found = _weight(one), one
+    return found
+
+
+def _rest_poses(calm: Array, speed: Array) -> list[Array]:
+    """Poses (K,) that movements may begin with: at the beginning, in the middle of the main
+    component, and where the body is slow most often."""
+    middle = np.abs(calm[:, 0] - np.quantile(calm[:, 0], (0.1, 0.9)).mean())
+    poses = [calm[:_START], calm[middle <= np.quantile(middle, 0.1)]]
     slow = np.flatnonzero((speed[1:-1] <= speed[:-2]) & (speed[1:-1] < speed[2:])) + 1
-    if len(slow) < 3:
-        return best
-    apart = np.linalg.norm(calm[slow][:, None] - calm[slow][None], axis=-1)
-    near = _NEAR * np.quantile(np.linalg.norm(calm - np.median(calm, axis=0), axis=1), 0.9)
-    members = slow[apart[(apart < near).sum(axis=1).argmax()] < near]
-    away = np.linalg.norm(calm - np.median(calm[members], axis=0), axis=1)
-    found = _in_direction(away, calm, share)
-    if len(found) < max(_MORE_IN_TURNS * len(best), 3):
-        return best
-    passing = np.median(np.concatenate([speed[found.starts], speed[found.ends]]))
-    moving = np.median(np.concatenate([speed[a:b] for a, b in zip(found.starts, found.ends)]))
-    return found if passing < _SLOW * moving else best
+    if len(slow) >= 3:
+        apart = np.linalg.norm(calm[slow][:, None] - calm[slow][None], axis=-1)
+        near = _NEAR * np.quantile(np.linalg.norm(calm - np.median(calm, axis=0), axis=1), 0.9)
+        poses.append(calm[slow[apart[(apart <= near).sum(axis=1).argmax()] <= near]])
+    return [np.median(pose, axis=0) for pose in poses]
+
+
+def _weight(found: Excursions) -> float:
+    """How many there are, those that are hardly alike in part."""
+    return float(np.minimum(found.likeness, _LIKE_ENOUGH).sum())
 
 
 def _in_direction(signal: Array, centred: Array, share: float) -> Excursions:

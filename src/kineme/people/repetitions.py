@@ -28,10 +28,13 @@ Array = NDArray[np.float64]
 IDLE_SECONDS = 6.0  # without movement, after which a series is over
 LONGEST_SECONDS = 120.0  # of what is looked at in one go
 _KEPT_SECONDS = 1.0  # of what is over, so that a new series has a beginning
-_STILL = 0.35  # of the body's spread, within which its points stay while nothing moves
+_IDLE = 0.35  # of the body's spread, within which its points stay while nothing moves
+_SWAYING = 0.6  # likewise of somebody who stands, but may be doing something very slowly
 _CHECK_ROWS = 15  # between two looks whether anything moves
 _MARGIN_SECONDS = 0.3  # around a series, which belong to it
 _MIN_SEEN_SHARE = 0.5
+_BASE, _BY_LIKENESS, _BY_MARGIN = -5.99, 8.59, 4.48  # of confidence
+_SURE_OF_NONE = 0.8  # where something moves and does not repeat
 _MAX_STEP_TRUNKS = 0.3  # from one repetition to the next, on one spot
 _MAX_GROWTH = 0.05  # of the logarithm of size, likewise
 _MIN_REST_SECONDS = 5.0  # of a stretch beside a series that is looked at for another
@@ -160,9 +163,10 @@ class RepetitionCounter:
         num_idle, num_rows = round(IDLE_SECONDS * RATE), len(self._rows)
         if num_rows >= LONGEST_SECONDS * RATE:
             self._close(self._row_after_last())
-        elif num_rows >= num_idle and num_rows % _CHECK_ROWS == 0:
-            if is_still(np.stack(self._rows[-num_idle:])):
-                self._close(num_rows - round(_KEPT_SECONDS * RATE))
+            return
+        is_due = num_rows >= num_idle and num_rows % _CHECK_ROWS == 0
+        if is_due and is_still(np.stack(self._rows[-num_idle:]), _IDLE):
+            self._close(num_rows - round(_KEPT_SECONDS * RATE))
 
     def _skip_to(self, moment: int) -> None:
         """Nobody was seen for so long that the moments between need not be gone through."""
@@ -201,13 +205,15 @@ def find_series(points: Array, start: float) -> tuple[tuple[Series, ...], float]
     """Series in (T, P, C) points at RATE from `start` seconds on; where there are none, how sure
     that is."""
     found = _search(points, 0, _MAX_DEPTH)
-    if not found:
-        return (), float(np.isfinite(points[..., 0]).any(axis=1).mean())
-    return tuple(_told(first, one, body, start) for first, one, body in found), 1.0
+    if found:
+        return tuple(_told(first, one, body, start) for first, one, body in found), 1.0
+    seen = float(np.isfinite(points[..., 0]).any(axis=1).mean())
+    return (), seen * (1.0 if is_still(points, _SWAYING) else _SURE_OF_NONE)
 
 
-def is_still(points: Array) -> bool:
-    """Whether nothing moves in (T, P, C) points, or nobody is seen."""
+def is_still(points: Array, within: float) -> bool:
+    """Whether no point of (T, P, C) goes farther than `within` spreads of the body, or nobody is
+    seen."""
     points = points[: len(points) // 5 * 5, :, :2]
     groups = points.reshape(len(points) // 5, 5, *points.shape[1:])
     is_seen = np.isfinite(groups)
@@ -221,7 +227,7 @@ def is_still(points: Array) -> bool:
     high = np.where(number > 0, means, -np.inf).max(axis=0)
     low = np.where(number > 0, means, np.inf).min(axis=0)
     is_point = is_known.any(axis=0)
-    return bool((np.linalg.norm((high - low)[is_point], axis=-1) < _STILL * size).all())
+    return bool((np.linalg.norm((high - low)[is_point], axis=-1) < within * size).all())
 
 
 _Found = tuple[int, Excursions, BodySignals]
@@ -253,19 +259,31 @@ def _on_the_spot(found: Excursions, body: BodySignals) -> Excursions:
     return NONE if step > _MAX_STEP_TRUNKS or growth > _MAX_GROWTH else found
 
 
-def confidence_of(found: Excursions, seen: float) -> float:
-    """In [0, 1], that a number of repetitions is exact."""
-    return float(found.likeness.mean())
+def confidence_of(found: Excursions) -> float:
+    """In [0, 1], that the number of repetitions is exact.
+
+    A logistic curve fitted to made-up exercises, easy and hard (docs/repetitions.md).
+    """
+    score = _BASE + _BY_LIKENESS * float(found.likeness.mean()) + _BY_MARGIN * found.margin
+    return 1 / (1 + math.exp(-score))
 
 
 def _told(first: int, found: Excursions, body: BodySignals, start: float) -> Series:
     begin = start + first / RATE
     repetitions = []
-    for moments in zip(found.starts, found.turns, found.ends, found.likeness, strict=True):
-        at = [begin + float(moment) / RATE for moment in moments[:3]]
-        points = body.points[int(moments[0]) : int(moments[2]) + 1]
-        repetitions.append(Repetition(*at, float(moments[3]), _ranges(points)))
-    return Series(tuple(repetitions), confidence_of(found, body.seen))
+    for start_at, turn, end, alike in zip(
+        found.starts.tolist(), found.turns.tolist(), found.ends.tolist(), found.likeness.tolist(),
+        strict=True,
+    ):  # fmt: skip
+        one = Repetition(
+            start=begin + start_at / RATE,
+            turn=begin + turn / RATE,
+            end=begin + end / RATE,
+            likeness=alike,
+            ranges=_ranges(body.points[start_at : end + 1]),
+        )
+        repetitions.append(one)
+    return Series(tuple(repetitions), confidence_of(found))
 
 
 def _ranges(points: Array) -> dict[str, float]:

@@ -75,12 +75,12 @@ def write_results(
 ) -> None:
     """All files of an analysis but its video. picture: of a person, as JPEG."""
     tracks.save(folder / TRACKS_FILE)
-    write_partial(folder, found.segments)
+    write_segments(folder, found.segments)
     files.write_json(folder / TIMELINE_JSON_FILE, _as_plain(found))
     files.write_text(folder / REPORT_FILE, render_page(found, picture))
 
 
-def write_partial(folder: Path, segments: Iterable[Segment]) -> None:
+def write_segments(folder: Path, segments: Iterable[Segment]) -> None:
     """timeline.csv, of all segments or of those that are over."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -89,18 +89,18 @@ def write_partial(folder: Path, segments: Iterable[Segment]) -> None:
     files.write_text(folder / TIMELINE_FILE, text.getvalue())
 
 
+def in_order(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+    """By person and time, nobody last."""
+    return tuple(sorted(segments, key=lambda one: (one.person == 0, one.person, one.start)))
+
+
 def segment_line(segment: Segment) -> str:
     """A segment as a JSON line."""
-    return json.dumps(_plain_segment(segment), ensure_ascii=False)
+    return json.dumps(plain_segment(segment), ensure_ascii=False)
 
 
-def _row(one: Segment) -> tuple[str, ...]:
-    person = str(one.person) if one.person else ""
-    probability = "" if one.probability is None else f"{one.probability:.4f}"
-    return person, printable(one.label), probability, f"{one.start:.3f}", f"{one.end:.3f}"
-
-
-def _plain_segment(one: Segment) -> dict[str, Any]:
+def plain_segment(one: Segment) -> dict[str, Any]:
+    """A segment as files and streams tell it."""
     return {
         "person": one.person or None,
         "label": one.label,
@@ -110,18 +110,22 @@ def _plain_segment(one: Segment) -> dict[str, Any]:
     }
 
 
+def _row(one: Segment) -> tuple[str, ...]:
+    person = str(one.person) if one.person else ""
+    probability = "" if one.probability is None else f"{one.probability:.4f}"
+    return person, printable(one.label), probability, f"{one.start:.3f}", f"{one.end:.3f}"
+
+
 def _as_plain(found: Found) -> dict[str, Any]:
     by_person: dict[int, list[dict[str, Any]]] = {}
     for segment in found.segments:
-        plain = _plain_segment(segment)
+        plain = plain_segment(segment)
         del plain["person"]
         by_person.setdefault(segment.person, []).append(plain)
     return {
         "kineme": __version__,
         **dataclasses.asdict(found.facts),
-        "people": [
-            {"person": person, "segments": by_person[person]} for person in found.people
-        ],
+        "people": [{"person": person, "segments": by_person[person]} for person in found.people],
         "nobody": by_person.get(0, []),
         "events": [dataclasses.asdict(event) for event in found.events],
     }

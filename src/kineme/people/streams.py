@@ -13,13 +13,16 @@ Shapes: frames are (H, W, 3) uint8 RGB.
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -37,10 +40,12 @@ _PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtmp,rtsp,rtsps,srtp,httpproxy"
 _OPTIONS = {
     "protocol_whitelist": _PROTOCOLS,
     "rtsp_transport": "tcp",
-    "analyzeduration": "500000",  # microseconds: a stream that is back is seen soon
+    "max_pixels": str(MAX_PIXELS),
+}
+_LIVE_OPTIONS = {  # a stream that is back is seen soon, and nothing old
+    "analyzeduration": "250000",  # microseconds
     "probesize": "500000",
     "fflags": "nobuffer",
-    "max_pixels": str(MAX_PIXELS),
 }
 _ENDS = ("http", "https")  # these may be files, which end
 _POLL_SECONDS = 0.05
@@ -59,7 +64,7 @@ class StreamSettings:
     stall_seconds: float = 5.0
     give_up_seconds: float = 60.0
     first_pause_seconds: float = 0.2
-    longest_pause_seconds: float = 1.0
+    longest_pause_seconds: float = 0.5
     queue_frames: int = 2
 
 
@@ -94,12 +99,13 @@ class Stream:
         self.word, self.settings = word, settings
         self.events: list[StreamEvent] = []
         self.num_dropped, self.fps = 0, 0.0
-        self._open: Callable[[], Any] = _opener(word, settings)
         self._scheme = word.partition(":")[0].lower() if not word.isdigit() else "camera"
         self._leaks = settings.is_live or self._scheme not in _ENDS
+        self._open: Callable[[], Any] = _opener(word, settings, is_leaky=self._leaks)
         self._arrived: deque[tuple[int, float, Frame]] = deque()
         self._changed = threading.Condition()
         self._failure: ServiceError | None = None
+        self._reason = ""  # why the last connection ended
         self._is_over = self._is_closed = False
         self._shaper: Shaper | None = None
         self._picture_form: tuple[str, int, int] | None = None
@@ -127,6 +133,11 @@ class Stream:
                 self._changed.notify_all()
             yield moment
 
+    @property
+    def now(self) -> float:
+        """Seconds since the first frame came, on this machine's clock."""
+        return time.monotonic() - self._began
+
     def close(self) -> None:
         """Stop reading; a frame that was read is still given."""
         with self._changed:
@@ -137,6 +148,14 @@ class Stream:
     # The reading thread ---------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._keep_connected()
+        finally:  # whoever waits for frames hears of it in any case
+            with self._changed:
+                self._is_over = True
+                self._changed.notify_all()
+
+    def _keep_connected(self) -> None:
         pause, broken_at, was_there = self.settings.first_pause_seconds, time.monotonic(), False
         while not self._is_closed:
             reason = "it ended"
@@ -144,9 +163,9 @@ class Stream:
             try:
                 self._read()
             except (av.FFmpegError, OSError, ValueError, ServiceError) as error:
-                reason = _reason(error)
+                reason = _reason(error, self.word)
             if self._count > before:
-                was_there, broken_at = True, self._arrived_at
+                was_there, broken_at, self._reason = True, self._arrived_at, reason
                 pause = self.settings.first_pause_seconds
                 if reason == "it ended" and not self._leaks:
                     break
@@ -156,14 +175,8 @@ class Stream:
             elif was_there and time.monotonic() - broken_at > self.settings.give_up_seconds:
                 self._tell_end(reason, time.monotonic() - broken_at)
                 break
-            self._reason = reason
             self._sleep(pause)
             pause = min(2 * pause, self.settings.longest_pause_seconds)
-        with self._changed:
-            self._is_over = True
-            self._changed.notify_all()
-
-    _reason = ""
 
     def _read(self) -> None:
         """Everything that one connection gives."""
@@ -172,21 +185,22 @@ class Stream:
             for seconds, picture in connection:
                 now = time.monotonic()
                 if is_first:
-                    self._begin_connection(now, connection.fps)
                     is_first, start = False, seconds
-                    anchor = max(now - self._began, self._last_seconds + 1e-3)
+                    anchor = self._begin_connection(now, connection.fps)
                 self._put(picture, anchor + seconds - start, now)
                 if self._is_closed:
                     return
 
-    def _begin_connection(self, now: float, fps: float) -> None:
+    def _begin_connection(self, now: float, fps: float) -> float:
+        """When its first frame is, in seconds since the first of all."""
         if self._count == 0:
-            self._began = now
-            self.fps = fps
-            return
-        lost = now - self._arrived_at
+            self._began, self.fps = now, fps
+            return 0.0
+        begins = max(now - self._began, self._last_seconds + 1e-3)
+        lost = begins - self._last_seconds
         text = f"no frames for {lost:.1f} s ({self._reason}); connected again"
-        self._tell(StreamEvent("gap", now - self._began - lost, text, lost))
+        self._tell(StreamEvent("gap", self._last_seconds, text, lost))
+        return begins
 
     def _put(self, picture: Any, seconds: float, now: float) -> None:
         form = _form_of(picture)
@@ -230,7 +244,7 @@ class Stream:
         return ServiceError(where, expected, reason, "Check it, or wait for it with --wait.")
 
 
-def _opener(word: str, settings: StreamSettings) -> Callable[[], Any]:
+def _opener(word: str, settings: StreamSettings, *, is_leaky: bool) -> Callable[[], Any]:
     """What connects. Raises ServiceError for an address of another kind."""
     if word.isdigit():
         return lambda: _Camera(int(word))
@@ -238,17 +252,17 @@ def _opener(word: str, settings: StreamSettings) -> Callable[[], Any]:
     if found is None or found[1].lower() not in SCHEMES:
         expected = f"an address that starts with one of {', '.join(SCHEMES)}"
         raise ServiceError(shown_address(word), expected, shortened(word.partition(":")[0]))
-    return lambda: _Connection(word, settings)
+    return lambda: _Connection(word, settings, is_leaky=is_leaky)
 
 
 class _Connection:
     """One connection to an address: iterates over (seconds, picture)."""
 
-    def __init__(self, address: str, settings: StreamSettings) -> None:
+    def __init__(self, address: str, settings: StreamSettings, *, is_leaky: bool) -> None:
         self._container = av.open(
             address,
             "r",
-            options=dict(_OPTIONS),
+            options=_OPTIONS | (_LIVE_OPTIONS if is_leaky else {}),
             timeout=(settings.connect_seconds, settings.stall_seconds),
             metadata_errors="replace",
         )
@@ -286,7 +300,8 @@ class _Camera:
     def __init__(self, number: int) -> None:
         import cv2
 
-        self._capture = cv2.VideoCapture(number)
+        with _quiet_opencv():
+            self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             self._capture.release()
             raise ServiceError(f"camera {number}", "a camera", "none of that number")
@@ -298,11 +313,25 @@ class _Camera:
             is_there, frame = self._capture.read()
             if not is_there:
                 return
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
+            pixels = np.ascontiguousarray(frame).astype(np.uint8, copy=False)
+            picture = av.VideoFrame.from_ndarray(pixels, format="bgr24")
             yield time.monotonic() - began, picture
 
     def close(self) -> None:
         self._capture.release()
+
+
+@contextlib.contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """What it would log of a camera that is not there, we say ourselves."""
+    from cv2.utils import logging
+
+    level = logging.getLogLevel()
+    logging.setLogLevel(0)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
 
 
 def _form_of(picture: Any) -> tuple[str, int, int]:
@@ -313,9 +342,16 @@ def _form_words(form: tuple[str, int, int]) -> str:
     return f"{form[1]} x {form[2]} ({form[0]})"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, word: str) -> str:
+    """Why there is no connection, in plain words."""
     if isinstance(error, ServiceError):
         return error.problems[0].received
+    host = urlsplit(word).hostname
+    if host and isinstance(error, OSError) and error.errno == errno.EIO:
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError:
+            return f"the name {host} cannot be resolved"
     if isinstance(error, av.ExitError):
         return "no answer in time"
     words = (error.strerror if isinstance(error, OSError) else "") or str(error)

@@ -21,8 +21,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kineme.data.tracks import Track
 from kineme.people.poses import FramePoses, PersonPose
 from kineme.people.segments import NO_PERSON, PERSON, Cell, Decider, Segment, SegmentSettings
+from kineme.people.smoothing import fill_gaps
 
 _SLACK_SECONDS = 1e-6  # by which sums of fractions may be off
 
@@ -32,7 +34,9 @@ class TimelineSettings:
     """window_seconds: what the classifier sees at a time, a whole number of strides.
     end_after_seconds: unseen for longer, somebody is gone; as the tracker has it. min_seen: share
     of a window's frames in which its person has to be seen. frame_seconds: how long a frame is
-    shown. min_empty_seconds: without anybody, from which that is told.
+    shown. max_gap_seconds: up to which missing joints are put on a line between two sights, as in
+    training sets that are made of videos. min_empty_seconds: without anybody, from which that is
+    told.
     """
 
     window_seconds: float = 2.0
@@ -40,6 +44,7 @@ class TimelineSettings:
     end_after_seconds: float = 3.0
     min_seen: float = 0.5
     frame_seconds: float = 0.04
+    max_gap_seconds: float = 0.5
     min_empty_seconds: float = 1.0
     segments: SegmentSettings = field(default_factory=SegmentSettings)
 
@@ -136,6 +141,11 @@ class Timeline:
         return self._kept(over)
 
     @property
+    def people(self) -> set[int]:
+        """Those who are there, or not gone for long."""
+        return set(self._tracks)
+
+    @property
     def decided_until(self) -> float:
         """Seconds up to which the label of everybody will not change any more."""
         if not self._frames:
@@ -191,9 +201,7 @@ class Timeline:
         self, tracks: Sequence[_Track], spans: Sequence[tuple[float, float]]
     ) -> list[NDArray[np.float32] | None]:
         """(K,) of each span of a track; None where its person is hardly seen in it."""
-        windows = [
-            self._window(track, *span) for track, span in zip(tracks, spans, strict=True)
-        ]
+        windows = [self._window(track, *span) for track, span in zip(tracks, spans, strict=True)]
         asked = [window for window in windows if window is not None]
         answers = iter(self.classifier.classify(asked) if asked else ())
         return [None if window is None else next(answers) for window in windows]
@@ -204,19 +212,21 @@ class Timeline:
             for index, seconds in self._frames
             if begin - _SLACK_SECONDS <= seconds < end - _SLACK_SECONDS
         ]
-        seen = [(place, track.rows.get(index)) for place, (index, _) in enumerate(frames)]
-        poses = [(place, pose) for place, pose in seen if pose is not None]
-        if not poses or len(poses) < self.settings.min_seen * len(frames):
+        seen = [(index, seconds) for index, seconds in frames if index in track.rows]
+        if not seen or len(seen) < self.settings.min_seen * len(frames):
             return None
-        at = [place for place, _ in poses]
-        shape = poses[0][1].joints.shape
-        joints = np.full((len(frames), *shape), np.nan, np.float32)
-        joints[at] = [pose.joints for _, pose in poses]
-        confidence = np.zeros((len(frames), shape[0]), np.float32)
-        confidence[at] = [pose.confidence for _, pose in poses]
-        scores = np.zeros(len(frames), np.float32)
-        scores[at] = [pose.score for _, pose in poses]
-        return Window(joints, confidence, scores, np.array([seconds for _, seconds in frames]))
+        poses = [track.rows[index] for index, _ in seen]
+        rows = Track(
+            track.id,
+            np.array([index for index, _ in seen], np.int64),
+            np.array([seconds for _, seconds in seen]),
+            np.stack([pose.joints for pose in poses]),
+            np.stack([pose.confidence for pose in poses]),
+            np.stack([pose.box for pose in poses]),
+            np.array([pose.score for pose in poses], np.float32),
+        )
+        rows = fill_gaps(rows, self.settings.max_gap_seconds)
+        return _spread(rows, frames)
 
     def _at(self, track: _Track, strides: int) -> float:
         return track.start + strides * self.settings.stride_seconds
@@ -318,6 +328,19 @@ class Timeline:
         reach = settings.window_seconds + settings.stride_seconds + settings.end_after_seconds + 1
         while self._frames and self._frames[0][1] < now - reach:
             self._frames.popleft()
+
+
+def _spread(rows: Track, frames: Sequence[tuple[int, float]]) -> Window:
+    """A window of `frames` (index, seconds) with the rows of those that have one."""
+    indices = np.array([index for index, _ in frames])
+    is_there = np.isin(rows.frames, indices)
+    at = np.searchsorted(indices, rows.frames[is_there])
+    joints = np.full((len(frames), *rows.joints.shape[1:]), np.nan, np.float32)
+    confidence = np.zeros((len(frames), rows.joints.shape[1]), np.float32)
+    scores = np.zeros(len(frames), np.float32)
+    joints[at], confidence[at] = rows.joints[is_there], rows.confidence[is_there]
+    scores[at] = rows.scores[is_there]
+    return Window(joints, confidence, scores, np.array([seconds for _, seconds in frames]))
 
 
 def timeline_of(

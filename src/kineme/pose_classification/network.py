@@ -32,10 +32,10 @@ from kineme.pose_classification.model import MODELS
 from kineme.pose_classification.occlusion import occluded
 from kineme.pose_classification.paths import data_path
 from kineme.pose_classification.sources import complete, load_sequences
+from kineme.spec.load import with_values
 
 OPSET = 18  # the lowest that torch's current exporter writes
 NUM_LIFELIKE = 16  # samples that an exported file is checked on
-NO_PERSON_LINE = "no_person"
 
 
 def build_dataset(spec: Any, split: str) -> SkeletonDataset:
@@ -157,6 +157,16 @@ def drawing(spec: Any, dataset: SkeletonDataset) -> SkeletonDrawing:
     return SkeletonDrawing(skeleton, layout.edges, layout.joints, layout.centre_index)
 
 
+def of_unknown(spec: Any) -> Any:
+    """The spec that has the samples of no class as its data to classify; or None."""
+    path = spec.evaluate.unknown_dataset.data_path
+    if not path:
+        return None
+    values = {"data_path": path, "label_path": None}
+    told = {f"inference.test_dataset.{name}": value for name, value in values.items()}
+    return with_values(spec, {**told, "inference.num_clips": spec.evaluate.num_clips})
+
+
 def score_text(facts: Mapping[str, Any]) -> str:
     """The table that upstream prints."""
     table = Table("Name", "Score")
@@ -177,12 +187,14 @@ def _shown(value: float | None) -> str:
 def answer_text(dataset: Dataset, answers: Answers, class_names: Sequence[str]) -> str:
     """Upstream's result file: one class name per line, in the order of the data.
 
-    `no_person` where nobody is in the sample; line breaks in names are spelled out.
+    `no_person` where nobody is in the sample, `unknown` where it is of no class; line breaks
+    in names are spelled out.
     """
     del dataset
     names = [name if len(name.splitlines()) == 1 else printable(name) for name in class_names]
     best = answers.scores.argmax(axis=1)
-    lines = (NO_PERSON_LINE if i in answers.remarks.blank else names[c] for i, c in enumerate(best))
+    blank = {i: text.replace(" ", "_") for i, text in answers.remarks.blank.items()}
+    lines = (blank.get(i, names[c]) for i, c in enumerate(best))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -235,4 +247,5 @@ NETWORK = Network(
     head=("fcn.weight", "fcn.bias"),
     inspect=inspect,
     data_path=data_path,
+    of_unknown=of_unknown,
 )

@@ -14,6 +14,7 @@ from typing import Any
 
 from kineme.data import archives, arrays, shards
 from kineme.data.cache import default_cache
+from kineme.data.inputs import InputFile
 from kineme.errors import DataError, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 
@@ -46,6 +47,24 @@ def data_path(spec: Any, split: str) -> str:
     block, name = SECTIONS[split].split(".")
     section = getattr(getattr(spec, block), name)
     return str(resolve_paths(section, split)[0]) if section.data_path else ""
+
+
+def data_length(spec: Any) -> int | None:
+    """Frames of the longest sample of training, by the header of its file or the store's index.
+
+    None where nothing says it at once: of an archive, an address, data that are not here or that
+    training will refuse.
+    """
+    data: Path | None = Path(spec.dataset.train_dataset.data_path or "")
+    try:
+        if data and data.is_dir() and not shards.is_store(data):
+            data = _find(data, _names(TRAIN, "data", (".npy", "")))
+        if data and data.is_dir():
+            return shards.open_shards(data).shape[2]
+        shape = arrays.read_header(InputFile(data))[0] if data else ()
+    except (DataError, OSError, ValueError):  # training says so, and more
+        return None
+    return shape[2] if len(shape) == 5 and shape[2] else None
 
 
 def resolve_paths(section: Any, split: str) -> tuple[Path, Path | None]:

@@ -37,6 +37,7 @@ SKILL = Skill(
         "evaluate": {
             "evaluate.test_dataset.data_path": "file",
             "evaluate.test_dataset.label_path": "file",
+            "evaluate.unknown_dataset.data_path": "file",
         },
         "inference": {"inference.test_dataset.data_path": "file"},
     },

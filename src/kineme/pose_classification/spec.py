@@ -7,6 +7,7 @@ Leaves out: what the files hold. A folder where a file is meant is resolved with
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from kineme.pose_classification import contradictions
@@ -19,7 +20,9 @@ from kineme.spec.sections import Derived, Finding, Spec
 
 FORMATS = (
     "deepstream", "nw_ucla", "sbu", "ntu", "openpose", "coco", "mediapipe", "pyskl", "tracks",
+    "videos",
 )  # fmt: skip
+ESTIMATORS = ("movenet", "blazepose", "rtmpose")  # of people/estimators, those that see videos
 OPTIMIZERS = ("SGD", "Adam", "Adamax")
 
 # `recipe: modern`: how ST-GCN is trained well today (values beneath the user's).
@@ -83,6 +86,17 @@ class Files(Section):
         None,
         "labels: .pkl, .json or .csv; may be left out when data_path is a folder",
         example="data/train_label.pkl",
+    )
+
+
+class Unlabelled(Section):
+    """A data set without labels."""
+
+    data_path: str | None = setting(
+        None,
+        "skeletons, in the forms of other data, none of which is of the model's classes: "
+        "evaluation tells how well they are told from the test data",
+        ours=True,
     )
 
 
@@ -186,6 +200,7 @@ class Evaluate(sections.Predict):
     """Evaluation."""
 
     test_dataset: Files = block(Files, "test data")
+    unknown_dataset: Unlabelled = block(Unlabelled, "samples of no class")
     num_clips: int = setting(1, "samplings averaged per sample", ge=1, ours=True)
     occlusion: bool = setting(False, "also measure accuracy with joints missing", ours=True)
 
@@ -237,7 +252,48 @@ class DatasetConvert(Section):
         None, "split into train and val: cross_view, cross_subject, fold1 to fold5, ...", ours=True
     )
     num_persons: int | None = setting(
-        None, "people per sample, those that move most; null: as in the data", ge=1, ours=True
+        None,
+        "people per sample, those that move most; null: as in the data, of videos one",
+        ge=1,
+        ours=True,
+    )
+    classes: list[str] | None = setting(
+        None, "class folders that are taken (videos); null: all", ours=True
+    )
+    split_file: str | None = setting(
+        None, "CSV or JSON of id and split: train, val, test or none (videos)", ours=True
+    )
+    val_share: float = setting(
+        0.2,
+        "share of subjects, or of each class, held out where nothing else splits (videos)",
+        ge=0,
+        le=0.9,
+        ours=True,
+    )
+    subject_pattern: str | None = setting(
+        None,
+        "regular expression that finds the subject in a clip's id (videos); null: its folder",
+        example="(person\\d+)",
+        ours=True,
+    )
+    estimator: str = setting(
+        "movenet", "what finds people and joints (videos)", choices=ESTIMATORS, ours=True
+    )
+    estimator_settings: list[str] = setting(
+        [], "settings of the estimator (videos): long_side=512, ...", ours=True
+    )
+    smoothing: bool = setting(
+        True, "take the jitter out of joints and close short gaps (videos)", ours=True
+    )
+    workers: int = setting(
+        1, "videos looked at at once; 0: one, in this process", ge=0, le=1024, ours=True
+    )
+    max_bad: float = setting(
+        0.0,
+        "share of videos that may be unreadable; where more are, the exit code is 8",
+        ge=0,
+        le=1,
+        ours=True,
     )
 
 
@@ -271,6 +327,11 @@ class PoseSpec(Spec):
         if self.model.layout:  # the text travels in checkpoints, a path would not
             text = json.dumps(layout_facts(load_layout(self.model.layout)), ensure_ascii=False)
             yield Derived("model.layout", text)
+        convert = self.dataset_convert
+        is_free = self.action == "dataset_convert" and "dataset_convert.format" not in user
+        if is_free and convert.data and Path(convert.data).is_dir():  # DeepStream's is a file
+            note = "dataset_convert.data is a folder, so dataset_convert.format is videos"
+            yield Derived("dataset_convert.format", "videos", note)
         if self.dataset.label_map and "dataset.num_classes" not in user:
             yield Derived("dataset.num_classes", len(self.dataset.label_map))
 

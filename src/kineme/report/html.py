@@ -25,6 +25,7 @@ from kineme.errors import printable
 from kineme.report import plots
 from kineme.report.findings import Training, find_next_steps
 from kineme.report.scores import Scores, compute_scores, predicted_classes
+from kineme.report.trust import Trust
 
 NUM_DRAWN = 12  # mistakes
 MAX_CLASSES_AS_TABLE = 24  # beyond that the confusion matrix is a picture
@@ -41,6 +42,7 @@ class ReportInput:
     history: rows of the training's metrics.csv. facts: what was run, name to value.
     occlusion: what was hidden, to points (share hidden, accuracy), both in [0, 1]; a single
     point is one part of the body. warnings: notes on the data. training: what advice depends on.
+    trust: probabilities before and after calibration, and unknown samples.
     """
 
     title: str
@@ -55,6 +57,7 @@ class ReportInput:
     occlusion: Mapping[str, plots.Curve] | None = None
     warnings: Collection[str] = ()
     training: Training = field(default_factory=Training)
+    trust: Trust | None = None
 
 
 def write_report(folder: str | Path, report: ReportInput) -> Path:
@@ -106,6 +109,7 @@ def render_report(report: ReportInput, scores: Scores, *, confusion_png: bytes) 
             key=lambda row: row[2],
         ),
         bands=_confidence_bands(report),
+        reliability=Markup(_reliability(report.trust)),  # noqa: S704
     )
 
 
@@ -130,6 +134,15 @@ def _occlusion_chart(hidden: Mapping[str, plots.Curve]) -> str:
     lines = {name: curve for name, curve in hidden.items() if len(curve) > 1}
     percents = _in_percent(lines, which=slice(0, 2))
     return plots.draw_curves(percents, x="% missing", y="accuracy in %")
+
+
+def _reliability(trust: Trust | None) -> str:
+    """Chart of how often answers are right over how sure they are, as markup."""
+    if trust is None or not trust.samples:
+        return ""
+    curves = {"ideal": [(0.0, 0.0), (1.0, 1.0)], **trust.curves}
+    percents = _in_percent(curves, which=slice(0, 2))
+    return plots.draw_curves(percents, x="confidence in %", y="right in %")
 
 
 def _shares(percents: Mapping[str, float | None]) -> list[tuple[str, float | None]]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.engine import metrics
+from kineme.engine.calibration import expected_calibration_error
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def compute_scores(
         mean_class_accuracy=metrics.mean_class_accuracy(confusion),
         macro_f1=metrics.mean_present(metrics.f1(confusion)),
         mean_confidence=metrics.mean_present(confidence.astype(np.float64)),
-        calibration_error=_calibration_error(confidence, predicted == labels),
+        calibration_error=expected_calibration_error(confidence, predicted == labels),
         confusion=confusion,
         classes=_class_scores(confusion, class_names),
     )
@@ -105,11 +106,3 @@ def _class_scores(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[C
         ClassScore(name, count, precision, recall, f1, names[worst] if missed else "", missed)
         for name, count, precision, recall, f1, worst, missed in columns
     )
-
-
-def _calibration_error(confidence: NDArray[np.floating], is_right: NDArray[np.bool_]) -> float:
-    if not len(confidence):
-        return math.nan
-    bins = np.minimum((confidence * 10).astype(int), 9)
-    gaps = np.bincount(bins, weights=confidence - is_right, minlength=10)
-    return float(np.abs(gaps).sum() / len(confidence))

@@ -22,6 +22,7 @@ from kineme.spec.fields import (
     settings,
     settings_by_key,
 )
+from kineme.spec.read import nested
 from kineme.spec.schema import ACTIONS, kind_schema
 from kineme.spec.sections import Spec
 
@@ -48,7 +49,7 @@ def tao_schema(model: type[Spec], skill: str) -> dict[str, Any]:
         "type": "object",
         "properties": {key: it for key, it in whole["properties"].items() if key in shown},
         "default": {key: value for key, value in whole["default"].items() if key in shown},
-        "popular": nested((one.key, tao_default(one)) for one in _with_flag(model, "popular")),
+        "popular": defaults(_with_flag(model, "popular")),
         **parameters(model),
         "x_tao_schema": {
             "action": model.action,
@@ -94,17 +95,17 @@ def is_ours(section: type[Section]) -> bool:
     return all(declared.rule.ours for declared in settings(section))
 
 
-def nested(pairs: typing.Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Values by dotted key, as a tree; None is left out."""
-    tree: dict[str, Any] = {}
-    for key, value in pairs:
-        *parents, leaf = key.split(".")
-        at = tree
-        for name in parents:
-            at = at.setdefault(name, {})
-        if value is not None:
-            at[leaf] = value
-    return tree
+def defaults(declared: typing.Iterable[Setting]) -> dict[str, Any]:
+    """The defaults of some settings as a tree; what has none is left out, its block is not."""
+    return _without_none(nested({one.key: tao_default(one) for one in declared}))
+
+
+def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_none(value) if isinstance(value, dict) else value
+        for name, value in tree.items()
+        if value is not None
+    }
 
 
 def title(name: str) -> str:
@@ -130,7 +131,7 @@ def _block(section: type[Section], prefix: str) -> dict[str, Any]:
     popular = sorted(name for name, one in own.items() if one.rule.popular)
     return {
         "type": "collection",
-        "default": nested((one.key, tao_default(one)) for one in settings(section)),
+        "default": defaults(settings(section)),
         "properties": properties,
         **{list_name: sorted(prefix + n for n in names) for list_name, names in keys.items()},
         **({"popular": popular} if popular else {}),

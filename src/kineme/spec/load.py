@@ -31,7 +31,7 @@ from kineme.spec.draft import (
 from kineme.spec.fields import Section, Setting, blocks, describe, settings_by_key
 from kineme.spec.legacy import Moved
 from kineme.spec.overrides import HIDDEN, Overrides
-from kineme.spec.read import Source, plain, read_document
+from kineme.spec.read import Source, nested, plain, read_document
 from kineme.spec.sections import Spec
 from kineme.spec.suggest import value_fix
 
@@ -250,7 +250,7 @@ def _validated(draft: Draft) -> Any:
     while True:
         good = {key: value for key, value in values.items() if key not in draft.refused}
         try:
-            return draft.model.model_validate(_nested(good))
+            return draft.model.model_validate(nested(good))
         except ValidationError as error:
             wrong = {_field_key(draft.model, entry["loc"]) for entry in error.errors()}
         if not wrong <= good.keys():
@@ -314,17 +314,6 @@ def _mark_user_set(spec: Section, user: frozenset[str], prefix: str = "") -> Non
     spec.model_fields_set.intersection_update(said)
     for name in inner:
         _mark_user_set(getattr(spec, name), user, f"{prefix}{name}.")
-
-
-def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *parents, leaf = key.split(".")
-        at = tree
-        for name in parents:
-            at = at.setdefault(name, {})
-        at[leaf] = value
-    return tree
 
 
 def _field_key(model: type[Section], location: tuple[int | str, ...]) -> str:

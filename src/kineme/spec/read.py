@@ -29,8 +29,6 @@ MAX_DEPTH = 32
 _INTEGER = re.compile(r"[-+]?(0|[1-9][\d_]*)")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
-Source = str | os.PathLike[str] | Mapping[str, Any] | BaseModel | None
-
 
 @dataclass
 class Document:
@@ -42,8 +40,16 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
 
+Source = str | os.PathLike[str] | Mapping[str, Any] | BaseModel | Document | None
+
+
 def read_document(source: Any) -> Document:
-    """Read `source` (path, mapping, dataclass, model or None); raises SpecError."""
+    """Read `source` (path, mapping, dataclass, model or None); raises SpecError.
+
+    What was read before stays as it is.
+    """
+    if isinstance(source, Document):
+        return source
     if source is None:
         return Document("command line")
     if isinstance(source, BaseModel):
@@ -81,6 +87,18 @@ def plain(value: Any, name: str = "spec", depth: int = 0) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [plain(item, name, depth + 1) for item in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key, as a tree."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, leaf = key.split(".")
+        at = tree
+        for name in parents:
+            at = at.setdefault(name, {})
+        at[leaf] = value
+    return tree
 
 
 def _read_file(path: Path) -> Document:

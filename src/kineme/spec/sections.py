@@ -185,6 +185,12 @@ class Predict(Compute):
     trt_engine: str | None = setting(None, "accepted for TAO's sake; has no effect")
     results_dir: str | None = setting(None, "folder of this action; null: <results_dir>/<action>")
     batch_size: int = setting(-1, "samples per step; -1: dataset.batch_size", ge=-1)
+    calibrate: bool = setting(
+        True,
+        "tell probabilities at the temperature that training fitted on validation data, so that "
+        "they are right as often as they say; no label changes",
+        ours=True,
+    )
 
 
 class Output(Section):
@@ -206,6 +212,12 @@ class Inference(Predict, Output):
         "share of samples that may fail; where more do, the exit code is 8",
         ge=0,
         le=1,
+        ours=True,
+    )
+    unknown: bool = setting(
+        False,
+        "answer unknown where a sample looks less like the classes than 95 % of the validation "
+        "data did",
         ours=True,
     )
 

@@ -5,7 +5,8 @@
     <folder>/.kineme-upload/lock            held by whoever sends
 
 Promises: what was queued is sent or still queued, whatever happens to the process or to the file
-of that name; half a line, left by a kill, costs nothing but the step that it was about.
+of that name; half a line, left by a kill, costs nothing but the step that it was about. It grows
+with the number of files, not with how often they change.
 Leaves out: finding files and sending them (spool.py).
 """
 
@@ -20,9 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kineme.errors import KinemeError
 from kineme.files import append_line, copy_atomically, sync, write_text
 
 FOLDER_NAME = ".kineme-upload"
+MAX_LINES = 1000  # beyond what its state needs, before it is rewritten
 
 Stamp = tuple[int, int, int]  # size, mtime_ns, inode
 
@@ -53,6 +56,7 @@ class Journal:
     sent: dict[str, Stamp] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
     _next_number: int = 0
+    _num_lines: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @classmethod
@@ -131,6 +135,10 @@ class Journal:
         append_line(path, json.dumps(event))
         sync(path)
         self._apply(event)
+        self._num_lines += 1
+        if self._num_lines > MAX_LINES + 4 * (len(self.sent) + len(self.pending)):
+            with contextlib.suppress(KinemeError, OSError):  # a full disk: it is whole, and longer
+                self._rewrite()
 
     def _apply(self, event: dict[str, Any]) -> None:
         kind, name = event["event"], event["name"]
@@ -163,6 +171,7 @@ class Journal:
         ]
         lines += [{"event": "begun", "name": name} for name in sorted(self.begun)]
         write_text(self.folder / "journal.jsonl", "".join(json.dumps(one) + "\n" for one in lines))
+        self._num_lines = len(lines)
 
 
 def _stamp(value: Any) -> Stamp:

@@ -392,8 +392,3 @@ def _parts(file: InputFile, size: int) -> Iterator[bytes]:
     part_bytes = max(PART_BYTES, math.ceil(size / MAX_PARTS))
     for offset in range(0, size, part_bytes):
         yield file.read(offset, min(part_bytes, size - offset))
-
-
-def open_store() -> S3Store:
-    """The store that the environment names."""
-    return S3Store()

@@ -159,11 +159,6 @@ class Uploader:
         error = self.error or next(iter(self._refused.values()), None)
         return Drained(self.num_sent, pending, error if pending else None)
 
-    def is_sent(self, name: str) -> bool:
-        """Whether the store holds the file `name` as it is now."""
-        stamp = _stamp(self.folder / name)
-        return stamp is not None and self.journal.sent.get(name) == stamp
-
     def close(self) -> None:
         """End the threads; what is not sent stays in the journal."""
         self._is_over.set()

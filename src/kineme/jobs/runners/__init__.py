@@ -7,9 +7,10 @@ Leaves out: what becomes of a job once its agent runs (agent.py), reading states
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from kineme import concealment
 from kineme.errors import Problem, SpecError
 from kineme.jobs.record import JobRecord
 from kineme.jobs.store import JobStore
@@ -25,7 +26,10 @@ RUNNERS: Mapping[str, str] = {
 DEFAULT = "subprocess"
 # Settings of `record.platform` that the agent of any runner reads: name -> (types, meaning).
 COMMON_SETTINGS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "grace_seconds": ((int, float), "between asking an action to stop and ending it (30)"),
+    "grace_seconds": (
+        (int, float),
+        "between asking an action to stop and ending it (30; a search 75)",
+    ),
     "time_limit_seconds": ((int, float), "after which it is stopped, an error (none)"),
     "upload_seconds": ((int, float), "for what is still to be sent at the end (600)"),
     "environment": ((dict,), "variables that the action gets; no secrets"),
@@ -51,20 +55,41 @@ class Cancel(Protocol):
     def __call__(self, store: JobStore, record: JobRecord, *, reason: str = ...) -> JobRecord: ...
 
 
+class End(Protocol):
+    """Have a scheduler end a job that does not hear; one that is not there any more is no error.
+
+    Raises SpecError or ServiceError where nobody can be asked.
+    """
+
+    def __call__(self, store: JobStore, record: JobRecord) -> None: ...
+
+
 class IsGone(Protocol):
     """Whether nobody runs the job, or ever will; None where that cannot be known."""
 
     def __call__(self, store: JobStore, record: JobRecord) -> bool | None: ...
 
 
+class IsPaused(Protocol):
+    """Whether a scheduler has set a job aside that had begun. Asked after IsGone."""
+
+    def __call__(self, store: JobStore, record: JobRecord) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Runner:
-    """What can be done with a job. settings: of `record.platform`, beside COMMON_SETTINGS."""
+    """What can be done with a job. settings: of `record.platform`, beside COMMON_SETTINGS.
+
+    unable: those of COMMON_SETTINGS that it cannot keep, and why. end, is_paused: of a scheduler.
+    """
 
     start: Start
     cancel: Cancel
     is_gone: IsGone
     settings: Mapping[str, tuple[tuple[type, ...], str]]
+    unable: Mapping[str, str] = field(default_factory=dict)
+    end: End | None = None
+    is_paused: IsPaused | None = None
 
 
 def load_runner(name: str) -> Runner:
@@ -81,12 +106,18 @@ def load_runner(name: str) -> Runner:
 
 
 def check_platform(runner: str, platform: Mapping[str, Any]) -> None:
-    """Raise SpecError for each setting that `runner` does not have, or of another type."""
-    known = {**COMMON_SETTINGS, **load_runner(runner).settings}
+    """Raise SpecError for each setting that `runner` does not have or keep, or of another type."""
+    unable = load_runner(runner).unable
+    common = {name: about for name, about in COMMON_SETTINGS.items() if name not in unable}
+    known = {**common, **load_runner(runner).settings}
     problems = []
     for name, value in platform.items():
         where = f"platform.{name}"
-        if name not in known:
+        if name in unable:
+            expected = f"a setting that the runner {runner} can keep"
+            problems.append(Problem(where, expected, f"one that it cannot: {unable[name]}",
+                                    "Use the runner subprocess."))  # fmt: skip
+        elif name not in known:
             from kineme.spec.suggest import closest
 
             meant = closest(name, list(known))
@@ -107,9 +138,6 @@ def _is_of(value: Any, types: tuple[type, ...]) -> bool:
     return isinstance(value, types) and (not isinstance(value, bool) or bool in types)
 
 
-_SECRET_WORDS = ("KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL")
-
-
 def _environment_problems(environment: Any) -> list[Problem]:
     if not isinstance(environment, Mapping):
         return []
@@ -120,7 +148,7 @@ def _environment_problems(environment: Any) -> list[Problem]:
             problems.append(Problem(where, "text", repr(value)[:80]))
         if not str(name).replace("_", "a").isalnum():
             problems.append(Problem(where, "the name of a variable", repr(name)[:80]))
-        if any(word in str(name).upper() for word in _SECRET_WORDS):
+        if concealment.is_secret_name(str(name)):
             fix = "Records are read by others: set it where the job is created, or use a file."
             problems.append(Problem(where, "nothing secret", "a name of secrets", fix))
     return problems

@@ -3,29 +3,36 @@
 The container sees the jobs of the store, the datasets of the spec and `platform.mounts` under
 their own paths, all to be read only, and the folder of its own job.
 Promises: no word comes from a record unchecked; the key goes through the standard input of the
-agent, never into words, environment or what `docker inspect` shows. The job outlives its client.
+agent, never into words, environment or what `docker inspect` shows. A job that names an object
+store has this machine's variables for that: words have their names alone, but `docker inspect`
+shows values to those who may use docker. The job outlives its client.
 Leaves out: pulling and building images, which must have kineme in them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from kineme import concealment
+from kineme.data.remote.addresses import ENDPOINT_VARIABLES
 from kineme.errors import Problem, ResourceError, ServiceError, SpecError, shortened
-from kineme.files import write_errors_named
+from kineme.files import write_errors_named, write_json
 from kineme.jobs.liveness import ask_to_end
 from kineme.jobs.log import tail
 from kineme.jobs.record import JobRecord, State
 from kineme.jobs.runners import Runner, check_platform
 from kineme.jobs.store import LOG_FILE, JobStore
+from kineme.processes import ProcessIdentity, identity
 
 SETTINGS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "image": ((str,), "that has kineme in it; needed"),
@@ -48,6 +55,13 @@ _WORDS = {
 }
 _FAILS_WITHIN_SECONDS = 3.0  # what docker refuses, it refuses soon
 _ANSWER_SECONDS = 10.0
+_STOP_SECONDS = 10  # of one that did not hear in its own grace
+_ENDED = ("exited", "dead", "removing")
+_STARTER_FILE = "docker.json"  # who runs `docker run`, which first fetches the image
+_STORE_VARIABLES = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "ACCESS_KEY", "SECRET_KEY",
+    "AWS_REGION", "AWS_DEFAULT_REGION", "S3_REGION", "CLOUD_REGION", *ENDPOINT_VARIABLES,
+)  # fmt: skip
 
 
 def start(store: JobStore, record: JobRecord, *, key: str | None = None) -> JobRecord:
@@ -64,8 +78,10 @@ def start(store: JobStore, record: JobRecord, *, key: str | None = None) -> JobR
     content = concealment.handed_bytes(key) if key is not None else b""
     with write_errors_named(Path(record.results_dir)):  # docker mounts nothing that is not there
         Path(record.results_dir).mkdir(parents=True, exist_ok=True)
+    _remember(folder, identity())
     record = store.amend(record.id, backend_job_id=container_name(record))
     process = _started(words, folder, content)
+    _remember(folder, identity(process.pid))
     deadline = time.monotonic() + _FAILS_WITHIN_SECONDS
     while time.monotonic() < deadline and store.load(record.id).state is State.PENDING:
         if process.poll() is not None and store.load(record.id).state is State.PENDING:
@@ -79,9 +95,10 @@ def start(store: JobStore, record: JobRecord, *, key: str | None = None) -> JobR
 
 def is_gone(store: JobStore, record: JobRecord) -> bool | None:
     """See runners.IsGone."""
-    if record.backend_job_id is None or shutil.which("docker") is None:
+    starter = _starter(store, record)
+    if record.backend_job_id is None or starter is None:
         return None
-    words = ["docker", "container", "inspect", "--format", "{{.State.Running}}"]
+    words = ["docker", "container", "inspect", "--format", "{{.State.Status}}"]
     try:
         done = subprocess.run(
             [*words, record.backend_job_id], capture_output=True, text=True, check=False,
@@ -90,8 +107,21 @@ def is_gone(store: JobStore, record: JobRecord) -> bool | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode == 0:
-        return done.stdout.strip() == "false"
-    return True if "No such container" in done.stderr else None
+        return done.stdout.strip() in _ENDED
+    if "No such container" not in done.stderr:
+        return None
+    return not starter.is_alive  # as long as its image is fetched, there is none yet
+
+
+def end(store: JobStore, record: JobRecord) -> None:
+    """`docker stop`. See runners.End."""
+    if record.backend_job_id is None or _starter(store, record) is None:
+        raise ServiceError("docker", "the machine that started the container", "another")
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            ["docker", "stop", "-t", str(_STOP_SECONDS), record.backend_job_id],
+            capture_output=True, check=False, timeout=_STOP_SECONDS + _ANSWER_SECONDS,
+        )  # fmt: skip
 
 
 def command_line(store: JobStore, record: JobRecord, *, has_key: bool = False) -> list[str]:
@@ -109,6 +139,9 @@ def command_line(store: JobStore, record: JobRecord, *, has_key: bool = False) -
     words += ["--shm-size", platform.get("shm_size", "8g"), "--env", "HOME=/tmp"]
     words += ["--network", platform["network"]] if "network" in platform else []
     words += _gpus(platform)
+    if any("://" in text for text in (*_texts_of(record), record.uploads_to or "")):
+        given = [name for name in _STORE_VARIABLES if os.environ.get(name)]
+        words += [word for name in given for word in ("--env", name)]
     if has_key:
         words += ["--interactive", "--env", f"{concealment.PIPE_VARIABLE}=0"]
     writable = {str(folder)}
@@ -126,6 +159,20 @@ def command_line(store: JobStore, record: JobRecord, *, has_key: bool = False) -
 def container_name(record: JobRecord) -> str:
     """Of a job's container."""
     return f"kineme-{record.id}"
+
+
+def _remember(folder: Path, starter: ProcessIdentity) -> None:
+    write_json(folder / _STARTER_FILE, asdict(starter))
+
+
+def _starter(store: JobStore, record: JobRecord) -> ProcessIdentity | None:
+    """Who started a container; None where docker of this machine cannot know it."""
+    try:
+        value = json.loads((store.folder(record.id) / _STARTER_FILE).read_bytes())
+        starter = ProcessIdentity(**value)
+    except (OSError, ValueError, TypeError):
+        return None
+    return starter if starter.is_here and shutil.which("docker") is not None else None
 
 
 def _started(words: list[str], folder: Path, content: bytes) -> subprocess.Popen[bytes]:
@@ -181,8 +228,12 @@ def _is_mountable(path: str) -> bool:
 
 def _paths_in(record: JobRecord) -> list[str]:
     """Files and folders that the spec and the datasets name, and that are there."""
-    named = [*_texts(record.spec), *record.train_datasets, record.eval_dataset or ""]
-    return [text for text in dict.fromkeys(named) if text.startswith("/") and os.path.exists(text)]
+    named = dict.fromkeys(_texts_of(record))
+    return [text for text in named if text.startswith("/") and os.path.exists(text)]
+
+
+def _texts_of(record: JobRecord) -> list[str]:
+    return [*_texts(record.spec), *record.train_datasets, record.eval_dataset or ""]
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -196,4 +247,4 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(one)
 
 
-RUNNER = Runner(start=start, cancel=ask_to_end, is_gone=is_gone, settings=SETTINGS)
+RUNNER = Runner(start=start, cancel=ask_to_end, is_gone=is_gone, settings=SETTINGS, end=end)

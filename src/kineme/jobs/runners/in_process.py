@@ -1,8 +1,9 @@
 """Jobs in this very process: `start` returns when the job has ended.
 
 For tests, and for many short jobs that share one start of Python and torch. Only an action of a
-network runs here, not other commands. A wish to cancel is heard where Python runs in its main
-thread, as SIGTERM is: the action saves and stops; one that does not listen cannot be killed.
+network runs here, not other commands. A wish to cancel and a time limit reach the action where
+Python runs in its main thread, as SIGTERM does: it saves and stops; one that does not listen
+cannot be killed, and one in another thread runs to its end.
 Promises: record, states, log and exit codes are those of any runner; an error of the action, a bug
 too, is the job's. A signal that was meant for this process is raised again after the job's end.
 Leaves out: what libraries in C print.
@@ -11,29 +12,31 @@ Leaves out: what libraries in C print.
 import contextlib
 import importlib
 import io
+import os
 import signal
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from kineme import concealment
 from kineme.errors import EXIT_BUG, EXIT_SIGINT, EXIT_SIGTERM, KinemeError, SpecError, printable
-from kineme.jobs.agent import LOCK_SECONDS, SOURCE, recorded, verdict, words_of
+from kineme.jobs.agent import LOCK_SECONDS, words_of
+from kineme.jobs.course import Course, signal_name
 from kineme.jobs.leash import Ended
-from kineme.jobs.liveness import HEARTBEAT_SECONDS, agent_lock, ask_to_end, show_life, wish_to_end
+from kineme.jobs.liveness import agent_lock, ask_to_end
 from kineme.jobs.log import LogWriter
 from kineme.jobs.record import JobRecord, State
 from kineme.jobs.runners import Runner, check_platform
-from kineme.jobs.sending import Sending, with_problem
 from kineme.jobs.store import LOG_FILE, JobStore
-from kineme.processes import identity
 
 _POLL_SECONDS = 0.25
+_UNABLE = {
+    "grace_seconds": "an action in this process cannot be killed",
+    "gpu_ids": "which GPUs a process sees is settled when it begins",
+}
 _SPEC_OPTIONS = ("-e", "--experiment_spec_file", "--experiment-spec-file")
 
 
@@ -44,36 +47,35 @@ class _Stopped(KinemeError):
 def start(store: JobStore, record: JobRecord, *, key: str | None = None) -> JobRecord:
     """Run a job to its end. See runners.Start."""
     check_platform("in_process", record.platform)
+    is_main = threading.current_thread() is threading.main_thread()
+    if record.platform.get("time_limit_seconds") and not is_main:
+        raise SpecError(
+            "platform.time_limit_seconds", "a job of the main thread, where it can be stopped",
+            "another thread", "Use the runner subprocess.",
+        )  # fmt: skip
     folder = store.folder(record.id)
     key = concealment.environment_key() if key is None else key
     with agent_lock(folder, patience_seconds=LOCK_SECONDS) as is_ours:
         record = store.load(record.id)
         if not is_ours or record.state is not State.PENDING:
             return record
-        if (wish := wish_to_end(folder)) is not None:
-            return _moved(store, record, State.CANCELED, f"before it began: {wish}")
-        show_life(folder)
-        me = identity()
-        record = _moved(store, record, State.RUNNING, f"on {me.host}", agent=me)
-        if record.state is not State.RUNNING or record.agent != me:
-            return record
-        log = LogWriter(folder / LOG_FILE, secrets=[key] if key else [])
-        sending = Sending(record, folder)
-        is_acting = threading.Event()
-        with _watched(store, folder, record, is_acting) as is_canceled, _printing_to(log):
-            error = _run(record, folder, key, log, is_acting)
-        log.close()
-        ended = _ended(error)
-        result = verdict(ended, is_canceled=is_canceled.is_set())
-        problem = sending.finish()
-        state, failure = with_problem(result.state, result.failure, problem)
-        record = _moved(
-            store, record, state, problem if state is not result.state else result.reason,
-            exit_code=result.exit_code, failure=failure,
-        )  # fmt: skip
-        was_signal = ended.code in (EXIT_SIGINT, EXIT_SIGTERM)
-        if error is not None and was_signal and not is_canceled.is_set():
+        course, is_acting = Course(store, record.id), threading.Event()
+        with _signals(course, is_acting) as late:
+            record, is_ours = course.begin()
+            if not is_ours:
+                return record
+            log = LogWriter(folder / LOG_FILE, secrets=[key] if key else [])
+            variables = record.platform.get("environment", {})
+            with _watched(course), _variables(variables), _printing_to(log):
+                error = _run(record, folder, key, log, is_acting)
+            log.close()
+            is_ours_to_end = course.is_canceled or bool(course.stopped_by)
+            ended = _ended(error)
+            record = course.finish(ended)
+        if error is not None and ended.code in (EXIT_SIGINT, EXIT_SIGTERM) and not is_ours_to_end:
             raise error
+        for number in late:
+            signal.raise_signal(number)
         return record
 
 
@@ -162,54 +164,68 @@ def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def _moved(
-    store: JobStore, record: JobRecord, state: State, reason: str, **changes: Any
-) -> JobRecord:
-    return recorded(
-        lambda: store.move(record.id, state, reason=reason, source=SOURCE, **changes),
-        store, record.id,
-    )  # fmt: skip
+@contextlib.contextmanager
+def _signals(course: Course, is_acting: threading.Event) -> Iterator[list[int]]:
+    """A request to stop raises while the job `is_acting`, where the action does not handle it;
+    one that comes when its results are sent ends that, and is yielded."""
+    late: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if is_acting.is_set():
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            raise _Stopped(signal.Signals(number).name, "to run to the end", "a request to stop")
+        if not course.is_canceled and not course.stopped_by:  # then it is our own, too late
+            course.stopped_by = signal_name(number)
+            late.append(number)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
+    before = {number: signal.signal(number, on_signal) for number in numbers}
+    try:
+        yield late
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def _watched(
-    store: JobStore, folder: Path, record: JobRecord, is_acting: threading.Event
-) -> Iterator[threading.Event]:
-    """Give signs of life and hear wishes while the block runs; yields whether there was one.
-
-    SIGTERM raises while the job `is_acting`, where the action does not handle it itself.
-    """
-    is_over, is_canceled = threading.Event(), threading.Event()
+def _watched(course: Course) -> Iterator[None]:
+    """Give signs of life, hear wishes and keep the time limit while the block runs: they are
+    told to it as SIGTERM, if it runs in the main thread."""
+    is_over = threading.Event()
     is_main = threading.current_thread() is threading.main_thread()
     ours = threading.get_ident()
 
     def watch() -> None:
-        last_sign = time.monotonic()
+        is_asked = not is_main
         while not is_over.wait(_POLL_SECONDS):
-            if time.monotonic() - last_sign >= HEARTBEAT_SECONDS:
-                last_sign = time.monotonic()
-                with contextlib.suppress(OSError):
-                    show_life(folder)
-            wish = wish_to_end(folder) if is_main and not is_canceled.is_set() else None
-            if wish is not None and not is_over.is_set():
-                is_canceled.set()
-                _moved(store, record, State.CANCELING, wish)
+            if course.is_to_end() and not is_asked and not is_over.is_set():
+                is_asked = True
                 signal.pthread_kill(ours, signal.SIGTERM)
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if is_acting.is_set():
-            raise _Stopped(signal.Signals(number).name, "to run to the end", "a request to stop")
-
-    before = signal.signal(signal.SIGTERM, on_signal) if is_main else None
     watcher = threading.Thread(target=watch, daemon=True, name="job")
     watcher.start()
     try:
-        yield is_canceled
+        yield
     finally:
         is_over.set()
         watcher.join()
-        if is_main:
-            signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _variables(asked: Mapping[str, str]) -> Iterator[None]:
+    """Those of the job, as long as the block runs."""
+    before = {name: os.environ.get(name) for name in asked}
+    os.environ.update(asked)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class _Text(io.TextIOBase):
@@ -235,4 +251,4 @@ def _printing_to(log: LogWriter) -> Iterator[None]:
         yield
 
 
-RUNNER = Runner(start=start, cancel=ask_to_end, is_gone=is_gone, settings={})
+RUNNER = Runner(start=start, cancel=ask_to_end, is_gone=is_gone, settings={}, unable=_UNABLE)

@@ -49,7 +49,7 @@ def start(store: JobStore, record: JobRecord, *, key: str | None = None) -> JobR
             raise ResourceError(
                 f"job {record.id}", "an agent that runs it",
                 f"none that began within {_START_SECONDS:g} s",
-                "The machine may be overloaded; the job begins if it still can.",
+                "The machine may be overloaded; try again when it has less to do.",
             )  # fmt: skip
         time.sleep(_PAUSE_SECONDS)
     return record

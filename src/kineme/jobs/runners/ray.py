@@ -2,7 +2,9 @@
 
 The store's folder and this Python environment must be seen by the nodes under the same paths.
 Promises: the job is Ray's business before `start` returns, under the job's own id, so that it is
-submitted once however often that is tried. A key is refused: Ray shows what it runs to all.
+submitted once however often that is tried. It waits for its turn as long as it takes: Ray gives up
+on a job after a quarter of an hour of waiting, which is no failure, and it is submitted again. A
+key is refused: Ray shows what it runs to all.
 Leaves out: starting a cluster; `platform.address` or RAY_API_SERVER_ADDRESS says where it is.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +34,10 @@ SETTINGS: Mapping[str, tuple[tuple[type, ...], str]] = {
 ADDRESS = "http://127.0.0.1:8265"
 _ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 _ENDED = ("STOPPED", "SUCCEEDED", "FAILED")
+_WAITED_TOO_LONG = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"  # a type of error: it never began
+_IF_NOT_LET_IN = (
+    "Set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token."
+)
 
 
 def start(store: JobStore, record: JobRecord, *, key: str | None = None) -> JobRecord:
@@ -40,27 +47,15 @@ def start(store: JobStore, record: JobRecord, *, key: str | None = None) -> JobR
     record = store.load(record.id)
     if record.state is not State.PENDING or record.backend_job_id is not None:
         return record
-    client = _client(record)
+    return _submitted(store, record, record.id)
+
+
+def end(store: JobStore, record: JobRecord) -> None:
+    """See runners.End."""
     try:
-        client.submit_job(**submission_of(store, record))
-    except RuntimeError as error:
-        if "already exists" not in str(error):
-            raise _refusal(error) from error
-    except OSError as error:
+        _client(record).stop_job(record.backend_job_id)
+    except _refusals() as error:
         raise _refusal(error) from error
-    return store.amend(record.id, backend_job_id=record.id)
-
-
-def cancel(store: JobStore, record: JobRecord, *, reason: str = "asked for") -> JobRecord:
-    """See runners.Cancel."""
-    was_waiting = store.load(record.id).state is State.PENDING
-    record = ask_to_end(store, record, reason=reason)
-    if was_waiting and record.state is State.CANCELED and record.backend_job_id is not None:
-        try:
-            _client(record).stop_job(record.backend_job_id)
-        except (RuntimeError, OSError):  # then it finds a job that has ended, and ends
-            return record
-    return record
 
 
 def is_gone(store: JobStore, record: JobRecord) -> bool | None:
@@ -68,9 +63,15 @@ def is_gone(store: JobStore, record: JobRecord) -> bool | None:
     if record.backend_job_id is None:
         return None
     try:
-        return str(_client(record).get_job_status(record.backend_job_id).value) in _ENDED
-    except (RuntimeError, OSError, ServiceError):
-        return None
+        job = _client(record).get_job_info(record.backend_job_id)
+        if job.error_type == _WAITED_TOO_LONG and record.state is State.PENDING:
+            number = int(record.backend_job_id[len(record.id) + 1 :] or 1) + 1
+            _submitted(store, record, f"{record.id}-{number}")
+            return False
+    except _refusals() as error:
+        # a cluster that was started anew knows no job of before
+        return True if f"Job {record.backend_job_id} does not exist" in str(error) else None
+    return str(job.status.value) in _ENDED
 
 
 def submission_of(store: JobStore, record: JobRecord) -> dict[str, Any]:
@@ -90,6 +91,17 @@ def submission_of(store: JobStore, record: JobRecord) -> dict[str, Any]:
     return submission
 
 
+def _submitted(store: JobStore, record: JobRecord, name: str) -> JobRecord:
+    """The record of a job that Ray has under that name, from now on or already."""
+    client = _client(record)
+    try:
+        client.submit_job(**{**submission_of(store, record), "submission_id": name})
+    except _refusals() as error:
+        if "already exists" not in str(error):
+            raise _refusal(error) from error
+    return store.amend(record.id, backend_job_id=name)
+
+
 def _client(record: JobRecord) -> Any:
     try:
         from ray.job_submission import JobSubmissionClient
@@ -99,13 +111,23 @@ def _client(record: JobRecord) -> Any:
     address = record.platform.get("address") or os.environ.get(_ADDRESS_VARIABLE) or ADDRESS
     try:
         return JobSubmissionClient(address)
-    except (RuntimeError, OSError) as error:  # ConnectionError is an OSError
+    except _refusals() as error:
         raise _refusal(error) from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What Ray's client, or `_client`, raises; ConnectionError is an OSError. Errors of Ray's own,
+    as that of a missing token, are there once Ray is imported, and not before."""
+    module = sys.modules.get("ray.exceptions")
+    return (RuntimeError, OSError, ServiceError, *([module.RayError] if module else []))
 
 
 def _refusal(error: Exception) -> ServiceError:
     reason = shortened(" ".join(str(error).split()), 200)
-    return ServiceError("ray", "a cluster that takes the job", reason)
+    is_token = type(error).__name__ == "AuthenticationError"
+    return ServiceError(
+        "ray", "a cluster that takes the job", reason, _IF_NOT_LET_IN if is_token else ""
+    )
 
 
-RUNNER = Runner(start=start, cancel=cancel, is_gone=is_gone, settings=SETTINGS)
+RUNNER = Runner(start=start, cancel=ask_to_end, is_gone=is_gone, settings=SETTINGS, end=end)

@@ -40,7 +40,7 @@ SETTINGS: Mapping[str, tuple[tuple[type, ...], str]] = {
 FOLDER = "slurm"  # of submitit's files, below that of the job
 _FIRST_PORT, _NUM_PORTS = 20_000, 20_000
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY",
-          "BOOT_FAIL", "DEADLINE")  # fmt: skip
+          "BOOT_FAIL", "DEADLINE", "PREEMPTED")  # fmt: skip
 
 
 def start(store: JobStore, record: JobRecord, *, key: str | None = None) -> JobRecord:
@@ -63,24 +63,27 @@ def start(store: JobStore, record: JobRecord, *, key: str | None = None) -> JobR
     return store.amend(record.id, backend_job_id=str(submitted.job_id))
 
 
-def cancel(store: JobStore, record: JobRecord, *, reason: str = "asked for") -> JobRecord:
-    """See runners.Cancel."""
-    was_waiting = store.load(record.id).state is State.PENDING
-    record = ask_to_end(store, record, reason=reason)
-    if was_waiting and record.state is State.CANCELED and record.backend_job_id is not None:
-        with contextlib.suppress(OSError):  # then it finds a job that has ended, and ends
-            _submitted(store, record).cancel(check=False)
-    return record
+def end(store: JobStore, record: JobRecord) -> None:
+    """`scancel`. See runners.End."""
+    with contextlib.suppress(OSError):  # a job that has ended is found by its agent, which ends
+        _submitted(store, record).cancel(check=False)
 
 
 def is_gone(store: JobStore, record: JobRecord) -> bool | None:
     """See runners.IsGone."""
     if record.backend_job_id is None or record.platform.get("cluster", "slurm") != "slurm":
         return None
-    state = str(_submitted(store, record).state).split()[0].rstrip("+")
+    state = _state(store, record)
     if state == "UNKNOWN":
         return None
     return state in _ENDED
+
+
+def is_paused(store: JobStore, record: JobRecord) -> bool:
+    """See runners.IsPaused."""
+    if record.backend_job_id is None or record.platform.get("cluster", "slurm") != "slurm":
+        return False
+    return _state(store, record) == "SUSPENDED"
 
 
 def parameters_of(record: JobRecord) -> dict[str, Any]:
@@ -137,6 +140,15 @@ def refuse_key(runner: str, key: str | None) -> None:
         )  # fmt: skip
 
 
+def _state(store: JobStore, record: JobRecord) -> str:
+    """The word of SLURM for what a job does."""
+    job = _submitted(store, record)
+    word = str(job.state).split()[0].rstrip("+")
+    if word not in _ENDED:
+        job.watcher.clear()  # submitit takes SUSPENDED for an end, and would not ask again
+    return word
+
+
 def _submitted(store: JobStore, record: JobRecord) -> Any:
     folder = Path(store.folder(record.id)) / FOLDER
     submitit = _submitit()
@@ -155,4 +167,7 @@ def _submitit() -> Any:
     return submitit
 
 
-RUNNER = Runner(start=start, cancel=cancel, is_gone=is_gone, settings=SETTINGS)
+RUNNER = Runner(
+    start=start, cancel=ask_to_end, is_gone=is_gone, settings=SETTINGS, end=end,
+    is_paused=is_paused,
+)  # fmt: skip

@@ -2,10 +2,14 @@
 
 Public: `READERS`, a reader function for each value of `dataset_convert.format`, and
 `convert`. A new format is a file with a reader and a line in the table.
+
+A line may be an import path, as in the tables NETWORKS and ACTIONS: whoever reads videos needs
+pose estimators and trackers, which lie above this room (people/), so that no room imports them.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +28,9 @@ from kineme.pose_classification.convert.writing import write_source
 
 __all__ = ["READERS", "convert"]
 
-READERS: Mapping[str, Callable[[Any, Tally], Source]] = {
+Reader = Callable[[Any, Tally], Source]
+
+READERS: Mapping[str, Reader | str] = {
     "deepstream": read_deepstream,
     "nw_ucla": read_nw_ucla,
     "sbu": read_sbu,
@@ -34,29 +40,66 @@ READERS: Mapping[str, Callable[[Any, Tally], Source]] = {
     "mediapipe": read_mediapipe,
     "pyskl": read_pyskl,
     "tracks": read_tracks,
+    "videos": "kineme.people.training_set:read_videos",
 }
 
 _UNREAD = {  # settings that say nothing to a format
     "labels": ("nw_ucla", "sbu", "ntu", "pyskl"),
     "protocol": ("deepstream", "openpose", "coco", "mediapipe", "tracks"),
     "num_persons": ("deepstream",),
-    "merge": ("nw_ucla", "sbu", "ntu", "openpose", "coco", "mediapipe", "pyskl", "tracks"),
+    "merge": (
+        "nw_ucla",
+        "sbu",
+        "ntu",
+        "openpose",
+        "coco",
+        "mediapipe",
+        "pyskl",
+        "tracks",
+        "videos",
+    ),
 }
+_VIDEOS_ALONE = (  # settings that say nothing to the other formats
+    "classes", "split_file", "val_share", "subject_pattern", "estimator", "estimator_settings",
+    "smoothing", "workers", "max_bad",
+)  # fmt: skip
 
 
 def convert(spec: Any, folder: Path) -> dict[str, Any]:
     """Convert `spec.dataset_convert.data` into `folder`.
 
-    Returns {"kpi": counts, "files": names, "warnings": lines, "failed": ()}, each line a count
-    of what was left out or changed; one bad file fails all. Raises DataError naming the file
+    Returns {"kpi": counts, "files": names, "warnings": lines, "failed": problems}, each line a
+    count of what was left out or changed. failed: of videos that cannot be read, when everything
+    else was written; of other formats, one bad file fails all. Raises DataError naming the file
     and place that is wrong.
     """
     settings, tally = spec.dataset_convert, Tally()
-    source = READERS[settings.format](settings, tally)
+    source = _reader_of(settings.format)(settings, tally)
     result = write_source(source, folder, tally, as_shards=settings.write == "shards")
     result["warnings"] += [
         f"dataset_convert.{key} says nothing to format {settings.format} and was not used"
+        for key in _unread(settings)
+    ]
+    return {**result, "failed": source.failed}
+
+
+def _reader_of(name: str) -> Reader:
+    found = READERS[name]
+    if not isinstance(found, str):
+        return found
+    module, _, function = found.partition(":")
+    reader: Reader = getattr(importlib.import_module(module), function)
+    return reader
+
+
+def _unread(settings: Any) -> list[str]:
+    """Settings that the user gave and the format does not read."""
+    is_unread = [
+        key
         for key, formats in _UNREAD.items()
         if getattr(settings, key) and settings.format in formats
     ]
-    return {**result, "failed": ()}
+    if settings.format != "videos":
+        defaults = type(settings).model_fields
+        is_unread += [k for k in _VIDEOS_ALONE if getattr(settings, k) != defaults[k].default]
+    return is_unread

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data.conversion import Tally
+from kineme.errors import Problem
 from kineme.pose_classification.people import by_motion, motion_energy
 
-TRAIN, VAL, WHOLE = "train_data", "val_data", "data"  # stems of the files written
+TRAIN, VAL, TEST = "train_data", "val_data", "test_data"  # stems of the files written
+WHOLE = "data"  # where there is no split
 UNKNOWN = -1  # the label of a clip nobody labelled
 
 
@@ -40,6 +42,7 @@ class Source:
     lazily, in the order they are written. num_persons: how many are kept, 0 = all.
     num_frames: T of what is written, 0 = that of the longest clip. protocol: the split used.
     kpi: counts for the run's status, in place of the number of samples.
+    failed: what is wrong with clips that could not be read, where that does not fail all.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Source:
     num_frames: int = 0
     protocol: str = "none"
     kpi: Mapping[str, int] = field(default_factory=dict)
+    failed: tuple[Problem, ...] = ()
 
 
 def mark_missing(

@@ -1,7 +1,7 @@
 """Clips that lie in folders, for the formats that say nothing of classes themselves.
 
-`data` is one clip, or a folder [train | val /] [class /] ... / clip: with nothing but
-`train` and `val` on top they are the split, and the folder below that (or on top) is the
+`data` is one clip, or a folder [train | val | test /] [class /] ... / clip: with nothing but
+`train`, `val` and `test` on top they are the split, and the folder below that (or on top) is the
 class. Or `labels` says it: a CSV or JSON of id and label, where id is the path of a clip
 in `data` without its ending.
 """
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from kineme.data.conversion import Tally, path_of
 from kineme.errors import DataError
 from kineme.pose_classification.convert.clips import (
+    TEST,
     TRAIN,
     UNKNOWN,
     VAL,
@@ -28,7 +29,7 @@ from kineme.pose_classification.convert.clips import (
 )
 from kineme.pose_classification.convert.reading import children_of, class_names, read_rows
 
-_STEMS = {"train": TRAIN, "val": VAL}
+STEMS = {"train": TRAIN, "val": VAL, "test": TEST}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def source_of(
     root = path_of(settings.data)
     found = list(find_clips(root, is_clip))
     if settings.labels:
-        found = _labelled(found, Path(settings.labels), tally)
+        found = labelled(found, Path(settings.labels), tally)
     classes = class_names(clip.label for clip in found if clip.label is not None)
     return Source(
         name=name,
@@ -73,12 +74,12 @@ def find_clips(root: Path, is_clip: Callable[[Path], bool]) -> Iterator[Found]:
         return
     top = children_of(root) if root.is_dir() else []
     folders = {entry.name for entry in top if entry.is_dir()}
-    has_splits = bool(folders) and folders <= set(_STEMS)
+    has_splits = bool(folders) and folders <= set(STEMS)
     for path in _walk(root, is_clip):
         relative = path.relative_to(root)
         name = relative.with_suffix("") if path.is_file() else relative
         folders_above = list(relative.parts[:-1])
-        stem = _STEMS[folders_above.pop(0)] if has_splits and folders_above else WHOLE
+        stem = STEMS[folders_above.pop(0)] if has_splits and folders_above else WHOLE
         yield Found(path, name.as_posix(), folders_above[0] if folders_above else None, stem)
 
 
@@ -90,7 +91,7 @@ def _walk(folder: Path, is_clip: Callable[[Path], bool]) -> Iterator[Path]:
             yield from _walk(entry, is_clip)
 
 
-def _labelled(found: list[Found], path: Path, tally: Tally) -> list[Found]:
+def labelled(found: list[Found], path: Path, tally: Tally) -> list[Found]:
     """The clips with the labels of a list, which overrule folders."""
     labels: dict[str, str] = {}
     for place, row in read_rows(path, ("id", "label"), ()):

@@ -10,6 +10,7 @@ Shapes: M persons, T frames, V joints, C = 3 channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,23 @@ def read_tracks_clip(
     if tracks.layout != layout:
         fix = "Convert what differs on its own."
         raise DataError(str(path), f"layout {layout!r} as in the first", repr(tracks.layout), fix)
-    people = tracks.tracks
+    people: Sequence[Track] = tracks.tracks
     if settings.num_persons and len(people) > settings.num_persons:
         energies = np.array([[_energy(track) for track in people]])
         chosen = sorted(by_motion(energies)[0][: settings.num_persons].tolist())
         beyond = len(people) - len(chosen)
         tally.add(f"persons beyond the {len(chosen)} that move most", name, beyond)
         people = tuple(people[i] for i in chosen)
+    return skeleton_of(tracks, people, str(path), name=name, settings=settings, tally=tally)
+
+
+def skeleton_of(
+    tracks: Tracks, people: Sequence[Track], where: str, *, name: str, settings: Any, tally: Tally
+) -> NDArray[np.float32]:
+    """(M, T, V, 3) of `people` of these tracks, from the first sight of any to the last.
+
+    where: the file, for errors; name: of the clip.
+    """
     num_joints = len(tracks.joint_names)
     if not people:
         return np.zeros((1, 0, num_joints, 3), np.float32)
@@ -66,7 +77,7 @@ def read_tracks_clip(
     if np.prod(shape, dtype=float) > _MAX_NUMBERS:
         received = f"{len(people):,} people in {shape[1]:,} frames"
         fix = "Set dataset_convert.num_persons, or cut the video into parts."
-        raise DataError(str(path), f"at most {_MAX_NUMBERS:,} numbers in a clip", received, fix)
+        raise DataError(where, f"at most {_MAX_NUMBERS:,} numbers in a clip", received, fix)
     skeleton = np.full(shape, np.nan, np.float32)
     for row, track in zip(skeleton, people, strict=True):
         row[places[np.searchsorted(numbers, track.frames)]] = _in_picture(track, tracks)

@@ -1,0 +1,219 @@
+"""`kineme analyze`: the words of the command, and one source after another.
+
+Promises: all that is wrong with the words is told at once; of a folder of videos, one that fails
+does not keep the others from being looked at.
+Leaves out: how videos are looked at (analyze.py).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kineme.engine.names import REPORT_FILE
+from kineme.errors import (
+    EXIT_OK,
+    DataError,
+    PartialError,
+    Problem,
+    SpecError,
+    printable,
+    shortened,
+)
+from kineme.people.analyze import AnalysisSettings, Stopped, analyze
+from kineme.people.estimators import ESTIMATORS
+from kineme.people.results import Found
+from kineme.people.segments import SegmentSettings
+from kineme.people.sources import open_source, videos_in
+from kineme.people.streams import StreamSettings, is_stream
+from kineme.spec.suggest import closest
+
+USAGE = """\
+kineme analyze SOURCE [options] [ESTIMATOR.SETTING=VALUE ...]
+
+SOURCE is a video, a folder of images (one video) or of videos (each on its own), the number of a
+camera, or an address (rtsp, http, tcp, udp, rtmp). Without a checkpoint it finds people and
+follows them; with one it says what each of them does, and when.
+
+  --checkpoint FILE        a model of pose_classification, for example results/train/best.pth
+  --estimator NAME         who finds people: movenet, blazepose, rtmpose, files (default movenet)
+  --out FOLDER             for the results (default: <name of the source>-people)
+  --max-frames N           look at no more frames
+  --window SECONDS         what the model sees at a time (default: what the checkpoint says)
+  --stride SECONDS         from window to window (default: a quarter of the window)
+  --min-probability P      below it, a label does not begin (default 0.5)
+  --keep-probability P     below it, a label does not go on (default 0.35)
+  --min-seconds SECONDS    what is shorter belongs to its neighbour (default 0.5)
+  --no-video               do not write annotated.mp4
+  --live                   print results as they come, as JSON lines; leave out frames rather than
+                           fall behind a stream
+  --wait                   wait for a stream that is not there
+
+Results: timeline.csv, timeline.json, report.html, annotated.mp4, tracks.npz. A run that was
+stopped goes on when it is started again.
+
+example: kineme analyze street.mp4 --estimator movenet movenet.long_side=512 --out street"""
+
+_FLAGS = ("--no-video", "--live", "--wait")
+_NUMBERS = {  # option: lowest, highest
+    "--max-frames": (1, 1e12), "--window": (0.1, 60), "--stride": (0.02, 60),
+    "--min-probability": (0, 1), "--keep-probability": (0, 1), "--min-seconds": (0, 60),
+}  # fmt: skip
+_WORDS = ("--checkpoint", "--estimator", "--out")
+
+
+@dataclass
+class _Request:
+    source: str = ""
+    flags: set[str] = field(default_factory=set)
+    words: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
+
+
+def main(words: Sequence[str]) -> int:
+    """`kineme analyze ...`; returns the exit code. Raises KinemeError."""
+    request = _parsed(words)
+    settings = _settings(request)
+    stream = StreamSettings(waits="--wait" in request.flags, is_live="--live" in request.flags)
+    path = Path(request.source).expanduser()
+    videos = () if is_stream(request.source) or not path.is_dir() else videos_in(path)
+    if not videos:
+        found = _analyze_one(request.source, settings, stream)
+        _say(found, settings.out, is_live=stream.is_live)
+        return EXIT_OK
+    failed: list[Problem] = []
+    for video in videos:
+        one = replace(settings, out=settings.out / video.name)
+        try:
+            _say(_analyze_one(str(video), one, stream), one.out, is_live=stream.is_live)
+        except Stopped:
+            raise
+        except DataError as error:
+            failed += error.problems
+            _tell(f"{video}: left out: {error}")
+    if failed:
+        received = f"{len(failed)} that cannot be read, the first: {failed[0]}"
+        raise PartialError(request.source, f"{len(videos)} videos", received)
+    return EXIT_OK
+
+
+def _analyze_one(word: str, settings: AnalysisSettings, stream: StreamSettings) -> Found:
+    source = open_source(word, stream)
+    try:
+        return analyze(source, settings, tell=_tell, stream=_print if stream.is_live else None)
+    finally:
+        source.close()
+
+
+def _parsed(words: Sequence[str]) -> _Request:
+    """Raises SpecError with all problems."""
+    request, problems = _Request(), list[Problem]()
+    known = [*_WORDS, *_NUMBERS, *_FLAGS, "--help"]
+    rest = iter(words)
+    for word in rest:
+        option, equals, attached = word.partition("=")
+        if word in _FLAGS:
+            request.flags.add(word)
+        elif option in (*_WORDS, *_NUMBERS):
+            value = attached if equals else next(rest, "")
+            if not value:
+                problems.append(Problem(option, "a value after it", "nothing"))
+            elif option in _WORDS:
+                request.words[option] = value
+            else:
+                problems += _take_number(request, option, value)
+        elif word.startswith("-") and not word[1:].isdigit():
+            meant = closest(option, known)
+            fix = f"Did you mean {meant}?" if meant else "`kineme analyze --help` lists them."
+            expected = f"a known option ({', '.join(known)})"
+            problems.append(Problem("analyze", expected, shortened(option), fix))
+        elif equals and option.partition(".")[0] in ESTIMATORS and "." in option:
+            request.settings[option] = attached
+        elif request.source:
+            problems.append(Problem("analyze", "one source", shortened(word), _ONE_AT_A_TIME))
+        else:
+            request.source = word
+    if not request.source and not problems:
+        problems.append(
+            Problem(
+                "analyze", "a video, folder, camera or address", "nothing", "kineme analyze --help"
+            )
+        )
+    if problems:
+        raise SpecError.of(problems)
+    return request
+
+
+_ONE_AT_A_TIME = "Several videos can be given as a folder."
+
+
+def _take_number(request: _Request, option: str, value: str) -> list[Problem]:
+    low, high = _NUMBERS[option]
+    is_whole = option == "--max-frames"
+    try:
+        number = int(value) if is_whole else float(value)
+    except ValueError:
+        number = float("nan")
+    if not low <= number <= high:
+        kind = "a whole number of at least 1" if is_whole else f"a number from {low} to {high}"
+        return [Problem(option, kind, shortened(value))]
+    request.numbers[option] = number
+    return []
+
+
+def _settings(request: _Request) -> AnalysisSettings:
+    numbers, words = request.numbers, request.words
+    estimator = words.get("--estimator", "movenet")
+    own = {key.partition(".")[2]: value for key, value in request.settings.items()}
+    others = [key for key in request.settings if key.partition(".")[0] != estimator]
+    if others:
+        expected = f"settings of the estimator {estimator}"
+        raise SpecError(others[0], expected, "one of another", "Set --estimator.")
+    low, high = numbers.get("--keep-probability", 0.35), numbers.get("--min-probability", 0.5)
+    if "--keep-probability" not in numbers:
+        low = min(low, high)
+    if low > high:
+        raise SpecError("--keep-probability", f"at most {high} (--min-probability)", str(low))
+    window, stride = numbers.get("--window", 0.0), numbers.get("--stride", 0.0)
+    if window and stride > window:
+        raise SpecError("--stride", f"at most {window} (--window)", str(stride))
+    return AnalysisSettings(
+        out=Path(words["--out"]).expanduser() if "--out" in words else _out(request.source),
+        estimator=estimator,
+        estimator_settings=own,
+        checkpoint=words.get("--checkpoint"),
+        max_frames=int(numbers.get("--max-frames", 0)),
+        window_seconds=window,
+        stride_seconds=stride,
+        segments=SegmentSettings(high, low, numbers.get("--min-seconds", 0.5)),
+        writes_video="--no-video" not in request.flags,
+    )
+
+
+def _out(source: str) -> Path:
+    """Beside where the command is run: a folder that is called after the source."""
+    if source.isdigit():
+        return Path(f"camera-{source}-people")
+    if is_stream(source):
+        return Path("stream-people")
+    return Path(f"{Path(source).expanduser().resolve().stem}-people")
+
+
+def _tell(text: str) -> None:
+    print(f"note: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def _print(values: Mapping[str, Any]) -> None:
+    print(json.dumps(values, ensure_ascii=False), flush=True)
+
+
+def _say(found: Found, out: Path, *, is_live: bool) -> None:
+    facts = found.facts
+    people = "1 person" if len(found.people) == 1 else f"{len(found.people):,} people"
+    text = f"{people} in {facts.num_frames:,} frames; {out / REPORT_FILE}"
+    print(json.dumps({"event": "done", "text": text}) if is_live else text, flush=True)
