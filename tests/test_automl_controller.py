@@ -189,11 +189,9 @@ class World:
 
     def step(self, seconds):
         """What happens while a search waits."""
+        self.heed()
         for record in [*self.running.values()]:
             trial, settings = record.details["trial"], record.spec["train"]
-            if record.id in self.wished:
-                self._end(record, State.CANCELING, State.CANCELED)
-                continue
             done = self.epochs[record.results_dir]
             fake_training.train(
                 {**record.spec, "train": {**settings, "stop_epoch": done + 1, "resume": done > 0}}
@@ -205,6 +203,11 @@ class World:
                 del self.running[record.id]
             elif done + 1 == settings.get("stop_epoch", settings["num_epochs"]):
                 self._end(record, State.COMPLETE)
+
+    def heed(self):
+        """What was asked to end ends, whether or not there is a search."""
+        for record in [self.running[one] for one in self.wished & set(self.running)]:
+            self._end(record, State.CANCELING, State.CANCELED)
 
     def _end(self, record, *states):
         for state in states:
@@ -288,6 +291,7 @@ def endured(monkeypatch, folder, words, happening, point=-1, *, is_before=True):
             with contextlib.suppress(Killed, SearchStopped):
                 view = search(plan, runner=name, show=look, poll_seconds=0.0)
                 break
+            world.heed()
     assert not world.running
     return view, made
 

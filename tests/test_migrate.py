@@ -13,8 +13,7 @@ from kineme.migrate import _word, migrate_spec
 from kineme.network import NETWORKS, load_specs
 from kineme.spec.fields import settings_by_key
 from kineme.spec.load import load_spec, value_at
-from kineme.spec.read import nested
-from kineme.spec.read import read_document
+from kineme.spec.read import nested, read_document
 from tao_specs import POSE_MODEL, POSE_TRAIN, TAO_WROTE, VIDEO_MODEL, VIDEO_TRAIN
 
 
