@@ -231,6 +231,19 @@ def asked(whole, alone, action, results, *words):
     return whole.room.spec(action, alone / "model.pth", results, *words, data=alone)
 
 
+def loss_of(rows):
+    """The cross entropy that the probabilities of a predictions.csv have."""
+    return -np.mean([np.log(dict(pairs_of(row))[row["truth"]]) for row in rows])
+
+
+def test_without_calibration_predictions_have_the_loss_that_is_told(whole, alone, tmp_path):
+    spec = asked(whole, alone, "evaluate", tmp_path, "evaluate.calibrate=false")
+    evaluate.run(whole.room.network, spec)
+    measured = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    rows = rows_of(tmp_path / "evaluate" / "predictions.csv")
+    assert measured["loss"] == pytest.approx(loss_of(rows), rel=1e-4)
+
+
 def test_an_evaluation_agrees_with_itself_in_every_file(whole, alone, tmp_path, capsys):
     network, names = whole.room.network, whole.room.classes
     facts = evaluate.run(network, asked(whole, alone, "evaluate", tmp_path))
@@ -251,8 +264,9 @@ def test_an_evaluation_agrees_with_itself_in_every_file(whole, alone, tmp_path, 
         confusion[names.index(row["truth"]), names.index(row["label"])] += 1
         assert float(row["probability"]) >= 1 / len(names)
     assert measured["confusion"] == confusion.tolist()
-    loss = -np.mean([np.log(dict(pairs_of(row))[row["truth"]]) for row in rows])
-    assert measured["loss"] == pytest.approx(loss, rel=1e-4)
+    trust = measured["calibration"]
+    assert trust["nll_after"] == pytest.approx(loss_of(rows), rel=1e-4)
+    assert trust["nll_before"] == pytest.approx(measured["loss"], rel=1e-6)
     lines = [json.loads(x) for x in (folder / "predictions.jsonl").read_text().splitlines()]
     assert [line["label"] for line in lines] == [row["label"] for row in rows]
     assert network.score_text(measured) in capsys.readouterr().out
