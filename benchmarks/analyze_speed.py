@@ -16,7 +16,8 @@ from pathlib import Path
 import cv2
 
 from kineme.people import analyze as module
-from kineme.people.analyze import AnalysisSettings, analyze
+from kineme.people.analysis_settings import AnalysisSettings
+from kineme.people.analyze import analyze
 from kineme.people.sources import open_source
 from kineme.people.streams import StreamSettings
 

@@ -4,6 +4,7 @@ As a program, `python job_ground.py FOLDER [PROGRAM ...]`, it is the agent of a 
 is Python code (or words for PROGRAM): quick, and as long-lived or unruly as a test wants.
 """
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,9 +15,12 @@ from typing import Any
 
 from kineme import concealment
 from kineme.jobs.agent import run_agent
-from kineme.jobs.record import JobRecord, now
+from kineme.jobs.liveness import reconcile, show_life
+from kineme.jobs.record import JobRecord, State, now
 from kineme.jobs.store import JobStore, new_id
+from kineme.processes import identity
 
+GROUND = str(Path(__file__))
 PYTHON = (sys.executable, "-c")
 # Code of actions.
 SLEEPS = "import time; print('on it', flush=True); time.sleep(60)"
@@ -63,8 +67,64 @@ def made(store: JobStore, *command: str, **changes: Any) -> JobRecord:
 
 def agent(store: JobStore, record: JobRecord, **options: Any) -> subprocess.Popen:
     """An agent in a process of its own, whose job's command is Python code."""
-    words = [sys.executable, __file__, str(store.folder(record.id))]
+    words = [sys.executable, GROUND, str(store.folder(record.id))]
     return subprocess.Popen(words, start_new_session=True, **options)
+
+
+def run(store: JobStore, code: str, **changes: Any) -> JobRecord:
+    """A job that has run to its end, under an agent in this process."""
+    return run_agent(store, made(store, code, **changes).id, program=PYTHON)
+
+
+def running(store: JobStore, code: str, **changes: Any) -> tuple[JobRecord, subprocess.Popen]:
+    """A job that runs below an agent, whose action has said that it is on it."""
+    record = made(store, code, **changes)
+    process = agent(store, record)
+    wait_for_words(store, record, "on it")
+    wait_until(lambda: store.load(record.id).group)
+    return store.load(record.id), process
+
+
+def ended(store: JobStore, record: JobRecord, seconds: float = 60) -> JobRecord:
+    """The job once it has ended, as readers see it."""
+
+    def current() -> JobRecord:
+        return reconcile(store, store.load(record.id))
+
+    wait_until(lambda: current().is_terminal, seconds)
+    return current()
+
+
+def elsewhere(store: JobStore, record: JobRecord) -> JobRecord:
+    """The job, running on another machine, as it says."""
+    other = dataclasses.replace(identity(), host="other", pid=1)
+    show_life(store.folder(record.id))
+    return store.move(record.id, State.RUNNING, reason="on other", source="agent", agent=other)
+
+
+def silence(store: JobStore, record: JobRecord, seconds: float) -> None:
+    """Let the last sign of life of a job be so long ago."""
+    moment = time.time() - seconds
+    os.utime(store.folder(record.id) / "heartbeat", (moment, moment))
+
+
+def silent(store: JobStore, record: JobRecord, state: State = State.UNKNOWN) -> JobRecord:
+    """The job, running on another machine that has shown no sign of life for a minute."""
+    record = elsewhere(store, record)
+    silence(store, record, 60)
+    if state is not State.RUNNING:
+        record = store.move(record.id, state, reason="no sign of life", source="observer")
+    return record
+
+
+def states(record: JobRecord) -> list[State]:
+    return [step.state for step in record.transitions]
+
+
+def forget_keys(monkeypatch: Any) -> None:
+    """As if nobody had given this process a key."""
+    monkeypatch.delenv(concealment.VARIABLE, raising=False)
+    monkeypatch.setattr(concealment, "_kept", {})
 
 
 def wait_until(is_true: Callable[[], Any], seconds: float = 30) -> Any:

@@ -4,8 +4,10 @@ import json
 import zipfile
 from pathlib import Path
 
+import pytest
 import yaml
 
+from kineme.errors import SpecError
 from kineme.jobs import runners
 from kineme.jobs.client import Client, Job
 from kineme.jobs.liveness import ask_to_end
@@ -36,6 +38,20 @@ def parked_client(monkeypatch, folder: Path) -> Client:
     monkeypatch.delenv("KINEME_ENCRYPTION_KEY", raising=False)
     keys_handed_over.clear()
     return Client(folder, runner="parked")
+
+
+def problems_of(client: Client, *args, **keywords) -> list[str]:
+    """Why a job cannot be created so; nothing of it is left."""
+    with pytest.raises(SpecError) as caught:
+        client.create_job(*args, **keywords)
+    assert caught.value.exit_code == 2
+    assert list(client.store.root.glob(".new*")) == []
+    return [str(problem) for problem in caught.value.problems]
+
+
+def train(client: Client, data: Path, **keywords) -> Job:
+    """A pose training that waits."""
+    return client.create_job(POSE, "train", train_datasets=str(data), **keywords)
 
 
 def ended(client: Client, job: Job, state: State = State.COMPLETE, message: str = "") -> Job:
@@ -89,7 +105,7 @@ def trained(
     client: Client, data: Path, values: dict[int, float | None], *, best: bool = True, **others
 ) -> Job:
     """A pose training that has ended well."""
-    job = client.create_job(POSE, "train", train_datasets=str(data), automl_policy="off", **others)
+    job = train(client, data, automl_policy="off", **others)
     training_results(job.record, values, best=best)
     return ended(client, job)
 

@@ -65,6 +65,16 @@ def test_a_dry_run_shows_space_and_plan_and_makes_nothing(tmp_path, fake, capsys
     assert fake.started == []
 
 
+def test_a_dry_run_looks_at_the_data_of_the_first_trial(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["pose_classification", "results_dir=x", *fake_training.WORDS, *RANDOM, "--dry-run"]
+    assert main(["automl", *words]) == 3
+    printed, told = capsys.readouterr()
+    assert "search space:" in printed
+    assert told.splitlines()[-1].startswith("error: /data/")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_json_has_the_result_as_one_line(tmp_path, fake, capsys):
     assert search(tmp_path, "--log-json") == 0
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -95,6 +105,9 @@ def test_the_network_may_be_named_in_two_ways_but_is_one(tmp_path, fake, capsys)
         (["pose_classification", "--platform", "gpus=1", *fake_training.WORDS, "results_dir=x"],
          "platform.gpus: expected a setting of the runner subprocess"),
         (["pose_classification", "-e", "no.yaml"], "no such file"),
+        (["pose_classification", "train"], "Leave it out: a search is always one of trainings."),
+        (["pose_classification", "--resume"], "The same command goes on by itself."),
+        (["pose_classification", "max_trials=3"], "Did you mean automl.max_trials?"),
     ],
 )  # fmt: skip
 def test_words_that_are_wrong_are_told_with_the_repair(tmp_path, monkeypatch, capsys, words, said):

@@ -1,6 +1,5 @@
 """automl.html: every point is where its figures say, and nothing of strangers is obeyed."""
 
-import html.parser
 import math
 import random
 import re
@@ -32,40 +31,12 @@ from kineme.automl.trials import TrialState
 from kineme.automl.view import Figure
 from kineme.automl.wording import as_words, changes, duration, short_names, shown, typed
 from kineme.spec.overrides import parse_override
+from pages_read import Page
 
 NASTY = "<script>alert(1)</script> \" ' & \x1b[31m {{ 7*7 }} \u202e"
 FIVE = (
     ended(0, 0.5), ended(1, None, reason="broke"), ended(2, 0.7), ended(3, 0.6), ended(4, 0.9),
 )  # fmt: skip
-
-
-class Page(html.parser.HTMLParser):
-    """Tags and text of a page; fails on a tag that is closed out of order."""
-
-    VOID = frozenset({"meta", "path", "circle"})
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.words, self.open = [], [], []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
 
 
 def titles(view):
@@ -333,6 +304,8 @@ def test_a_figure_that_was_chosen_is_not_taken_for_a_measured_one():
     assert "Nobody has measured the best on held-out data" in titles(chosen)
     measured = replace(chosen, final=Figure(0.88, "test data"))
     assert not any("held-out" in title or "worse" in title for title in titles(measured))
+    seen = replace(chosen, final=Figure(0.9, "the same data", is_seen=True))
+    assert "Nobody has measured the best on held-out data" in titles(seen)
     worse = replace(chosen, final=Figure(0.8, "test data"))
     (step,) = (one for one in find_next_steps(worse) if "worse" in one.title)
     assert step.seen == "val_acc 0.9 on the validation data, 0.8 after."

@@ -235,3 +235,15 @@ def test_numbers_are_read_where_their_spelling_means_one():
         "automl.seed: expected an integer in [0, 4294967295], got 1.5."
     ]
     assert "got nan" in problems_of({"automl_early_stop_threshold": float("nan")})[0]
+
+
+def test_a_misspelt_metric_is_refused_and_one_that_no_training_tells_is_a_note():
+    with pytest.raises(SpecError) as caught:
+        read_settings({"metric": "valacc", "seed": "x"})
+    assert [str(problem) for problem in caught.value.problems] == [
+        "automl.seed: expected an integer in [0, 4294967295], got 'x'.",
+        "automl.metric: expected a figure that trainings tell (train_loss, train_acc, val_loss, "
+        "val_acc), got 'valacc'. Did you mean val_acc?",
+    ]
+    (note,) = read_settings({"metric": "f1"})[1]
+    assert note.startswith("automl.metric 'f1' is none of the figures that trainings tell")

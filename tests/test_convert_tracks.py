@@ -8,6 +8,8 @@ import pytest
 
 from format_files import message_of, run
 from kineme.data.tracks import Track
+from kineme.pose_classification.layout_mapping import in_picture
+from kineme.pose_classification.layouts import LAYOUTS
 from tracks_made import NAN, made_track, made_tracks
 
 
@@ -41,6 +43,25 @@ def test_depth_is_a_share_of_the_width(tmp_path: Path) -> None:
     run(tmp_path / "a.npz", tmp_path / "out", format="tracks")
     data = np.load(tmp_path / "out" / "data.npy")
     np.testing.assert_allclose(data[0, :, 1, 7, 0], [0, -0.25, 0.15], atol=1e-6)
+
+
+def test_training_data_are_what_an_analysis_shows_a_model_of_that_layout(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for layout, num_joints, num_axes in (
+        ("coco", 17, 2), ("mediapipe-33", 33, 3), ("mediapipe-33", 33, 2)
+    ):  # fmt: skip
+        joints = rng.uniform(5, 95, (3, num_joints, num_axes))
+        joints[1, 4] = NAN
+        track = made_track(1, [0, 1, 2], joints)
+        made_tracks(track, num_axes=num_axes, layout=layout).save(tmp_path / "a.npz")
+        out = tmp_path / f"{layout}-{num_axes}"
+        run(tmp_path / "a.npz", out, format="tracks")
+        shown = in_picture(
+            track.joints, track.confidence, width=200, height=100, num_channels=3,
+            num_axes=LAYOUTS[layout].num_axes,
+        )  # fmt: skip
+        written = np.load(out / "data.npy")[0, ..., 0]
+        np.testing.assert_array_equal(written.transpose(1, 2, 0), shown)
 
 
 def test_classes_and_splits_come_from_folders_and_those_who_move_most_are_kept(

@@ -22,6 +22,8 @@ from kineme.errors import SpecError
 from kineme.jobs import command as jobs_command
 from kineme.jobs.runners import check_platform
 from kineme.network import NETWORKS, load_network, load_specs
+from kineme.people import command as analyze_command
+from kineme.people.estimators import _class_of, settings_of
 from kineme.people.form_rules import load_form_rules
 from kineme.pose_classification.layouts import LAYOUTS, load_layout
 from kineme.pose_classification.spec import FORMATS as POSE_FORMATS
@@ -81,9 +83,14 @@ def check(words: list[str]) -> tuple[str, ...]:
         return check_jobs(*words[1:])
     if words[0] == "automl":
         return check_automl(*words[1:])
+    if words[0] == "analyze":
+        return check_analysis(*words[1:])
+    if words[0] == "models":
+        assert words[1] in ("list", "get", "path")
+        return ()
     if words[0] not in NETWORKS:
         known = ("demo", "spec", "migrate")
-        assert words[0] in known or words[:2] == ["data", "check"], words
+        assert words[0] in known or "check" in words[:2], words
         if words[0] == "migrate":
             assert migrate._parsed(words[1:])["FILE"]
         if words[0] == "spec" and "--docs" not in words:
@@ -124,6 +131,23 @@ def check_automl(*rest: str) -> tuple[str, ...]:
     model = load_specs(request.network)["train"]
     found = dict.fromkeys(model.mandatory, "x") if request.spec_path else {}
     return (*load_spec(model, found, others)[1], *read_settings(own)[1])
+
+
+def check_analysis(*rest: str) -> tuple[str, ...]:
+    """`kineme analyze ...`: its options, and settings of the estimator that is named."""
+    request = analyze_command._parsed(rest)
+    request.words.pop("--rules", None)  # checked where the file stands on a page
+    settings = analyze_command._settings(request)
+    kind = _class_of(settings.estimator)
+    settings_of(kind.settings_type, settings.estimator_settings, settings.estimator)
+    return ()
+
+
+def test_every_option_of_an_analysis_is_described():
+    named = set(re.findall(r"--[a-z-]+", (ROOT / "docs" / "analyze.md").read_text()))
+    options = {*analyze_command._FLAGS, *analyze_command._NUMBERS, *analyze_command._WORDS}
+    assert options <= named
+    assert options <= set(re.findall(r"--[a-z-]+", analyze_command.USAGE))
 
 
 @pytest.mark.parametrize("text", found_in_pages("bash", "sh", "shell", "console", ""))
@@ -268,7 +292,7 @@ def anchors_of(page: Path) -> set[str]:
 
 
 BLOCKS = "|".join(blocks(TrainSpec))  # the same in all networks
-FILES = re.compile(r"\.(npy|json|jsonl|csv|pkl|yaml|html|onnx|pth|py|md|txt|png)$")
+FILES = re.compile(r"\.(npy|json|jsonl|csv|pkl|yaml|html|onnx|xml|bin|pth|py|md|txt|png)$")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -139,3 +139,26 @@ def test_the_loss_smooths_labels():
 def test_class_weights_of_another_length_are_refused():
     with pytest.raises(SpecError, match="3 weights, one for each class"):
         optim.class_weights([1.0, 2.0], np.array([0, 1, 2]), 3)
+
+
+def test_a_scaled_rate_follows_the_samples_of_a_step_and_is_told():
+    asked = settings(lr=0.1, lr_scaling="linear", lr_reference_batch=128)
+    assert optim.scaled_rate(asked, 16) == pytest.approx(0.0125)
+    assert optim.scaled_rate(asked, 256) == pytest.approx(0.2)
+    assert optim.scaling_note(asked, 16) == (
+        "Learning rate 0.0125: train.optim.lr 0.1 is for 128 samples, and a step has 16 "
+        "(lr_scaling: linear)."
+    )
+    plain = settings(lr=0.1, lr_scaling="none", lr_reference_batch=128)
+    assert (optim.scaled_rate(plain, 16), optim.scaling_note(plain, 16)) == (0.1, "")
+
+
+@pytest.mark.parametrize("kind", ["MultiStep", "AutoReduce", "cosine"])
+def test_every_schedule_starts_at_the_rate_it_is_given(kind):
+    s = optim.Schedule(
+        settings(lr_scheduler=kind, warmup_epochs=1), steps_per_epoch=4, num_epochs=9, lr=0.0125
+    )
+    assert [s.lr(0, step) for step in range(4)] == pytest.approx(
+        [0.003125, 0.00625, 0.009375, 0.0125]
+    )
+    assert s.lr(1, 0) == pytest.approx(0.0125)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,10 +11,12 @@ from lightning_fabric import Fabric
 
 from kineme.engine import runtime
 from kineme.engine.feeding import Feed
+from kineme.engine.launching import launch
 from kineme.engine.predict import predict
-from kineme.engine.runtime import Devices, Interrupted, choose_devices
+from kineme.engine.runtime import Devices, choose_devices
 from kineme.errors import KinemeError, ResourceError, SpecError
 from kineme.network import Batch
+from kineme.signals import Interrupted
 from tiny import TinyData, build_model, tiny_spec
 
 
@@ -87,7 +88,7 @@ def test_half_precision_on_the_cpu_becomes_bf16_and_says_so():
 
 
 def test_a_body_runs_in_this_process_when_it_is_alone():
-    got = runtime.launch(lambda fabric, x: (fabric.world_size, x), 3, devices=Devices("cpu", (0,)))
+    got = launch(lambda fabric, x: (fabric.world_size, x), 3, devices=Devices("cpu", (0,)))
     assert got == (1, 3)
 
 
@@ -96,7 +97,7 @@ def test_processes_that_the_spec_does_not_know_of_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SpecError, match=r"num_gpus.* 2 processes.* got 1 in the spec"):
-        runtime.launch(lambda fabric: 0, devices=Devices("cpu", (0,)))
+        launch(lambda fabric: 0, devices=Devices("cpu", (0,)))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -108,32 +109,9 @@ def test_a_signal_ends_a_body_that_does_not_wait_for_it(number, code):
         return "survived"
 
     with pytest.raises(Interrupted) as caught:
-        runtime.launch(body, devices=Devices("cpu", (0,)))
+        launch(body, devices=Devices("cpu", (0,)))
     assert caught.value.exit_code == code
     assert signal.getsignal(number) is before
-
-
-def test_patience_notes_signals_and_a_second_sigint_is_not_awaited():
-    with runtime.patient_signals() as request:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert request.number == signal.SIGTERM
-        os.kill(os.getpid(), signal.SIGINT)
-        assert request.number == signal.SIGINT
-        with pytest.raises(Interrupted):
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_outside_the_main_thread_signals_are_left_alone():
-    done = []
-
-    def work():
-        with runtime.patient_signals() as request:
-            done.append(request.number)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert done == [0]
 
 
 def test_an_interruption_crosses_processes_with_its_exit_code():
@@ -212,7 +190,7 @@ def body_that_predicts(fabric, folder):
 def test_two_processes_answer_for_every_sample_once(tmp_path, monkeypatch):
     monkeypatch.setattr("kineme.engine.ranks.START_METHOD", "fork")
     torch.set_num_threads(1)
-    scores, counts, world_size = runtime.launch(
+    scores, counts, world_size = launch(
         body_that_predicts, str(tmp_path), devices=Devices("cpu", (0, 1))
     )
     alone, _, _ = body_that_predicts(

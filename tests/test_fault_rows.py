@@ -22,7 +22,7 @@ REQUIRED = (
     | numbered("S", *range(1, 17))
     | numbered("T", *range(1, 11), 16, 17, 18, 20, 23, 24, 25, 26, 28, 31)
     | numbered("I", 1, 2, 4, 5, 6, 7, 8, 9, 15, 16, 17, 18)
-    | numbered("X", *range(1, 7))
+    | numbered("X", *range(1, 7), 9)
     | numbered("J", *range(1, 25))
     | numbered("A", *range(1, 13))
 )

@@ -1,6 +1,7 @@
 """The rules of the house, read from the code itself: layers, safety, size, map."""
 
 import ast
+import graphlib
 import itertools
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ SOURCE = ROOT / "src" / "kineme"
 MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (  # from the ground up; what shares a line may not import each other
     ("errors",),
-    ("files", "concealment", "processes"),
+    ("files", "concealment", "processes", "signals"),
     ("spec",),
     ("data",),
     ("network",),
@@ -26,6 +27,7 @@ LAYERS = (  # from the ground up; what shares a line may not import each other
     ("figures",),
     ("synthetic",),
     ("rendering",),
+    ("scenes",),
     ("demo",),
     ("migrate",),
     ("console", "usage"),
@@ -64,6 +66,49 @@ def test_imports_point_down(path):
         if other in ("", "__version__", own):
             continue
         assert LEVEL[other] < LEVEL[own], f"{path.name}:{line} imports {name}"
+
+
+def uses_of(path: Path) -> set[str]:
+    """The modules that a module needs when it runs, functions included; not for types alone."""
+    found, todo = set(), [ast.parse(path.read_text())]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            todo += node.orelse
+            continue
+        todo += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in NAMES else str(node.module) for name in names}
+    return found & set(NAMES)
+
+
+NAMES = {
+    ".".join(("kineme", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): path
+    for path in MODULES
+}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    uses = {name: uses_of(path) - {name} for name, path in NAMES.items()}
+    try:
+        graphlib.TopologicalSorter(uses).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_the_circle_test_itself_sees_what_is_used(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(
+        "from kineme import files\nimport kineme.errors\n"
+        "if TYPE_CHECKING:\n    from kineme.cli import main\n"
+        "def later():\n    from kineme.spec.load import load_spec\n"
+    )
+    assert uses_of(path) == {"kineme.files", "kineme.errors", "kineme.spec.load"}
 
 
 FORBIDDEN_CALLS = {

@@ -15,10 +15,10 @@ from kineme.actions import inference
 from kineme.cli import main
 from kineme.data.images import save_image
 from kineme.data.video import writing
-from kineme.engine.runtime import Interrupted
 from kineme.errors import DataError, PartialError, ResourceError
 from kineme.network import Footage, load_network
 from kineme.report.annotate import draw_text, file_names, write_annotated
+from kineme.signals import Interrupted
 
 
 @pytest.fixture(scope="module")

@@ -31,10 +31,10 @@ from kineme.actions import inference
 from kineme.engine import answer_journal
 from kineme.engine.answer_journal import AnswerJournal, find_journals, open_journal
 from kineme.engine.feeding import evaluation_requests
-from kineme.engine.runtime import Interrupted
 from kineme.errors import ResourceError, SpecError
 from kineme.network import Remarks, load_network
 from kineme.pose_classification.dataset import SkeletonDataset
+from kineme.signals import Interrupted
 from tiny_process import finish, session_processes, wait_until
 
 NUM_SAMPLES = 40

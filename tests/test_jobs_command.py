@@ -6,7 +6,8 @@ import pytest
 
 import parked_jobs
 from kineme import cli
-from kineme.jobs import command
+from kineme.jobs import Client, command
+from kineme.jobs.client import Job
 from kineme.jobs.record import State
 from parked_jobs import POSE, ended, parked_client, pose_data, trained, training_results
 
@@ -88,7 +89,11 @@ def test_a_spec_file_a_parent_and_a_rule_are_taken(client, run, data, tmp_path):
 
 
 def test_an_idempotency_key_makes_one_job(client, run, data):
-    assert len({create(run, data, "--idempotency-key", "k") for _ in range(2)}) == 1
+    job_id = create(run, data, "--idempotency-key", "k")
+    words = ("create", POSE, "train", "--train-dataset", data, "--idempotency-key", "k")
+    code, out, err = run(*words, "--runner", "parked")
+    assert (code, out) == (0, [job_id])
+    assert f"note: job {job_id} was made before under this key; it is Pending" in err
 
 
 @pytest.mark.parametrize(
@@ -104,6 +109,9 @@ def test_an_idempotency_key_makes_one_job(client, run, data):
         (["list", "--cascade"], "kineme jobs list: expected an option of it"),
         (["list", "-n", "many"], "-n: expected a whole number from 0, got 'many'"),
         (["list", "--state", "done"], "state: expected one of Pending"),
+        (["list", "--network", "pose"], "Did you mean pose_classification?"),
+        (["list", "--action", "trian"], "--action: expected one of dataset_convert, train"),
+        (["create", POSE, "export", "--parent", "abcd"], "parent_job_id: expected a job of"),
         (["show"], "kineme jobs show: expected the id of a job, got nothing"),
         (["show", "a", "b"], "expected the id of a job, got 2 words"),
         (["show", "../x"], "job id: expected 32 hex digits"),
@@ -126,7 +134,11 @@ def test_everything_wrong_with_a_request_is_a_line_each(client, run):
 
 
 def test_jobs_are_listed_as_a_table_and_as_json(client, run, data):
-    assert run("list") == (0, [], [f"no jobs in {client.store.root}"])
+    root = client.store.root
+    assert run("list") == (0, [], [f"no jobs in {root}"])
+    assert run("list", "--state", "running") == (0, [], [f"no such jobs in {root}"])
+    gone = root.parent / "gone"
+    assert run("list", "--root", gone) == (0, [], [f"no jobs in {gone}, which is no folder"])
     parent = trained(client, data, {0: 0.5})
     child = client.create_job(POSE, "export", parent_job_id=parent.id)
     code, out, _ = run("list")
@@ -293,3 +305,49 @@ def test_j16_a_key_among_the_words_is_printed_nowhere(client, run, data):
     assert code == 0
     assert "a key of mine" not in "\n".join([*out, *err])
     assert parked_jobs.keys_handed_over == ["a key of mine"]
+
+
+def test_cancelling_what_runs_says_that_it_was_asked(client, run, data, monkeypatch):
+    job = client.create_job(POSE, "train", train_datasets=str(data))
+    monkeypatch.setattr(Client, "cancel_job", lambda self, job_id: True)  # it has yet to hear
+    said = f"job {job.id}: Pending, asked to end; `kineme jobs wait {job.id}` tells when"
+    assert run("cancel", job.id) == (0, [], [said])
+
+
+def test_an_interrupted_wait_says_that_the_job_goes_on(client, run, data, monkeypatch):
+    job = client.create_job(POSE, "train", train_datasets=str(data))
+
+    def interrupted(self, timeout=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Job, "wait", interrupted)
+    code, _, err = run("wait", job.id)
+    assert code == 130
+    said = f"job {job.id} goes on; `kineme jobs cancel {job.id}` ends it"
+    assert err == [said, "error: interrupted"]
+
+
+def test_deleting_says_what_results_stay(client, run, data, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    job_id = create(run, data, f"results_dir={folder}")
+    ended(client, client.get_job(job_id))
+    client.store.amend(job_id, uploads_to="s3://bucket/jobs/1")
+    note = "note: results stay in {}, outside the folder of the job"
+    assert run("delete", job_id) == (0, [], [
+        f"job {job_id}: deleted", note.format(folder), note.format("s3://bucket/jobs/1"),
+    ])  # fmt: skip
+
+
+def test_folders_that_nobody_may_read_are_told(client, run, monkeypatch):
+    client.store.root.mkdir(parents=True)
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("kineme.jobs.store.os.scandir", refused)
+    code, _, err = run("list")
+    assert (code, err) == (5, [
+        f"error: {client.store.root}: expected a folder of jobs that can be read, got no "
+        "permission. Name another with --root or KINEME_JOBS.",
+    ])  # fmt: skip

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from job_ground import made, wait_until
+from job_ground import made, states, wait_until
 from kineme.data.remote import spool
 from kineme.data.remote.spool import Drained
 from kineme.errors import SpecError
@@ -29,10 +29,6 @@ def job(store, monkeypatch, act, **changes):
     """A job whose action is `act`."""
     monkeypatch.setattr(in_process, "_act", lambda *what: act())
     return made(store, "x", runner="in_process", **changes)
-
-
-def states(record):
-    return [step.state for step in record.transitions]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from parked_jobs import (
     ended,
     parked_client,
     pose_data,
+    problems_of,
     rewrite,
     spec_file,
     trained,
@@ -42,14 +43,6 @@ def videos(folder: Path) -> Path:
     for name in ("train", "test"):
         (folder / name).mkdir(parents=True)
     return folder
-
-
-def problems_of(client, *args, **keywords) -> list[str]:
-    with pytest.raises(SpecError) as caught:
-        client.create_job(*args, **keywords)
-    assert caught.value.exit_code == 2
-    assert list(client.store.root.glob(".new*")) == []
-    return [str(problem) for problem in caught.value.problems]
 
 
 def asked(client, network=POSE, action="train", given=None, **fields) -> Asked:
@@ -175,7 +168,7 @@ def j08(client, job_id, action="export") -> str:
 def test_j08_a_parent_that_does_not_exist(client):
     gone = new_id()
     assert j08(client, gone) == (
-        f"expected a job of {client.store.root}, got '{gone}'. `kineme jobs list`."
+        f"expected a job of {client.store.root}, got '{gone}'. `kineme jobs list` shows them."
     )
 
 

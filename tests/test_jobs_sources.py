@@ -386,3 +386,15 @@ def test_what_was_found_and_where_is_in_the_record(client, tmp_path):
     assert choice(job, f"{VAL}.label_path") == (
         f"{data}/val_label.pkl", "val_label.pkl of train_datasets"
     )  # fmt: skip
+
+
+def test_validation_data_with_test_data_beside_them_are_judged_on_with_a_note(tmp_path):
+    for name in ("val_data.npy", "val_label.json", "test_data.npy"):
+        (tmp_path / name).touch()
+    notes = resolve_sources(
+        "pose_classification", "evaluate", given={}, train_datasets=[str(tmp_path)]
+    ).notes
+    assert notes == (
+        "evaluate.test_dataset.data_path: the model was chosen on these data; test_data.npy lies "
+        "beside them, and is judged on where the spec names it and its labels.",
+    )

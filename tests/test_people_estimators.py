@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import os
 import sys
 from types import SimpleNamespace
@@ -157,6 +158,23 @@ def test_the_distance_of_poses_is_a_share_of_the_smaller_one():
     assert pose_distance(thin, beside) == pytest.approx(10 / 25)
     hidden = build_pose([[0, 0], [0, 100]], [0, 1])
     assert pose_distance(hidden, build_pose([[0, 0], [0, 1]], [1, 0])) == float("inf")
+
+
+def test_who_shares_half_of_the_joints_is_one_person():
+    """The whole of somebody, and what a model makes of the upper half."""
+    whole = np.stack([np.tile([0.0, 20.0], 5), np.repeat(np.arange(5) * 20.0, 2)], -1)  # 20 x 80
+    guessed = whole.copy()
+    guessed[5:, 1] -= 50
+    one = build_pose(whole, np.ones(10), score=0.9)
+    half = build_pose(guessed + 1, np.ones(10), score=0.8)
+    assert pose_distance(one, half) > 0.5
+    assert pose_distance(one, half, share=0.5) == pytest.approx(math.sqrt(2) / math.sqrt(20 * 50))
+    assert without_duplicates([half, one], 0.3) == (one,)
+    beside = build_pose(whole + np.array([14, 0]), np.ones(10), score=0.8)
+    assert len(without_duplicates([one, beside], 0.3)) == 2
+    few = [build_pose(joints[3:8], np.ones(5), score=0.9) for joints in (whole, guessed)]
+    assert pose_distance(*few, share=0.4) == 0
+    assert len(without_duplicates(few, 0.3)) == 2
 
 
 def test_of_a_person_found_twice_the_surer_pose_stays():

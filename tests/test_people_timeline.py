@@ -181,9 +181,10 @@ def test_memory_of_a_timeline_is_that_of_a_window_however_long_it_runs():
 # From cells to segments ------------------------------------------------------------------
 
 
-def decide(*values, min_seconds=1.0):
+def decide(*values, min_seconds=1.0, min_unknown_seconds=0.5):
     """Segments of cells of 0.5 s: the probability of b, None for unseen, "?" for no answer."""
-    decider = Decider(7, ("a", "b", "c"), SegmentSettings(min_seconds=min_seconds))
+    chosen = SegmentSettings(min_seconds=min_seconds, min_unknown_seconds=min_unknown_seconds)
+    decider = Decider(7, ("a", "b", "c"), chosen)
     over = []
     for number, value in enumerate(values):
         p = None
@@ -213,6 +214,37 @@ def test_what_is_too_short_at_the_start_belongs_to_what_comes():
     assert decide(0.9, 0.1, 0.1) == [("a", 0, 1.5)]
     assert decide(0.9) == [("b", 0, 0.5)]
     assert decide(0.9, 0.1, 0.9, min_seconds=2) == [("b", 0, 1.5)]
+
+
+def test_doubt_from_one_label_to_the_next_is_parted_between_them():
+    a, b = (0.9, 0.1, 0.0), (0.1, 0.9, 0.0)
+    more_a, more_b, third = (0.4, 0.3, 0.3), (0.3, 0.4, 0.3), (0.1, 0.1, 0.45)
+    three = {"min_seconds": 0.5, "min_unknown_seconds": 2.0}
+    # a is kept down to 0.35, left at 0.3; doubt lasts up to 1.5 s
+    assert decide(a, a, more_b, b, b, **three) == [("a", 0, 1), ("b", 1, 2.5)]
+    assert decide(a, a, third, more_a, more_b, b, **three) == [("a", 0, 2), ("b", 2, 3)]
+    assert decide(a, a, third, third, third, a, a, **three) == [("a", 0, 3.5)]
+    assert decide(a, a, third, "?", b, b, **three) == [("a", 0, 2), ("b", 2, 3)]
+    assert decide(a, a, third, third, None, None, **three) == [("a", 0, 2), ("no person", 2, 3)]
+    assert decide(a, a, third, third, **three) == [("a", 0, 2)]
+    assert decide(a, a, third, third, third, third, b, b, **three) == [
+        ("a", 0, 1), ("unknown", 1, 3), ("b", 3, 4),
+    ]  # fmt: skip
+    assert decide(third, third, b, b, **three) == [("unknown", 0, 1), ("b", 1, 2)]
+
+
+def test_windows_over_two_labels_are_no_third_thing():
+    """Between b and a every window that sees both is sure of neither."""
+
+    class Doubting(Scores):
+        def classify(self, windows):
+            shares = super().classify(windows)
+            shares[(shares > 0.2).all(axis=1)] = (0.1, 0.1)
+            return shares
+
+    found = timeline_of(film([0.99] * 35 + [0.01] * 35), Doubting(), SETTINGS)
+    assert [label for _, label, _, _ in plain(found)] == ["b", "a"]
+    assert abs(found[1].start - 3.5) <= 0.5
 
 
 def test_where_no_window_says_anything_it_is_unknown():

@@ -1,124 +1,50 @@
-"""From folders of videos to training data: who acts, which side, what is kept and what fails."""
+"""From folders of videos to training data: what is written, on which side, and what fails."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from blocks_filmed import (
+    BLUE,
+    HEIGHT,
+    RED,
+    WIDTH,
+    Blocks,
+    converted,
+    film,
+    ids_in,
+    sides,
+    someone,
+    still,
+    walking,
+)
 from clips_made import make_video
 from format_files import landmarks, message_of, run, write
 from kineme import cli
 from kineme.data.tracks import Tracks
 from kineme.errors import SpecError
 from kineme.people import tracked_videos
-from kineme.people.acting import acting, distance_travelled, join_sights
 from kineme.people.estimators import ESTIMATORS
-from kineme.people.poses import PersonPose, build_pose
 from kineme.people.training_set import _Progress
 from kineme.pose_classification import spec as pose_spec
 from kineme.spec.load import load_spec
-from tracks_made import NAN, made_track, made_tracks
 
-HEIGHT, WIDTH, SIDE = 120, 200, 40
 REAL_MOVENET = ESTIMATORS["movenet"]
-RED, BLUE = (220, 20, 20), (20, 20, 220)
-
-
-@dataclass(frozen=True)
-class FakeSettings:
-    threshold: int = 150
-    fails_at: int = field(default=0)
-
-
-class Blocks:
-    """Finds red and blue blocks: 17 joints down the diagonal of each."""
-
-    layout: str = "coco"
-    settings_type: ClassVar[type[FakeSettings]] = FakeSettings
-    looked: ClassVar[list[int]] = []
-    stops_after: ClassVar[int] = 10**9
-
-    def __init__(self, settings: FakeSettings) -> None:
-        self.settings = settings
-
-    def reset(self) -> None:
-        """Nothing is remembered."""
-
-    def detect(self, frame: np.ndarray) -> tuple[PersonPose, ...]:
-        if len(self.looked) >= self.stops_after:
-            raise KeyboardInterrupt
-        self.looked.append(1)
-        found = []
-        for channel in (0, 2):
-            rest = frame[..., 2 - channel]
-            ys, xs = np.nonzero((frame[..., channel] > self.settings.threshold) & (rest < 100))
-            if len(xs) < SIDE * SIDE // 2:
-                continue
-            along = np.linspace(-SIDE / 2, SIDE / 2, 17)
-            joints = np.stack([xs.mean() + along, ys.mean() + along], axis=1)
-            box = [*joints.min(axis=0), *joints.max(axis=0)]
-            found.append(build_pose(joints, np.full(17, 0.5), box=box, score=0.9))
-        return tuple(found)
 
 
 @pytest.fixture(autouse=True)
 def blocks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Blocks]]:
     monkeypatch.setenv("KINEME_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(ESTIMATORS, "movenet", f"{__name__}:Blocks")  # type: ignore[arg-type]
+    monkeypatch.setitem(ESTIMATORS, "movenet", "blocks_filmed:Blocks")  # type: ignore[arg-type]
     monkeypatch.setattr(Blocks, "looked", [])
     monkeypatch.setattr(Blocks, "stops_after", 10**9)
     tracked_videos._estimator.cache_clear()
     yield Blocks
     tracked_videos._estimator.cache_clear()
-
-
-Path_ = Callable[[int], tuple[float, float]]
-
-
-def film(
-    path: Path, *people: tuple[tuple[int, int, int], Path_], num_frames: int = 6, seed: int = 0
-) -> Path:
-    """A video of blocks whose middles are where each function says."""
-    frames = []
-    for number in range(num_frames):
-        frame = np.full((HEIGHT, WIDTH, 3), 60 + 3 * seed % 64, np.uint8)
-        for colour, where in people:
-            x, y = (round(v) for v in where(number))
-            frame[y - SIDE // 2 : y + SIDE // 2, x - SIDE // 2 : x + SIDE // 2] = colour
-        frames.append(frame)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return make_video(path, frames=frames, height=HEIGHT, width=WIDTH)
-
-
-def still(x: float, y: float) -> Path_:
-    return lambda number: (x, y)
-
-
-def walking(x: float, y: float, step: float) -> Path_:
-    return lambda number: (x + step * number, y)
-
-
-def someone(path: Path, seed: int = 0) -> Path:
-    return film(path, (RED, walking(40, 40, 2)), seed=seed, num_frames=4)
-
-
-def converted(data: Path, out: Path, **settings: Any) -> dict[str, Any]:
-    return run(data, out, format="videos", workers=0, **settings)
-
-
-def ids_in(out: Path, stem: str) -> list[str]:
-    path = out / f"{stem}_label.json"
-    return [one["id"] for one in json.loads(path.read_text())["samples"]] if path.exists() else []
-
-
-def sides(out: Path) -> dict[str, list[str]]:
-    found = {stem: ids_in(out, stem) for stem in ("train", "val", "test")}
-    return {stem: ids for stem, ids in found.items() if ids}
 
 
 # From videos to arrays
@@ -158,15 +84,13 @@ def test_smoothing_changes_nothing_of_who_stands_still_and_can_be_left_out(tmp_p
     for smoothing in (True, False):
         out = tmp_path / f"out{smoothing}"
         converted(tmp_path / "in", out, smoothing=smoothing, val_share=0.0)
-        x = dict(zip(ids_of(out), np.load(out / "data.npy")[:, 0, :, 8, 0], strict=True))
+        x = dict(
+            zip(ids_in(out / "label.json"), np.load(out / "data.npy")[:, 0, :, 8, 0], strict=True)
+        )
         spread[smoothing] = {name: float(np.ptp(row)) * WIDTH for name, row in x.items()}
     assert spread[False]["a/shaking"] == pytest.approx(4, abs=0.6)
     assert spread[True]["a/shaking"] < spread[False]["a/shaking"]
     assert spread[True]["a/still"] == pytest.approx(0, abs=0.3)
-
-
-def ids_of(out: Path) -> list[str]:
-    return [one["id"] for one in json.loads((out / "label.json").read_text())["samples"]]
 
 
 def test_a_video_of_nobody_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -174,7 +98,7 @@ def test_a_video_of_nobody_is_left_out_and_counted(tmp_path: Path) -> None:
     film(tmp_path / "in" / "a" / "2.mp4")
     found = converted(tmp_path / "in", tmp_path / "out", val_share=0.0)
     assert found["warnings"][-1] == "1 samples with no frames, left out; first: a/2"
-    assert ids_of(tmp_path / "out") == ["a/1"]
+    assert ids_in(tmp_path / "out" / "label.json") == ["a/1"]
 
 
 def test_videos_without_classes_become_data_without_labels(tmp_path: Path) -> None:
@@ -193,53 +117,6 @@ def test_a_list_of_labels_takes_the_place_of_class_folders(tmp_path: Path) -> No
 
 
 # Who acts
-
-
-def test_distance_is_what_joints_travel_in_diagonals_by_their_confidence() -> None:
-    x = np.zeros((4, 3, 2))
-    x[:, 0, 0] = [0, 30, 30, 60]  # 60 pixels, 0.5 sure
-    x[:, 1, 1] = [0, 40, NAN, 80]  # 40 pixels, then not seen on both sides of a step
-    x[2, 1] = NAN
-    track = made_track(1, [0, 1, 2, 3], x)
-    tracks = made_tracks(track, width=300, height=400)
-    assert distance_travelled(track, tracks) == pytest.approx((60 + 40) * 0.5 / 3 / 500)
-
-
-def test_who_moves_comes_before_who_stands_and_who_stays_before_who_passes() -> None:
-    def moved(id_: int, num_frames: int, step: float) -> Any:
-        x = np.zeros((num_frames, 3, 2)) + np.arange(num_frames)[:, None, None] * step
-        return made_track(id_, list(range(num_frames)), x)
-
-    tracks = made_tracks(moved(1, 20, 0), moved(2, 3, 4), moved(3, 20, 2), moved(4, 1, 0))
-    assert [t.id for t in acting(tracks, 1)] == [3]
-    assert [t.id for t in acting(tracks, 2)] == [2, 3]
-    assert [t.id for t in acting(tracks, 9)] == [1, 2, 3, 4]
-    still_ones = made_tracks(moved(1, 5, 0), moved(2, 5, 0))
-    assert [t.id for t in acting(still_ones, 1)] == [1]
-    assert acting(made_tracks(), 1) == ()
-
-
-def test_sights_that_follow_each_other_in_time_place_and_scene_are_one_person() -> None:
-    def seen(id_: int, frames: list[int], x: float) -> Any:
-        track = made_track(id_, frames, np.zeros((len(frames), 3, 2)) + x)
-        box = np.array([x - 30, -40, x + 30, 40], np.float32)  # 100 from corner to corner
-        return replace(track, boxes=np.tile(box, (len(frames), 1)))
-
-    first, near, far = seen(1, [0, 1], 0), seen(2, [5, 6], 90), seen(3, [5, 6], 110)
-    both = join_sights(made_tracks(first, near))
-    (one,) = both.tracks
-    assert (one.id, one.frames.tolist()) == (1, [0, 1, 5, 6])
-    assert one.joints[:, 0, 0].tolist() == [0, 0, 90, 90]
-    late, beside = seen(2, [22, 23], 0), seen(2, [1, 2], 0)
-    for apart in (
-        made_tracks(first, far), made_tracks(first, late), made_tracks(first, beside),
-        made_tracks(first, near, cuts=(5,)),
-    ):  # fmt: skip
-        assert [track.frames.tolist() for track in join_sights(apart).tracks] == [
-            track.frames.tolist() for track in apart.tracks
-        ]
-    three = join_sights(made_tracks(first, seen(2, [0, 1], 70), seen(3, [3], 60)))
-    assert [track.frames.tolist() for track in three.tracks] == [[0, 1], [0, 1, 3]]
 
 
 def test_the_one_who_acts_is_written_and_the_others_are_counted(tmp_path: Path) -> None:
@@ -284,7 +161,7 @@ def test_clips_are_split_when_nothing_else_says_how(tmp_path: Path) -> None:
     assert {stem: len(ids) for stem, ids in found.items()} == {"train": 4, "val": 2}
     assert {name.split("/")[0] for name in found["val"]} == {"jump", "walk"}
     converted(tmp_path / "in", tmp_path / "whole", protocol="none")
-    assert len(ids_of(tmp_path / "whole")) == 6
+    assert len(ids_in(tmp_path / "whole" / "label.json")) == 6
 
 
 def test_a_split_file_says_which_side_and_what_it_does_not_name_is_counted(tmp_path: Path) -> None:
@@ -364,7 +241,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, blocks: type[Bl
     blocks.looked.clear()
     converted(tmp_path / "in", tmp_path / "out", val_share=0.0)
     assert len(blocks.looked) == 8
-    assert len(ids_of(tmp_path / "out")) == 3
+    assert len(ids_in(tmp_path / "out" / "label.json")) == 3
 
 
 def test_damaged_tracks_in_the_cache_are_made_again(tmp_path: Path, blocks: type[Blocks]) -> None:
@@ -387,7 +264,7 @@ def test_unreadable_videos_are_named_and_the_others_converted(tmp_path: Path) ->
     someone(data / "a" / "1.mp4")
     write(data / "a" / "2.mp4", "no video")
     found = converted(data, out, val_share=0.0)
-    assert ids_of(out) == ["a/1"]
+    assert ids_in(out / "label.json") == ["a/1"]
     first, last = found["failed"]
     assert first.where == str(data / "a" / "2.mp4")
     assert str(last) == (

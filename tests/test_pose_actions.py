@@ -119,6 +119,34 @@ def test_occlusion_curves_hide_what_they_say(trained, tmp_path):
     assert all(0 <= accuracy <= 1 for points in curves.values() for _, accuracy in points)
 
 
+def test_another_model_is_judged_beside_as_it_would_be_alone(trained, tmp_path):
+    last = trained / "train" / "pc_model_latest.pth"
+    words = ("evaluate.occlusion=true", f"evaluate.checkpoint={last}")
+    evaluate.run(NETWORK, spec_of("evaluate", trained, tmp_path / "alone", *words))
+    words = ("evaluate.occlusion=true", f"evaluate.baseline={last}")
+    evaluate.run(NETWORK, spec_of("evaluate", trained, tmp_path / "beside", *words))
+    alone = json.loads((tmp_path / "alone" / "evaluate" / "metrics.json").read_text())
+    beside = json.loads((tmp_path / "beside" / "evaluate" / "metrics.json").read_text())["baseline"]
+    assert beside["checkpoint"] == str(last)
+    assert beside["accuracy"] == alone["accuracy"]
+    assert beside["occlusion"] == alone["occlusion"]
+    page = (tmp_path / "beside" / "evaluate" / "report.html").read_text()
+    assert "random joints, baseline" in page
+    assert facts_in(tmp_path / "beside" / "evaluate" / "report.html")["baseline"] == (
+        f"{last}, accuracy {alone['accuracy']:.1f} %"
+    )
+
+
+def test_a_baseline_of_other_classes_is_refused(trained, tmp_path):
+    found = torch.load(trained / "train" / "best.pth", weights_only=True)
+    found["kineme"]["class_names"] = ["a", "b", "c"]
+    found["kineme"]["spec"]["dataset"]["label_map"] = {"a": 0, "b": 1, "c": 2}
+    torch.save(found, tmp_path / "other.pth")
+    spec = spec_of("evaluate", trained, tmp_path, f"evaluate.baseline={tmp_path / 'other.pth'}")
+    with pytest.raises(CheckpointError, match="expected a model of the classes still, "):
+        evaluate.run(NETWORK, spec)
+
+
 def test_inference_writes_upstreams_form_and_the_full_one(trained, tmp_path):
     target = tmp_path / "new" / "labels.txt"
     spec = spec_of(

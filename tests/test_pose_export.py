@@ -18,10 +18,10 @@ import torch
 from kineme import __version__, files
 from kineme.actions import export
 from kineme.engine.checkpoint import load_checkpoint
-from kineme.engine.runtime import Interrupted
 from kineme.errors import QualityError, ResourceError, SpecError
 from kineme.network import ExportForm
 from kineme.pose_classification.network import NUM_LIFELIKE, lifelike_skeletons
+from kineme.signals import Interrupted
 from stick import CLASSES, NETWORK, spec_of, train_stick
 
 

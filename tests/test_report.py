@@ -1,22 +1,24 @@
 """The report says true things, escapes what users wrote, and asks nothing of the network."""
 
 import base64
-import html.parser
 import io
 import math
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import kineme
 from kineme.network import FrameDrawing, SkeletonDrawing
 from kineme.report import plots
 from kineme.report.filmstrip import draw_filmstrip, draw_frames, drawer
 from kineme.report.findings import Training, find_next_steps
 from kineme.report.html import ReportInput, write_report
 from kineme.report.scores import compute_scores, wilson_interval
+from pages_read import Page
 
 NASTY = ("<script>alert(1)</script>", "quote \" and '", "comma, semicolon;", "emoji 😀", "$x^{")
 BONES = [(0, 1), (1, 2), (1, 3)]
@@ -50,33 +52,6 @@ def figures(count, num_frames=6):
     data[:, 0, :, 3] = -0.5
     data[:, 1, :, 2:] = np.linspace(-0.2, -1.4, num_frames)[:, None, None]
     return data
-
-
-class Page(html.parser.HTMLParser):
-    """Tags, attributes and text of a page; fails on a tag that is closed out of order."""
-
-    VOID = frozenset({"meta", "img", "br", "path", "circle", "link", "input"})
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.words, self.open = [], [], []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.tags if name == tag]
 
 
 def page_of(folder, report):
@@ -384,6 +359,12 @@ def test_every_string_of_the_user_is_escaped(tmp_path):
         assert name in words
     assert "</dd><script>x</script>" in words
     assert r"<b>0</b> & \x1b[31m" in words
+
+
+def test_all_pages_begin_as_one_page_with_one_content_policy():
+    source = Path(kineme.__file__).parent
+    begin = [path.name for path in source.rglob("*.html") if "<!doctype" in path.read_text()]
+    assert begin == ["page.html"]
 
 
 def test_the_page_asks_for_nothing_and_runs_nothing(tmp_path):

@@ -14,9 +14,9 @@ import yaml
 
 from kineme.engine import lease, results
 from kineme.engine.results import Run, open_run, read_metrics
-from kineme.engine.runtime import Interrupted
 from kineme.errors import DataError, ResourceError, SpecError
 from kineme.processes import start_ticks
+from kineme.signals import Interrupted
 from tiny import TINY, tiny_spec
 
 

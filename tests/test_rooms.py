@@ -21,15 +21,15 @@ from kineme import cli
 from kineme.actions import evaluate, export, inference, train
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine.results import read_metrics
-from kineme.engine.runtime import Interrupted
 from kineme.network import NETWORKS
+from kineme.signals import Interrupted
 from kineme.spec.load import value_at
 from rooms import NUM_VAL, ROOMS, STEPS
 from stick import rows_of
-from test_train import stop_at
 from test_train_processes import check_intact, newest
 from tiny import same
 from tiny_process import finish, session_processes, wait_until
+from tiny_training import stop_at
 
 LAST = f"model_epoch_001_step_{2 * STEPS:05d}.pth"
 TITLES = list(ROOMS)

@@ -5,34 +5,11 @@ import string
 
 import pytest
 
-from kineme.errors import SpecError
 from kineme.pose_classification.spec import ALIASES, SPECS
 from kineme.spec.fields import settings_by_key
 from kineme.spec.load import load_spec, user_set
-from kineme.spec.suggest import suggested_key
-
-TRAIN = SPECS["train"]
-MINIMUM = {"results_dir": "out", "dataset.train_dataset.data_path": "x.npy"}
-
-
-def refused(source=None, overrides=(), model=TRAIN):
-    """The problems, one string each, of a spec that must not load."""
-    with pytest.raises(SpecError) as caught:
-        load_spec(model, source, overrides)
-    assert caught.value.exit_code == 2
-    return [str(problem) for problem in caught.value.problems]
-
-
-def loaded(source=None, overrides=(), model=TRAIN):
-    spec, _ = load_spec(model, {**MINIMUM, **(source or {})}, overrides)
-    return spec
-
-
-def write(tmp_path, text, name="spec.yaml"):
-    path = tmp_path / name
-    path.write_text("results_dir: out\ndataset: {train_dataset: {data_path: x.npy}}\n" + text)
-    return path
-
+from kineme.spec.suggest import did_you_mean, suggested_key
+from specs_read import MINIMUM, TRAIN, loaded, refused, write
 
 # S01
 
@@ -80,6 +57,29 @@ def _with_one_edit(word, draw):
 def test_a_word_like_nothing_gets_no_suggestion():
     (problem,) = refused({**MINIMUM, "xyzzyplugh": 1})
     assert problem.endswith("got an unknown key.")
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "said"),
+    [
+        ("trian", ["train", "evaluate"], "Did you mean train?"),
+        ("max", ["maximize", "minimize"], "Did you mean maximize?"),
+        ("m", ["maximize", "minimize"], "look"),  # too short to be the beginning of one
+        ("pre", ["present", "precise"], "look"),  # the beginning of two
+        (7, ["train"], "look"),
+        ("7", [7, None], "look"),
+        ("x" * 65, ["x" * 64], "look"),
+    ],
+)
+def test_a_word_is_repaired_by_what_is_close_to_it_or_begins_with_it(word, known, said):
+    assert did_you_mean(word, known, otherwise="look") == said
+
+
+def test_a_repair_is_written_as_it_is_to_be_typed():
+    assert did_you_mean("sede", ["seed"], shown=lambda name: f"automl.{name}") == (
+        "Did you mean automl.seed?"
+    )
+    assert did_you_mean("xyzzy", ["seed"]) == ""
 
 
 # S02

@@ -8,28 +8,7 @@ from kineme.errors import SpecError
 from kineme.pose_classification.spec import RECIPES, SPECS
 from kineme.spec.fields import settings_by_key
 from kineme.spec.load import load_spec, user_set, with_values
-
-TRAIN = SPECS["train"]
-MINIMUM = {"results_dir": "out", "dataset.train_dataset.data_path": "x.npy"}
-
-
-def refused(source=None, overrides=(), model=TRAIN):
-    """The problems, one string each, of a spec that must not load."""
-    with pytest.raises(SpecError) as caught:
-        load_spec(model, source, overrides)
-    assert caught.value.exit_code == 2
-    return [str(problem) for problem in caught.value.problems]
-
-
-def loaded(source=None, overrides=(), model=TRAIN):
-    spec, _ = load_spec(model, {**MINIMUM, **(source or {})}, overrides)
-    return spec
-
-
-def write(tmp_path, text, name="spec.yaml"):
-    path = tmp_path / name
-    path.write_text("results_dir: out\ndataset: {train_dataset: {data_path: x.npy}}\n" + text)
-    return path
+from specs_read import MINIMUM, TRAIN, loaded, refused, write
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,21 @@ def test_what_is_written_is_read_back(tmp_path, suffix):
     assert np.abs(difference).mean() < 6  # colours are stored at half the resolution
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 80), (61, 79)])
+def test_what_is_written_quickly_is_as_near_to_the_frames(tmp_path, height, width):
+    given = np.stack([picture(k, height=height, width=width) for k in range(10)])
+    far = []
+    for name, is_quick in (("slow", False), ("quick", True)):
+        path = tmp_path / f"{name}.mp4"
+        assert write_video(path, iter(given), 12.5, is_quick=is_quick) == 10
+        facts = probe(path)
+        assert (facts.num_frames, facts.fps, facts.damage) == (10, 12.5, "")
+        frames = read_frames(path, np.arange(10)).frames[:, :height, :width]
+        assert [number_in(frame) for frame in frames] == list(range(10))
+        far.append(np.abs(frames.astype(int) - given).mean())
+    assert far[1] < far[0] + 1.5
+
+
 def test_other_players_read_what_is_written(tmp_path):
     write_video(tmp_path / "x.mp4", [picture(k) for k in range(5)], 30)
     opened = cv2.VideoCapture(str(tmp_path / "x.mp4"))

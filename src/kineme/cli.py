@@ -38,6 +38,7 @@ from kineme.usage import SPEC_USAGE, action_usage, network_usage, usage
 COMMANDS = {
     "analyze": "kineme.people.command:main",
     "automl": "kineme.automl.command:main",
+    "check": "kineme.actions.data_check:check",
     "data": "kineme.actions.data_check:main",
     "demo": "kineme.demo:main",
     "jobs": "kineme.jobs.command:main",
@@ -350,10 +351,9 @@ def _spec_text(words: list[str]) -> str:
 
 
 def _unknown(what: str, word: str, known: Sequence[str], fix: str = "") -> SpecError:
-    from kineme.spec.suggest import closest
+    from kineme.spec.suggest import did_you_mean
 
-    meant = closest(word, known)
-    fix = f"Did you mean {meant}?" if meant else fix
+    fix = did_you_mean(word, known, otherwise=fix)
     return SpecError("command line", f"a known {what} ({', '.join(known)})", repr(word[:80]), fix)
 
 

@@ -23,7 +23,7 @@ from kineme.spec.fields import MUST_BE_SET, Setting, settings
 from kineme.spec.load import Account, account, load_spec, value_at
 from kineme.spec.read import read_document, scalar
 from kineme.spec.sections import Spec
-from kineme.spec.suggest import closest
+from kineme.spec.suggest import did_you_mean
 
 USAGE = """\
 usage: kineme migrate spec FILE [--network NAME] [--action NAME] [-o OUT] [--overwrite]
@@ -126,7 +126,7 @@ def _parsed(words: Sequence[str]) -> dict[str, str]:
                 raise SpecError(name, "a value after it", "nothing")
         elif word.startswith("-") or found["FILE"]:
             known = [name for name in found if name.startswith("--")]
-            fix = f"Did you mean {meant}?" if (meant := closest(name, known)) else ""
+            fix = did_you_mean(name, known)
             raise SpecError("migrate", "one FILE and known options", repr(word[:80]), fix)
         else:
             found["FILE"] = word
@@ -188,9 +188,8 @@ def _action_of(path: str, tree: Mapping[str, Any], specs: Mapping[str, type[Spec
 
 def _check_name(option: str, name: str, known: Sequence[str]) -> None:
     if name and name not in known:
-        meant = closest(name, known)
-        fix = f"Did you mean {meant}?" if meant else ""
-        raise SpecError(option, f"one of {', '.join(known)}", repr(name[:80]), fix)
+        expected = f"one of {', '.join(known)}"
+        raise SpecError(option, expected, repr(name[:80]), did_you_mean(name, known))
 
 
 # What is written, and what is told

@@ -11,7 +11,7 @@ B x clips where a sample is seen through several clips).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,6 +29,8 @@ TRAIN, VAL, TEST, PREDICT = "train", "val", "test", "predict"
 @dataclass(frozen=True)
 class Batch:
     """Some samples, ready for a model: `model(**batch.inputs)` gives logits (R, classes).
+
+    A model of S streams that learn at once gives (R, S, classes) in training.
 
     inputs: named tensors whose first dimension is R.
     labels: (B,) int64, -1 where unknown.
@@ -165,6 +167,20 @@ Drawing = SkeletonDrawing | FrameDrawing
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """Learning from the answers of a teacher, a checkpoint of the same network.
+
+    weight: of the distance to the teacher, against that to the labels, in [0, 1]. temperature:
+    divides both logits. inputs: dotted spec fields in which both must agree.
+    """
+
+    teacher: str
+    weight: float
+    temperature: float
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Common:
     """What the house asks of a spec where the networks keep TAO's own, differing names.
 
@@ -175,6 +191,7 @@ class Common:
     has_occlusion: whether evaluation also hides parts of the data.
     annotates: whether inference also writes each video with its label on it.
     augmentation: the block that changes samples of training, as the report advises it.
+    distillation: the teacher that training learns from beside the labels.
     """
 
     model_title: str
@@ -186,6 +203,7 @@ class Common:
     has_occlusion: bool = False
     annotates: bool = False
     augmentation: str = ""
+    distillation: Distillation | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,12 +240,17 @@ class Network:
     complete: fills what the spec leaves open from what the data of `split` says of itself
     (class names, layout); an action calls it before it builds anything.
     adapt_weights: foreign weights by our names, for the spec and a submodule ("": all).
+    of_folds: the spec whose test data are those of training, with no validation data.
+    subset: the samples of a dataset whose ids are among those given, in their order.
+    transfer: weights of another kind of data for a model to start from, and what to tell of them.
     occluded: damaged copies of a test dataset as (curve, share hidden, dataset).
     score_text: what evaluate prints, in upstream's form, from the facts of metrics.json.
     answer_text: what inference prints or writes, in upstream's form.
     of_unknown: the spec with the samples that are of no class, which an evaluation names, as the
     data of PREDICT; None where it names none.
     data_path: where the data of `split` are, as a file where it is one; "" where nothing is named.
+    data_keys: the settings that name the data of a split, first where they lie.
+    unaugmented: training data as validation sees its own, nothing random, each sample once.
     """
 
     name: str
@@ -250,9 +273,22 @@ class Network:
     head: tuple[str, ...] = field(default=())  # state-dict names that change with the classes
     mean_accuracy: str = "avg_accuracy"  # upstream's name of the mean over classes
     prints_answers: bool = False  # whether inference also prints its answers, as upstream
-    inspect: Callable[[Path, Path], Inspection | None] | None = None  # (data, cache); None: no data
+    # (data, cache, labels or None) -> None where there is no data of this network
+    inspect: Callable[[Path, Path, Path | None], Inspection | None] | None = None
     data_path: Callable[[Any, str], str] | None = None  # (spec, split)
     of_unknown: Callable[[Any], Any] | None = None  # (spec) -> spec or None
+    of_folds: Callable[[Any], Any] | None = None  # (spec) -> spec
+    subset: Callable[[Any, Collection[str]], Dataset] | None = None  # (dataset, ids)
+    data_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by split
+    unaugmented: Callable[[Any], Dataset] | None = None  # (spec)
+    # (weights, what their file says of itself, spec, untrained model) -> weights, what to tell
+    transfer: (
+        Callable[
+            [Mapping[str, Any], Mapping[str, Any], Any, torch.nn.Module],
+            tuple[Mapping[str, Any], str],
+        ]
+        | None
+    ) = None
 
 
 @dataclass(frozen=True)

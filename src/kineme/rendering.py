@@ -10,7 +10,7 @@ Shapes: N clips, T frames, V joints, P bones; frames (T, S, S, 3) uint8 RGB, S p
 A camera's axes are x right, y down, z away, in metres. Pixels count from the top left corner.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -65,15 +65,64 @@ def film_exercises(
         yield Film(name, int(figures.labels[i]), _expose(own, frames))
 
 
-def hold_camera(draw: Draws, seconds: Array, size: int) -> Camera:
-    """Cameras held by hand: none is quite still, some shake by a pixel or two."""
+class Seen(NamedTuple):
+    """Somebody before a camera: pixels (T, V, 2), pixels_per_metre and depths (T, V)."""
+
+    pixels: Array
+    pixels_per_metre: Array
+    depths: Array
+
+
+def film_people(
+    people: Sequence[Seen], draws: Sequence[Draws], room: Draws, shift: Array, size: int
+) -> Iterator[Frames]:
+    """Frames (S, S, 3) of several people in one room, the nearer before the farther.
+
+    draws: for each of them a row that dresses them; room: a row for the room and the picture.
+    shift: (T, 2) of the camera, as in Camera.
+    """
+    plans = [_plan_strokes(own, *one) for own, one in zip(draws, people, strict=True)]
+    bones = [one.depths[:, _STARTS] + one.depths[:, _ENDS] for one in people]
+    strokes = _Strokes(
+        np.concatenate([plan.ends for plan in plans], axis=1),
+        np.concatenate([plan.widths for plan in plans], axis=1),
+        _from_far_to_near(np.concatenate(bones, axis=1)),
+        np.concatenate([plan.colours for plan in plans]),
+    )
+    frames = _painted(_build_scene(room, size), strokes, shift, size)
+    yield from _exposed(room, frames, len(shift), size)
+
+
+def is_behind(joints: Seen, other: Seen) -> NDArray[np.bool_]:
+    """(T, V) which joints of somebody a bone of `other` hides."""
+    starts, ends = other.pixels[:, None, _STARTS], other.pixels[:, None, _ENDS]  # (T, 1, P, 2)
+    bones = ends - starts
+    away = joints.pixels[:, :, None] - starts
+    along = (away * bones).sum(-1) / np.maximum((bones**2).sum(-1), 1e-9)
+    along = np.clip(along, 0, 1)
+    distance = np.linalg.norm(away - along[..., None] * bones, axis=-1)
+
+    def at_point(values: Array) -> Array:
+        first, last = values[:, None, _STARTS], values[:, None, _ENDS]
+        return np.asarray(first + along * (last - first))
+
+    is_inside = distance < _RADII * at_point(other.pixels_per_metre)
+    is_nearer = at_point(other.depths) < joints.depths[:, :, None]
+    return np.asarray((is_inside & is_nearer).any(axis=2))
+
+
+def hold_camera(draw: Draws, seconds: Array, size: int, *, drifts: bool = True) -> Camera:
+    """Cameras held by hand: none is quite still, some shake by a pixel or two.
+
+    drifts: off their aim more and more, as people do who film a short clip.
+    """
     distance = draw("distance", 3.5, 6.0)
     metres_shown = draw("metres shown", 2.4, 2.7)
     shake = draw("shake", 0, 1) ** 2 * size / 80
     paths = []
     for axis in ("x", "y"):
         middle = draw(f"{axis} middle", -1, 1) * size / 32
-        drift = draw(f"{axis} drift", -1, 1) * size / 64  # in a second
+        drift = drifts * draw(f"{axis} drift", -1, 1) * size / 64  # in a second
         path = middle + drift * (seconds - seconds.mean())
         for wave, slowest_hertz in enumerate((0.4, 1.2, 2.5)):
             turns = seconds * draw(f"{axis} rate {wave}", slowest_hertz, 2 * slowest_hertz)
@@ -147,9 +196,14 @@ def _plan_strokes(draw: Draws, pixels: Array, pixels_per_metre: Array, depths: A
     return _Strokes(
         np.rint(ends).astype(np.int64),
         np.maximum(np.rint(np.stack([widths, 0.6 * widths], -1)), 1).astype(np.int64),
-        np.argsort(-(depths[:, _STARTS] + depths[:, _ENDS]), axis=1, kind="stable"),
+        _from_far_to_near(depths[:, _STARTS] + depths[:, _ENDS]),
         np.minimum(np.stack([0.75 * colours, 1.1 * colours], axis=1), 255),
     )
+
+
+def _from_far_to_near(depths: Array) -> NDArray[np.int64]:
+    """(T, P) the order in which bones at these depths are drawn."""
+    return np.argsort(-depths, axis=1, kind="stable")
 
 
 def _dress(draw: Draws) -> Mapping[str, Array]:
@@ -190,12 +244,19 @@ def _unevenness(draw: Draws, name: str, num_cells: int, side: int) -> Array:
 
 
 def _paint(scene: Frames, strokes: _Strokes, shift: Array, size: int) -> Frames:
-    """The figure before the room, which both move by `shift` (T, 2)."""
+    """(T, S, S, 3): the frames of `_painted`."""
+    frames = np.empty((len(shift), size, size, 3), np.uint8)
+    for frame, painted in zip(frames, _painted(scene, strokes, shift, size), strict=True):
+        frame[:] = painted
+    return frames
+
+
+def _painted(scene: Frames, strokes: _Strokes, shift: Array, size: int) -> Iterator[Frames]:
+    """What is drawn before the room, both moved by `shift` (T, 2): frames (S, S, 3)."""
     fine = _FINER * size
     corner = (scene.shape[0] - fine) / 2
     ends, widths, order = (part.tolist() for part in strokes[:3])
     colours = strokes.colours.tolist()
-    frames = np.empty((len(shift), size, size, 3), np.uint8)
     for t, (right, down) in enumerate(_FINER * shift):
         move = np.array([[1.0, 0.0, right - corner], [0.0, 1.0, down - corner]])
         canvas = cv2.warpAffine(scene, move, (fine, fine), borderMode=cv2.BORDER_REPLICATE)
@@ -204,18 +265,20 @@ def _paint(scene: Frames, strokes: _Strokes, shift: Array, size: int) -> Frames:
                 ends[t][bone], widths[t][bone], colours[bone], strict=True
             ):
                 cv2.line(canvas, start, end, colour, width, cv2.LINE_AA, _FRACTION_BITS)
-        frames[t] = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
-    return frames
+        yield np.asarray(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _expose(draw: Draws, frames: Frames) -> Frames:
     """Too bright or too dark, with grain that is another in every frame."""
-    num_frames, size = frames.shape[:2]
+    return np.stack(list(_exposed(draw, frames, *frames.shape[:2])))
+
+
+def _exposed(draw: Draws, frames: Iterable[Frames], num_frames: int, size: int) -> Iterator[Frames]:
     grain = draw.normal("grain", size * size * 3).reshape(size, size, 3).astype(np.float32)
     grain *= np.float32(draw("grain size", 1, 5)[0, 0])
-    exposed = frames * np.float32(draw("exposure", 0.7, 1.15)[0, 0])
+    exposure = np.float32(draw("exposure", 0.7, 1.15)[0, 0])
     moves = draw("grain place", 0, size, size=2 * num_frames).reshape(-1, 2).astype(int)
-    for frame, move in zip(exposed, moves, strict=True):
-        frame += np.roll(grain, move, axis=(0, 1))
-    film: Frames = np.clip(exposed, 0, 255).astype(np.uint8)
-    return film
+    for frame, move in zip(frames, moves, strict=True):
+        exposed = frame * exposure
+        exposed += np.roll(grain, move, axis=(0, 1))
+        yield np.clip(exposed, 0, 255).astype(np.uint8)

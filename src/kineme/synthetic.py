@@ -70,9 +70,9 @@ def make_exercises(
     figures = pose_exercises(num_samples, seed, bodies=bodies, num_frames=num_frames, fps=fps)
     seen, ids = look_at(figures, seed, bodies=bodies, views=views)
     draw = Draws(seed, num_samples)
-    seen += _estimator_noise(draw, seen.shape)
+    seen += estimator_noise(draw, seen.shape)
     seen -= seen[:, :, :1]
-    seen *= _is_seen(draw, num_frames)[..., None]
+    seen *= joints_seen(draw, num_frames)[..., None]
     data = (seen * (1000 / FOCAL_LENGTH)).transpose(0, 3, 1, 2)[..., None]
     return Exercises(data.astype(np.float32), figures.labels, ids, CLASS_NAMES)
 
@@ -118,7 +118,36 @@ def pose_exercises(
     return Figures(positions, labels.astype(np.int64), body_of_sample)
 
 
+class Part(NamedTuple):
+    """What somebody does from `start` to `end`, in seconds: one of EXERCISES."""
+
+    exercise: str
+    start: float
+    end: float
+
+
+def pose_parts(body: Body, parts: Sequence[Part], draw: "Draws", seconds: Array) -> Array:
+    """(T, V, 3) of somebody who does one exercise after another, each from standing to standing.
+
+    draw: of one row. seconds: (T,); outside the parts the figure stands.
+    """
+    standing = _standing(draw, seconds)
+    motion = standing
+    for number, part in enumerate(parts):
+        own = Draws(draw.seed, draw.rows * _MAX_PARTS + number)
+        since = np.maximum(seconds - part.start, 0)[None]
+        weight = _smooth(since / _PASSAGE_SECONDS)
+        weight = weight * _smooth((part.end - seconds) / _PASSAGE_SECONDS)
+        working = EXERCISES[part.exercise](own, _repetitions(own, since), standing)
+        motion = _between(motion, working, weight)
+    positions: Array = pose([body], _sway(draw, seconds, motion))[0]
+    return positions
+
+
 # What the exercises are ------------------------------------------------------------------
+
+_PASSAGE_SECONDS = 0.5  # from standing to the exercise's first pose
+_MAX_PARTS = 64  # so that no two rows share a draw
 
 
 def _squat(draw: "Draws", rep: "_Reps", rest: Motion) -> Motion:
@@ -222,8 +251,14 @@ class _Reps(NamedTuple):
 
 def _motion(exercise: Exercise, draw: "Draws", seconds: Array) -> Motion:
     """The exercise over time: standing idle first, or joined in the middle of a repetition."""
-    start = draw("start", -2.0, 0.25 * seconds[-1])
-    since = np.maximum(seconds - start, 0)
+    since = np.maximum(seconds - draw("start", -2.0, 0.25 * seconds[-1]), 0)
+    standing = _standing(draw, seconds)
+    working = exercise(draw, _repetitions(draw, since), standing)
+    return _sway(draw, seconds, _between(standing, working, _smooth(since / _PASSAGE_SECONDS)))
+
+
+def _repetitions(draw: "Draws", since: Array) -> _Reps:
+    """since: seconds (N, T) from the start of the first."""
     cycle = since * draw("tempo", 0.4, 0.75)
     number = np.floor(cycle).astype(int)
     rise = ((1 - np.cos(2 * np.pi * cycle)) / 2) ** draw("sharpness", 0.7, 1.4)
@@ -232,20 +267,16 @@ def _motion(exercise: Exercise, draw: "Draws", seconds: Array) -> Motion:
     )
     is_taking_turns = draw("turns", 0, 1) < 0.6
     is_left = ((draw("first", 0, 1) < 0.5) + number * is_taking_turns) % 2
-    reps = _Reps(cycle, rise * vigour, np.stack([is_left, 1 - is_left], -1).astype(float))
+    return _Reps(cycle, rise * vigour, np.stack([is_left, 1 - is_left], -1).astype(float))
 
-    standing = _standing(draw, seconds)
-    working = exercise(draw, reps, standing)
-    weight = _smooth(since / 0.5)  # half a second from standing to the exercise's first pose
-    return _sway(
-        draw,
-        seconds,
-        Motion(
-            *(
-                rest + weight.reshape(weight.shape + (1,) * (rest.ndim - 2)) * (work - rest)
-                for rest, work in zip(standing, working, strict=True)
-            )
-        ),
+
+def _between(rest: Motion, work: Motion, weight: Array) -> Motion:
+    """From `rest`, weight (N, T) 0, to `work`, weight 1."""
+    return Motion(
+        *(
+            first + weight.reshape(weight.shape + (1,) * (first.ndim - 2)) * (second - first)
+            for first, second in zip(rest, work, strict=True)
+        )
     )
 
 
@@ -302,7 +333,7 @@ def _arm_style(draw: "Draws", lean: Array, styles: tuple[str, ...]) -> Array:
 # What a pose estimator does to it --------------------------------------------------------
 
 
-def _estimator_noise(draw: "Draws", shape: tuple[int, ...]) -> Array:
+def estimator_noise(draw: "Draws", shape: tuple[int, ...]) -> Array:
     """Metres of error (N, T, V, 3): jitter of 4 to 14 mm, and a steady bias per joint."""
     jitter = draw.normal("jitter", int(np.prod(shape[1:]))).reshape(shape)
     bias = draw.normal("bias", shape[2] * 3).reshape(shape[0], 1, shape[2], 3)
@@ -319,7 +350,7 @@ _LIMBS = tuple(
 )
 
 
-def _is_seen(draw: "Draws", num_frames: int) -> NDArray[np.bool_]:
+def joints_seen(draw: "Draws", num_frames: int) -> NDArray[np.bool_]:
     """(N, T, V): up to 6 % of the joints drop out singly, and one limb in four for a while."""
     size = num_frames * len(JOINTS)
     singles = draw("dropped", 0, 1, size=size).reshape(-1, num_frames, len(JOINTS))

@@ -30,7 +30,7 @@ usage: kineme <network> <action> [-e SPEC] [key=value ...] [options]
        kineme spec <network> <action> [--json]
        kineme analyze SOURCE [--checkpoint FILE] [--out FOLDER] ...
        kineme automl <network> -e SPEC [key=value ...] [automl.NAME=value ...]
-       kineme data check FOLDER [results_dir=FOLDER]
+       kineme check DATA [LABELS] [results_dir=FOLDER] [window=FRAMES] [subject_pattern=REGEX]
        kineme jobs create|list|show|logs|wait|cancel|retry|delete ...
        kineme schema generate|check [FOLDER]
        kineme skills [copy FOLDER]

@@ -17,26 +17,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.action_recognition.copies import find_copies
-from kineme.action_recognition.entries import Entry
+from kineme.action_recognition.entries import Entry, Listing
 from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
 from kineme.action_recognition.sources import Video, frame_video
 from kineme.data import archives, images
-from kineme.data.faults import Fault, Inspection
+from kineme.data.faults import Fault, Inspection, Samples
 from kineme.data.frames import FrameReader
 from kineme.data.names import natural_order
 from kineme.data.workers import Beat, run_tasks
 from kineme.errors import DataError, printable
 from kineme.network import PREDICT, TRAIN
 
+WINDOW = 8  # frames that `recipe: modern` takes
 DEADLINE_SECONDS = 60.0  # without a sign of life
 _TASK = "kineme.action_recognition.inspection:inspect_one"
 
 
-def inspect(where: Path, cache: Path, *, num_workers: int = 2) -> Inspection | None:
+def inspect(
+    where: Path, cache: Path, labels_path: Path | None = None, *, num_workers: int = 2
+) -> Inspection | None:
     """Look at the videos at `where`: class folders, folders of these by split, an archive, a list.
 
-    cache: where an archive is extracted. None where there is no video.
+    cache: where an archive is extracted. None where there is no video, or labels are given, as
+    folders and lists name classes themselves.
     """
+    if labels_path:
+        return None
     if where.is_file() and not is_listable(where):
         if not archives.is_archive(where):
             return None
@@ -51,13 +57,34 @@ def inspect(where: Path, cache: Path, *, num_workers: int = 2) -> Inspection | N
         for split, found in listings.items()
         for entry in found.entries
     }
-    num_frames, found = _seen(entries, num_workers)
+    lengths, found = _seen(entries, num_workers)
     faults += found
     labels = {split: [e.label or "" for e in x.entries] for split, x in listings.items()}
     faults += _copies(entries, {split: len(names) for split, names in labels.items()})
     faults += [*_strange_classes(labels), *_beside_splits(where, listings)]
     classes = {split: dict(sorted(Counter(names).items())) for split, names in labels.items()}
-    return Inspection(classes, num_frames, tuple(faults))
+    samples = dict(_samples(listings, lengths))
+    return Inspection(classes, sum(lengths.values()), tuple(faults), samples, window=WINDOW)
+
+
+def _samples(
+    listings: Mapping[str, Listing], lengths: Mapping[int, int]
+) -> Iterator[tuple[str, Samples]]:
+    """The videos of each split that could be decoded. lengths: frames by place among all."""
+    place = 0
+    for split, listing in listings.items():
+        places = range(place, place + len(listing.entries))
+        place = places.stop
+        kept = [(entry, lengths[at]) for entry, at in zip(listing.entries, places, strict=True)
+                if lengths.get(at)]  # fmt: skip
+        yield (
+            split,
+            Samples(
+                ids=tuple(entry.id for entry, _ in kept),
+                labels=tuple(entry.label or "" for entry, _ in kept),
+                lengths=np.asarray([length for _, length in kept], np.int64),
+            ),
+        )
 
 
 def inspect_one(task: Mapping[str, Any], beat: Beat) -> dict[str, Any]:
@@ -87,8 +114,8 @@ def _splits(where: Path) -> Iterator[tuple[str, Path, str]]:
         yield name, where / name, TRAIN
 
 
-def _seen(entries: Mapping[str, Entry], num_workers: int) -> tuple[int, list[Fault]]:
-    """Frames that could be decoded, and what is wrong with the videos, in their order."""
+def _seen(entries: Mapping[str, Entry], num_workers: int) -> tuple[dict[int, int], list[Fault]]:
+    """Frames that could be decoded, by place, and what is wrong with the videos, in their order."""
     tasks: deque[Mapping[str, Any]] = deque(
         {
             "name": str(entry.path),
@@ -98,7 +125,7 @@ def _seen(entries: Mapping[str, Entry], num_workers: int) -> tuple[int, list[Fau
         }
         for place, entry in enumerate(entries.values())
     )
-    num_frames = 0
+    lengths: dict[int, int] = {}
     by_place: dict[int, list[Fault]] = {}
     for task, answer in run_tasks(
         _TASK, tasks, num_workers=num_workers, silence_seconds=DEADLINE_SECONDS
@@ -106,9 +133,9 @@ def _seen(entries: Mapping[str, Entry], num_workers: int) -> tuple[int, list[Fau
         if isinstance(answer, DataError):
             by_place[task["place"]] = [Fault.of(problem) for problem in answer.problems]
         else:
-            num_frames += answer["frames"]
+            lengths[task["place"]] = answer["frames"]
             by_place[task["place"]] = [Fault(*told) for told in answer["faults"]]
-    return num_frames, [fault for place in sorted(by_place) for fault in by_place[place]]
+    return lengths, [fault for place in sorted(by_place) for fault in by_place[place]]
 
 
 def _decode_file(path: Path, faults: list[Fault], beat: Beat) -> int:

@@ -9,9 +9,11 @@ import torch
 from kineme.action_recognition import convert
 from kineme.action_recognition.clips import footage_of
 from kineme.action_recognition.dataset import ClipDataset, View, normalisation
+from kineme.action_recognition.folds import of_folds, subset
 from kineme.action_recognition.inspection import inspect
 from kineme.action_recognition.model import build_model, fusion_note, is_stacked
 from kineme.action_recognition.sources import (
+    KEYS,
     class_names,
     complete,
     data_path,
@@ -74,10 +76,18 @@ def completed(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
 
 def build_dataset(spec: Any, split: str) -> ClipDataset:
     """The videos of `split`, checked against the spec, with their flow. Raises DataError."""
+    return _dataset(spec, split, is_random=split == TRAIN)
+
+
+def unaugmented(spec: Any) -> ClipDataset:
+    """The videos of training, as validation would see them."""
+    return _dataset(spec, TRAIN, is_random=False)
+
+
+def _dataset(spec: Any, split: str, *, is_random: bool) -> ClipDataset:
     videos = load_videos(spec, split)
     if "flow" in spec.model.streams:
         videos = with_flow(videos, spec, split)
-    is_random = split == TRAIN
     modes = {
         TEST: (spec.evaluate.video_eval_mode, spec.evaluate.video_num_segments),
         PREDICT: (spec.inference.video_inf_mode, spec.inference.video_num_segments),
@@ -232,4 +242,8 @@ NETWORK = Network(
     inspect=inspect,
     data_path=data_path,
     of_unknown=of_unknown,
+    of_folds=of_folds,
+    subset=subset,
+    data_keys={split: (key,) for split, key in KEYS.items()},
+    unaugmented=unaugmented,
 )

@@ -237,6 +237,9 @@ class Optim(sections.Optim):
         [15, 25], "epochs at which MultiStep lowers the rate", ge=0, tao_type="list_2"
     )
     lr_decay: float = setting(0.1, "factor of each fall", ge=0, le=1)
+    lr_reference_batch: int = setting(
+        8, "samples of a step that lr is for (lr_scaling: linear)", ge=1, ours=True
+    )
 
 
 class Train(sections.Train):
@@ -246,7 +249,7 @@ class Train(sections.Train):
     clip_grad_norm: float = setting(0.0, "largest norm of the gradient; 0: off", ge=0)
 
 
-class Evaluate(sections.Predict):
+class Evaluate(sections.Evaluate):
     """Evaluation."""
 
     test_dataset_dir: str | None = setting(
@@ -377,6 +380,8 @@ class VideoSpec(Spec):
             yield from sections.predict_findings(self.evaluate, "evaluate")
         elif self.action == "inference":
             yield from sections.predict_findings(self.inference, "inference")
+        elif self.action == "export":
+            yield from sections.export_findings(self.export)
 
 
 class ConvertSpec(VideoSpec):
@@ -402,6 +407,7 @@ class EvaluateSpec(VideoSpec):
         "evaluate.checkpoint",
         "evaluate.test_dataset_dir",
     )
+    mandatory_of_folds: ClassVar[tuple[str, ...]] = ("results_dir", "dataset.train_dataset_dir")
 
 
 class InferenceSpec(VideoSpec):

@@ -13,7 +13,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from torch import nn
 
 from kineme import __version__, files
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine import results, runtime
+from kineme.engine import launching, results, runtime
 from kineme.engine.answer_journal import AnswerJournal
 from kineme.engine.calibration import UNKNOWN, Calibration, calibrated, load_calibration
 from kineme.engine.feeding import Feed
+from kineme.engine.health import Chance, read_chance
 from kineme.engine.memory import keep_freed_memory
 from kineme.engine.metrics import Scores
 from kineme.engine.names import (
@@ -47,9 +48,9 @@ from kineme.errors import CheckpointError, PartialError
 from kineme.network import TEST, Answers, Dataset, Network, Remarks
 from kineme.report.filmstrip import drawer
 from kineme.report.findings import Training
-from kineme.report.html import ReportInput
+from kineme.report.html import Baseline, ReportInput
 from kineme.report.html import write_report as write_html
-from kineme.report.plots import read_history
+from kineme.report.plots import Curves, read_history
 from kineme.report.trust import Trust
 from kineme.spec.load import user_set
 
@@ -60,6 +61,7 @@ class Subject:
 
     validated_on: path of the data that chose the best checkpoint; "" where it is not told.
     calibration: of the model by validation data; None where there were none.
+    chance: what guessing reaches on the training data; None where it is not told.
     """
 
     network: Network
@@ -68,6 +70,7 @@ class Subject:
     notes: tuple[str, ...]
     validated_on: str = ""
     calibration: Calibration | None = None
+    chance: Chance | None = None
 
     @property
     def temperature(self) -> float:
@@ -79,6 +82,21 @@ class Subject:
         """The trained model, in this process."""
         loaded = checkpoints.load_checkpoint(self.checkpoint, self.spec.encryption_key)
         return checkpoints.build_trained(self.network, self.spec, loaded)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is told of a model beside its answers.
+
+    curves: accuracy with joints hidden. parts: accuracy in percent of parts of the model, by title.
+    trust: of its probabilities. baseline: what another model got. facts: more of what was run.
+    """
+
+    curves: Curves
+    parts: Mapping[str, float | None]
+    trust: Trust
+    baseline: Baseline | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def ask(
@@ -97,7 +115,8 @@ def ask(
     validated_on = str(loaded.facts.get("validated_on", ""))
     calibration, note = calibration_of(loaded, spec, action)
     notes += (note,) if note else ()
-    subject = Subject(network, spec, loaded.path, notes, validated_on, calibration)
+    chance = read_chance(loaded.facts)
+    subject = Subject(network, spec, loaded.path, notes, validated_on, calibration, chance)
     with results.open_run(network, action, spec) as a_run:
         devices, device_note = runtime.choose_devices(
             spec.device,
@@ -108,7 +127,7 @@ def ask(
         for text in filter(None, (*notes, device_note)):
             a_run.note(text)
         precision = spec.train.precision
-        facts = runtime.launch(body, subject, a_run, devices=devices, precision=precision)
+        facts = launching.launch(body, subject, a_run, devices=devices, precision=precision)
         facts = {"kpi": {}, **(facts or {})}  # a process that does not write has none
         a_run.kpi = facts["kpi"]
     return facts
@@ -317,11 +336,9 @@ def write_report(
     subject: Subject,
     dataset: Dataset,
     answers: Answers,
-    curves: Mapping[str, list[tuple[float, float]]],
-    parts: Mapping[str, float | None],
-    trust: Trust,
+    figures: Figures,
 ) -> Path:
-    """report.html and the confusion matrix as a picture. parts: accuracy (percent) by title."""
+    """report.html and the confusion matrix as a picture."""
     network, spec = subject.network, subject.spec
     common = network.common(spec)
     history = subject.checkpoint.resolve().parent / METRICS_FILE
@@ -336,6 +353,9 @@ def write_report(
         "date": datetime.now().isoformat(sep=" ", timespec="minutes"),
         "kineme": __version__,
     }
+    facts |= figures.facts
+    if other := figures.baseline:
+        facts["baseline"] = f"{other.checkpoint}, accuracy {100 * other.accuracy:.1f} %"
     return write_html(
         a_run.folder,
         ReportInput(
@@ -347,11 +367,12 @@ def write_report(
             draw=lambda row: draw(answered[row]),
             history=read_history(history),
             facts=facts,
-            occlusion=curves or None,
-            parts=parts,
+            occlusion=figures.curves or None,
+            baseline=figures.baseline,
+            parts=figures.parts,
             warnings=tuple(dict.fromkeys((*subject.notes, *dataset.notes))),
-            training=Training(common.augmentation, spec.train.optim.lr),
-            trust=trust,
+            training=Training(common.augmentation, spec.train.optim.lr, subject.chance),
+            trust=figures.trust,
         ),
     )
 

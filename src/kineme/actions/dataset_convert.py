@@ -9,15 +9,16 @@ Leaves out: the formats, which are the network's (`<room>/convert`).
 from collections.abc import Mapping
 from typing import Any
 
-from kineme.engine import results, runtime
+from kineme.engine import results
 from kineme.errors import PartialError
 from kineme.network import Network
+from kineme.signals import impatient_signals
 
 
 def run(network: Network, spec: Any) -> Mapping[str, Any]:
     """Convert `spec.dataset_convert.data`; returns the counts and the files written."""
     with (
-        runtime.impatient_signals(),
+        impatient_signals(),
         results.open_run(network, "dataset_convert", spec) as a_run,
     ):
         found = network.convert(spec, a_run.folder)

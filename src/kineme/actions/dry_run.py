@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from kineme.actions import k_fold
 from kineme.actions.answers import calibration_of
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import lease, optim, runtime
@@ -53,6 +54,8 @@ def check(network: Network, spec: Any) -> Iterator[str]:
         yield from _train(network, spec, folder, devices.world_size, free_bytes)
     elif spec.action == "export":
         yield from _export(network, spec)
+    elif spec.action == "evaluate" and spec.evaluate.k_fold:
+        yield from _folds(network, spec)
     else:
         yield from _predict(network, spec, TEST if spec.action == "evaluate" else PREDICT)
 
@@ -86,9 +89,24 @@ def _train(
             samples = spec.dataset.batch_size * world_size
             steps = steps_per_epoch(len(dataset), spec.dataset.batch_size, world_size)
             yield f"epoch: {steps} steps of {samples} samples"
+            if text := optim.scaling_note(spec.train.optim, samples):
+                yield text
             note = left_out_note(len(dataset), num_steps=steps, samples_per_step=samples)
             yield from _notes([note])
         yield _one_batch(network, spec, dataset, model)
+
+
+def _folds(network: Network, spec: Any) -> Iterator[str]:
+    spec, notes = k_fold.prepared(network, spec)
+    dataset = network.build_dataset(spec, TEST)
+    plan, more = k_fold.planned(spec, dataset)
+    yield from _notes((*notes, *dataset.notes, *more))
+    for fold in range(plan.num_folds):
+        held = plan.members(dataset.ids, fold)
+        names = {plan.subjects.names[i] for i in held} - {""}
+        told = f" of {len(names)} subjects" if names else ""
+        yield f"fold {fold + 1}: {len(dataset) - len(held)} to train on, {len(held)}{told} left out"
+    yield _one_batch(network, spec, dataset, network.build_model(spec))
 
 
 def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ predictions, which are kept in predictions.csv.
 Leaves out: what a prediction is (engine/predict.py), how it is drawn (report).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,21 +15,30 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kineme import files
-from kineme.actions import answers
+from kineme.actions import answers, k_fold
+from kineme.actions.comparison import judge_baseline
 from kineme.engine import metrics
 from kineme.engine.names import CONFUSION_FILE, EVALUATION_FILE, PER_CLASS_FILE
 from kineme.engine.results import Run
 from kineme.network import PREDICT, TEST, Answers, Dataset, Network
-from kineme.report.trust import measure_trust
+from kineme.report.html import Baseline
+from kineme.report.plots import Curves
+from kineme.report.trust import Trust, measure_trust
 
 
 def run(network: Network, spec: Any) -> Mapping[str, Any]:
-    """Evaluate `spec.evaluate.checkpoint`; returns accuracy and avg_accuracy in percent."""
-    facts = answers.ask(network, spec, action="evaluate", split=TEST, body=_body)
+    """Evaluate `spec.evaluate.checkpoint`; returns accuracy and avg_accuracy in percent.
+
+    With `evaluate.k_fold`, models that are trained for it (k_fold.py).
+    """
+    if spec.evaluate.k_fold:
+        return k_fold.run(network, spec, judge=judge, record=record)
+    facts = answers.ask(network, spec, action="evaluate", split=TEST, body=judge)
     return dict(facts["kpi"])
 
 
-def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, Any]:
+def judge(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, Any]:
+    """The share of one process: {"kpi": figures, "answers": Answers of all samples}."""
     with a_run.joined(is_writer=fabric.is_global_zero):
         network, spec = subject.network, subject.spec
         dataset = network.build_dataset(spec, TEST)
@@ -37,32 +46,63 @@ def _body(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
         found = answers.classify(fabric, subject, model, dataset, a_run)
         parts = _judge_parts(fabric, subject, model, dataset, a_run)
         curves = _stress(fabric, subject, model, dataset, a_run)
+        baseline = judge_baseline(subject, _judge_of(fabric, a_run))
         unknown = _judge_unknown(fabric, subject, model, a_run)
         if not fabric.is_global_zero:
             return {}
-        names, known = network.class_names(spec), _labelled(found, dataset)
-        facts = measure(
-            found.judged[known],
-            dataset.labels[known],
-            class_names=names,
-            mean_accuracy=network.mean_accuracy,
-        )
-        facts |= {"checkpoint": str(spec.evaluate.checkpoint), "occlusion": curves or None}
-        facts |= {"parts": parts or None, "failed": len(found.remarks.failed)}
-        trust = measure_trust(
-            found.judged[known],
-            dataset.labels[known],
-            calibration=subject.calibration,
-            is_applied=bool(subject.calibration) and spec.evaluate.calibrate,
-            unknown=unknown,
-        )
-        facts |= trust.facts()
-        _save(a_run, subject, dataset, found, facts)
-        answers.write_report(a_run, subject, dataset, found, curves, parts, trust)
-        print(network.score_text(facts))
-        a_run.say(f"{facts['samples']} samples judged; the report is in {a_run.folder}")
+        figures = answers.Figures(curves, parts, _trust(subject, dataset, found, unknown), baseline)
+        facts = record(a_run, subject, dataset, found, figures)
         answers.refuse_failures(a_run, dataset, found)
-    return {"kpi": {name: facts[name] for name in ("accuracy", network.mean_accuracy)}}
+    shown = {name: facts[name] for name in ("accuracy", network.mean_accuracy)}
+    return {"kpi": shown, "answers": found}
+
+
+def record(
+    a_run: Run,
+    subject: answers.Subject,
+    dataset: Dataset,
+    found: Answers,
+    figures: answers.Figures,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write all files of an evaluation and print its score; returns what metrics.json holds.
+
+    more: facts beside these.
+    """
+    network, spec = subject.network, subject.spec
+    known = _labelled(found, dataset)
+    facts = measure(
+        found.judged[known],
+        dataset.labels[known],
+        class_names=network.class_names(spec),
+        mean_accuracy=network.mean_accuracy,
+    )
+    baseline = figures.baseline
+    facts |= {"checkpoint": str(spec.evaluate.checkpoint), "occlusion": figures.curves or None}
+    facts |= {"parts": figures.parts or None, "failed": len(found.remarks.failed)}
+    facts |= {"baseline": _baseline_facts(baseline) if baseline else None}
+    facts |= {**figures.trust.facts(), **(more or {})}
+    _save(a_run, subject, dataset, found, facts)
+    answers.write_report(a_run, subject, dataset, found, figures)
+    print(network.score_text(facts))
+    a_run.say(f"{facts['samples']} samples judged; the report is in {a_run.folder}")
+    return facts
+
+
+def _trust(
+    subject: answers.Subject,
+    dataset: Dataset,
+    found: Answers,
+    unknown: NDArray[np.float32] | None,
+) -> Trust:
+    known, calibration = _labelled(found, dataset), subject.calibration
+    return measure_trust(
+        found.judged[known],
+        dataset.labels[known],
+        calibration=calibration,
+        is_applied=bool(calibration) and subject.spec.evaluate.calibrate,
+        unknown=unknown,
+    )
 
 
 def measure(
@@ -111,6 +151,19 @@ def measure(
     }
 
 
+def _judge_of(
+    fabric: Fabric, a_run: Run
+) -> Callable[[answers.Subject, Dataset], tuple[float, Curves]]:
+    """Accuracy of another model on a dataset, and on damaged copies of it."""
+
+    def judge(subject: answers.Subject, dataset: Dataset) -> tuple[float, Curves]:
+        model = subject.load_model()
+        found = answers.classify(fabric, subject, model, dataset, a_run, title="baseline")
+        return _share_right(found, dataset), _stress(fabric, subject, model, dataset, a_run)
+
+    return judge
+
+
 def _judge_parts(
     fabric: Fabric, subject: answers.Subject, model: nn.Module, dataset: Dataset, a_run: Run
 ) -> dict[str, float | None]:
@@ -138,6 +191,14 @@ def _judge_unknown(
     return found.scores[seen]
 
 
+def _baseline_facts(baseline: Baseline) -> dict[str, Any]:
+    return {
+        "checkpoint": baseline.checkpoint,
+        "accuracy": _percent(baseline.accuracy),
+        "occlusion": baseline.curves or None,
+    }
+
+
 def _labelled(found: Answers, dataset: Dataset) -> list[int]:
     """Positions of the samples that count: their label is known, and they could be read."""
     return [i for i in found.answered if dataset.labels[i] >= 0]
@@ -154,7 +215,7 @@ def _share_right(found: Answers, dataset: Dataset) -> float:
 
 def _stress(
     fabric: Fabric, subject: answers.Subject, model: nn.Module, dataset: Dataset, a_run: Run
-) -> dict[str, list[tuple[float, float]]]:
+) -> Curves:
     """Accuracy (share in [0, 1]) on damaged copies of the test data, where asked for."""
     network = subject.network
     if not network.common(subject.spec).has_occlusion or not (dataset.labels >= 0).any():

@@ -1,10 +1,9 @@
-"""Write a checkpoint as ONNX, checked against the model it came from.
+"""Write a checkpoint as ONNX or for OpenVINO, checked against the model it came from.
 
-Promises: the file appears only after onnxruntime gave the model's own answers, to random
-and to lifelike inputs, at several batch sizes and sizes of every dynamic dimension;
-labels, normalisation, version and the checkpoint's digest travel in its metadata; a
-failed export leaves nothing behind. onnxruntime reports nothing of its use, unless the
-user says so (ORT_DISABLE_TELEMETRY).
+Promises: the file appears only after its runtime gave the model's own answers, to random
+and to lifelike inputs, at several batch sizes and sizes of every dynamic dimension; one that
+computes in fewer bits, only after it was judged on validation data. Labels, normalisation,
+version and the checkpoint's digest travel in its metadata; a failed export leaves nothing behind.
 Leaves out: what the inputs are called and look like (the network's `ExportForm`).
 """
 
@@ -14,7 +13,6 @@ import io
 import itertools
 import json
 import logging
-import os
 import re
 import tempfile
 import traceback
@@ -26,18 +24,20 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxscript.optimizer
 import torch
+from onnxscript import ir
 
 from kineme import __version__, files
+from kineme.actions import reduced
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import results
 from kineme.engine.calibration import load_calibration
-from kineme.engine.names import EXPORT_FILE, ONNX_FILE
+from kineme.engine.exported import open_exported
+from kineme.engine.names import EXPORT_FILE, ONNX_FILE, OPENVINO_FILE
+from kineme.engine.openvino_files import load_nncf, load_openvino, write_openvino
 from kineme.errors import QualityError
 from kineme.network import ExportForm, Network
-
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported, from 1.31 on
-import onnxruntime
 
 BATCH_SIZES = (1, 3, 8)
 NUM_RANDOM = 64  # samples at least, beside the lifelike ones
@@ -48,26 +48,36 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     """Export `spec.export.checkpoint`; returns the parity figures and the path.
 
     Raises SpecError when the file that the spec names exists, QualityError when the model
-    has no ONNX form, or answers differently in it.
+    has no ONNX form, answers differently in it, or loses too much with fewer bits.
     """
     asked = spec.export
+    _load_packages(asked)
     results.refuse_taken("export.onnx_file", asked.onnx_file, overwrite=asked.overwrite)
     checkpoint = checkpoints.load_checkpoint(asked.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     with results.open_run(network, "export", spec) as a_run:
-        target = Path(asked.onnx_file or a_run.folder / ONNX_FILE)
+        name = OPENVINO_FILE if asked.format == "openvino" else ONNX_FILE
+        target = Path(asked.onnx_file or a_run.folder / name)
         model = checkpoints.build_trained(network, spec, checkpoint)
         calibration = load_calibration(checkpoint.facts, where=str(checkpoint.path))
         trust = calibration.brief() if calibration else None
         form = _with_origin(network.export_form(spec), checkpoint.path, trust)
         with tempfile.TemporaryDirectory() as scratch, files.write_errors_named(Path(scratch)):
-            draft = Path(scratch) / "model.onnx"
-            save_onnx(model.eval(), form, draft)
+            whole = draft = Path(scratch) / "model.onnx"
+            save_onnx(model.eval(), form, whole)
+            if asked.format == "openvino":
+                draft = Path(scratch) / "model.xml"
+                write_openvino(whole, draft, metadata=form.metadata, precision="fp32")
             parity = compare(model, form, draft)
-            content = draft.read_bytes()
-            files.write_whole(target, lambda file: file.write(content))
+            judged = None
+            if asked.precision != "fp32":
+                source = reduced.Source(network, spec, checkpoint, model, form, whole, draft)
+                draft, judged = reduced.reduce(source, a_run)
+            _publish(draft, target)
         facts = {
             "onnx_file": str(target),
+            "format": asked.format,
+            "precision": asked.precision,
             "checkpoint": str(spec.export.checkpoint),
             "inputs": {form.names[word]: list(x.shape) for word, x in form.examples.items()},
             "dynamic": {form.names[word]: dict(axes) for word, axes in form.dynamic.items()},
@@ -76,12 +86,34 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
             "labels": list(network.class_names(spec)),
             "calibration": trust,
             "parity": parity,
+            "judged": judged,
         }
         files.write_json(a_run.folder / EXPORT_FILE, facts)
         if checkpoint.is_encrypted:
             a_run.note(f"{target} is not encrypted: encryption_key is for checkpoints alone.")
         a_run.say(f"Wrote {target} (largest difference {parity['max_abs_difference']:.1e})")
     return facts
+
+
+def _load_packages(asked: Any) -> None:
+    """Raise SpecError now, not after minutes, where a package is missing."""
+    if asked.format == "openvino":
+        load_openvino()
+        if asked.precision == "int8":
+            load_nncf()
+
+
+def _publish(draft: Path, target: Path) -> None:
+    """Put a file in its place; weights that lie beside it go first, and never meet another's.
+
+    Whoever finds a graph finds its own weights, at the price of a moment without a graph.
+    """
+    weights = draft.with_suffix(".bin")
+    if draft.suffix == ".xml":
+        target.unlink(missing_ok=True)
+        files.write_whole(target.with_suffix(".bin"), lambda file: file.write(weights.read_bytes()))
+    content = draft.read_bytes()
+    files.write_whole(target, lambda file: file.write(content))
 
 
 def _with_origin(
@@ -98,6 +130,7 @@ def _with_origin(
         "checkpoint_sha256": digest,
         "dynamic": {form.names[word]: dict(axes) for word, axes in form.dynamic.items()},
         "calibration": calibration,
+        "precision": "fp32",
     }
     own = {key: json.dumps(value) for key, value in origin.items()}
     return replace(form, metadata={**form.metadata, **own})
@@ -134,8 +167,22 @@ def save_onnx(model: torch.nn.Module, form: ExportForm, path: Path) -> None:
         ) from error
     if program is None:
         raise QualityError("export", "an ONNX program", "nothing", "Please report this model.")
-    program.save(str(path))
+    ir.save(_folded(program.model), str(path))
     _name_axes(path, form, axis_names)
+
+
+def _folded(model: ir.Model) -> ir.Model:
+    """The model with whatever follows from weights alone computed, however large it is.
+
+    Runtimes see weights in what they are given as such: only these do they quantize.
+    """
+    with _quiet():
+        return onnxscript.optimizer.optimize(
+            model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT
+        )
+
+
+_NO_LIMIT = 1 << 40  # of numbers in a tensor
 
 
 def _culprit(model: torch.nn.Module, error: BaseException) -> str:
@@ -176,14 +223,13 @@ def compare(model: torch.nn.Module, form: ExportForm, path: Path) -> dict[str, A
 
     Where two classes are as good as equal to the model, either is an equal prediction.
     """
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    exported = open_exported(path, form.names, form.output)
     worst, scale, agreed, total, shapes = 0.0, 0.0, 0, 0, []
     lifelike = list(_cut(form.lifelike))
     for inputs in itertools.chain(_random_batches(form), lifelike):
         with torch.no_grad():
             ours = model(**inputs).float().numpy()
-        feeds = {form.names[word]: x.numpy() for word, x in inputs.items()}
-        theirs = session.run([form.output], feeds)[0]
+            theirs = exported(**inputs).numpy()
         worst = float(np.maximum(worst, np.abs(ours - theirs).max()))  # NaN stays NaN
         scale = max(scale, float(np.abs(ours).max()))
         chosen = ours[np.arange(len(ours)), theirs.argmax(1)]
@@ -204,7 +250,7 @@ def compare(model: torch.nn.Module, form: ExportForm, path: Path) -> dict[str, A
         "samples": total,
         "lifelike_samples": sum(len(next(iter(inputs.values()))) for inputs in lifelike),
         "shapes": shapes,
-        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "runtime": exported.runtime,
     }
 
 

@@ -30,9 +30,9 @@ from kineme.engine.names import (
 )
 from kineme.engine.progress import track
 from kineme.engine.results import Run
-from kineme.engine.runtime import Interrupted
 from kineme.errors import DataError
 from kineme.network import PREDICT, Answers, Dataset, FrameDrawing, Network
+from kineme.signals import Interrupted
 from kineme.spec.fields import settings
 from kineme.spec.load import value_at
 

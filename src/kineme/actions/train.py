@@ -24,16 +24,16 @@ from torch import nn
 
 from kineme.data.randomness import derived_seed
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine import health, journal, optim, results, runtime, validation
+from kineme.engine import health, journal, launching, optim, results, runtime, validation
 from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.feeding import Feed, steps_per_epoch, training_requests
 from kineme.engine.keeping import Keeper, model_facts
 from kineme.engine.memory import keep_freed_memory
 from kineme.engine.metrics import METRIC
+from kineme.engine.objective import Objective, answers_of, load_teacher
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
-from kineme.engine.runtime import Interrupted, StopRequest
 from kineme.engine.scalars import Scalars, open_scalars
 from kineme.engine.start import (
     Start,
@@ -47,6 +47,7 @@ from kineme.engine.training import Progress, Training, roll_back
 from kineme.engine.validation import Validation
 from kineme.errors import QualityError
 from kineme.network import Batch, Dataset, Network
+from kineme.signals import Interrupted, StopRequest, patient_signals
 from kineme.spec.load import with_values
 
 
@@ -66,7 +67,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
             for text in filter(None, notes):
                 a_run.note(text)
             a_run.status("Starting Training Loop.", status="STARTED")
-            a_run.kpi = runtime.launch(
+            a_run.kpi = launching.launch(
                 train_here, network, start, a_run, devices=devices, precision=precision
             )
     return a_run.kpi
@@ -83,12 +84,13 @@ class _Job:
     training: Training
     model: nn.Module  # training.module, wrapped for precision and several processes
     optimizer: Any  # training.optimizer, wrapped likewise
-    loss: optim.Loss
+    objective: Objective
     feed: Feed
     val_feed: Feed | None
     steps_per_epoch: int
     grad_clip: float
     keeper: Keeper
+    watch: health.Watch
     damaged: dict[int, str] = field(default_factory=dict)  # samples, and what was wrong
     num_damaged_told: int = 0
     stop: StopRequest = field(default_factory=StopRequest)
@@ -114,7 +116,7 @@ def train_here(fabric: Fabric, network: Network, start: Start, a_run: Run) -> di
         first_step = job.training.progress.global_step
         with (
             open_scalars(job.spec, a_run, first_step=first_step) as job.scalars,
-            runtime.patient_signals() as job.stop,
+            patient_signals() as job.stop,
             contextlib.ExitStack() as open_feeds,
         ):
             for feed in filter(None, (job.feed, job.val_feed)):
@@ -127,6 +129,9 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
     spec, settings, common = start.spec, start.spec.train, network.common(start.spec)
     data, val_data = _load_data(network, spec, a_run)
     steps = steps_per_epoch(len(data), spec.dataset.batch_size, fabric.world_size)
+    samples_per_step = spec.dataset.batch_size * fabric.world_size
+    if text := optim.scaling_note(settings.optim, samples_per_step):
+        a_run.say(text)
     module = network.build_model(spec)
     if start.checkpoint is None:
         for part, path in common.pretrained.items():
@@ -136,11 +141,22 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
     training = Training(
         module,
         optimizer,
-        optim.Schedule(settings.optim, steps_per_epoch=steps, num_epochs=settings.num_epochs),
+        optim.Schedule(
+            settings.optim,
+            steps_per_epoch=steps,
+            num_epochs=settings.num_epochs,
+            lr=optim.scaled_rate(settings.optim, samples_per_step),
+        ),
         optim.AveragedWeights(module, settings.ema_decay) if settings.ema_decay > 0 else None,
-        Progress(samples_per_step=spec.dataset.batch_size * fabric.world_size),
+        Progress(samples_per_step=samples_per_step),
     )
     num_classes = len(network.class_names(spec))
+    is_distilled = common.distillation is not None
+    chance = health.chance_of(
+        data.labels, settings, num_classes=num_classes, is_distilled=is_distilled
+    )
+    facts = model_facts(network, spec) | {"chance": chance.facts()}
+    rate = optim.scaled_rate(settings.optim, samples_per_step)
     feed_of = functools.partial(
         Feed, num_workers=common.num_workers, stall_seconds=settings.stall_timeout
     )
@@ -152,16 +168,19 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
         training=training,
         model=model,
         optimizer=wrapped,
-        loss=optim.build_loss(settings, data.labels, num_classes=num_classes, device=fabric.device),
+        objective=Objective(
+            optim.build_loss(settings, data.labels, num_classes=num_classes, device=fabric.device),
+            load_teacher(network, spec, common.distillation, fabric)
+            if common.distillation
+            else None,
+        ),
         feed=feed_of(data),
         val_feed=feed_of(val_data) if val_data else None,
         steps_per_epoch=steps,
         grad_clip=common.grad_clip,
-        keeper=Keeper(
-            a_run, fabric, training, network.prefix, model_facts(network, spec), spec.encryption_key
-        ),
+        keeper=Keeper(a_run, fabric, training, network.prefix, facts, spec.encryption_key),
+        watch=health.Watch(chance, settings, rate, steps, samples_per_step),
     )
-    samples_per_step = job.samples_per_step
     if text := left_out_note(len(data), num_steps=steps, samples_per_step=samples_per_step):
         a_run.note(text)
     if start.checkpoint:
@@ -263,8 +282,8 @@ def _step(job: _Job, batch: Batch) -> float:
 
     batch = job.feed.dataset.transform(batch.to(fabric.device), epoch)
     targets = batch.labels[batch.sample_of_row]  # (R,)
-    logits = job.model(**batch.inputs).float()  # (R, C)
-    loss = _loss(job, logits, batch)
+    logits = job.model(**batch.inputs).float()  # (R, C) or (R, S, C)
+    loss = job.objective(logits, batch, fabric)
     job.optimizer.zero_grad()
     fabric.backward(loss)
     if job.grad_clip > 0:
@@ -281,8 +300,9 @@ def _step(job: _Job, batch: Batch) -> float:
 
     progress.step += 1
     progress.global_step += 1
-    correct = (logits.detach().argmax(dim=1) == targets).sum()
-    mean_loss, share_correct, stop_number = _share(job, loss.detach(), correct, len(targets))
+    correct = (answers_of(logits.detach()).argmax(dim=1) == targets).sum()
+    shown = loss.detach() / (logits.shape[1] if logits.dim() == 3 else 1)  # of a stream
+    mean_loss, share_correct, stop_number = _share(job, shown, correct, len(targets))
     if not math.isfinite(mean_loss):
         raise _not_finite(job, batch, mean_loss, rate)
     figures = {"train_loss_step": mean_loss, "train_acc_1_step": share_correct, "lr": rate}
@@ -294,15 +314,6 @@ def _step(job: _Job, batch: Batch) -> float:
     if settings.checkpoint_interval_unit == "step" and is_due:
         job.keeper.save()
     return mean_loss
-
-
-def _loss(job: _Job, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """The loss of a batch's rows, of both labels where samples were mixed."""
-    loss = job.loss(logits, batch.labels[batch.sample_of_row])
-    if batch.mixed_labels is None:
-        return loss
-    other = job.loss(logits, batch.mixed_labels[batch.sample_of_row])
-    return torch.lerp(loss, other, batch.mixed_share)
 
 
 def _share(
@@ -339,12 +350,11 @@ def _end_epoch(job: _Job, seconds: float) -> None:
         "train_loss": progress.loss_sum / progress.num_rows,
         "train_acc": progress.num_correct / progress.num_rows,
     }
-    lr = settings.optim.lr  # what can be set, not what the schedule made of it
-    for text in health.epoch_warnings(figures, job.feed.dataset.labels, epoch=epoch, lr=lr):
+    norm = health.gradient_norm(training.module)
+    for text in job.watch.warnings(figures, progress.metrics, epoch=epoch, norm=norm):
         job.run.note(text)
+        job.run.status(text)
     _tell_damage(job)
-    if health.gradient_norm(training.module) == 0:
-        job.run.note(f"All gradients are zero at the end of epoch {epoch + 1}: nothing is learned.")
     is_last = epoch + 1 == _last_epoch(settings)
     is_validated = job.val_feed is not None and (
         (epoch + 1) % settings.validation_interval == 0 or is_last
@@ -402,7 +412,7 @@ def validate(job: _Job) -> Validation:
 
         def poll(num_seen: int) -> None:
             advance(num_seen)
-            if number := job.stop.agreed(job.fabric):
+            if number := runtime.agreed(job.stop, job.fabric):
                 _stop(job, number)
 
         answers = predict(

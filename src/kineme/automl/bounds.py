@@ -15,7 +15,7 @@ from kineme.automl.ranges import Range, suggested_range
 from kineme.automl.setting_rows import RANGE_WORDS
 from kineme.automl.settings import BLOCK, Settings
 from kineme.errors import Problem, shortened
-from kineme.spec.suggest import closest
+from kineme.spec.suggest import did_you_mean
 
 LISTED, RANGES = f"{BLOCK}.hyperparameters", f"{BLOCK}.ranges"
 _MANY = 10_000  # integers that the schema alone may bound
@@ -168,10 +168,8 @@ def _choice(
         return None
     bad = [one for one in options if not _is_option(one, known, leaf)]
     for one in bad:
-        meant = closest(one, [k for k in known if isinstance(k, str)]) if isinstance(
-            one, str) else None  # fmt: skip
         expected = f"one of {', '.join(map(repr, known))}" if known else _bounds_of(leaf)
-        fix = f"Did you mean {meant!r}?" if meant else ""
+        fix = did_you_mean(one, known, shown=repr)
         draft.problems.append(Problem(f"{where}: options", expected, shortened(one), fix))
     for word in ("min", "max", "log", "off"):
         if word in said:
@@ -229,9 +227,8 @@ def said_of(draft: Draft, key: str, where: str) -> dict[str, Any] | None:
     names = {other: name for name, others in RANGE_WORDS.items() for other in others}
     unknown = [word for word in given if word not in names]
     for word in unknown:
-        meant = closest(word, list(names))
-        fix = f"Did you mean {meant}?" if meant else ""
-        problem = Problem(where, f"words of a range ({', '.join(RANGE_WORDS)})", repr(word), fix)
+        expected = f"words of a range ({', '.join(RANGE_WORDS)})"
+        problem = Problem(where, expected, repr(word), did_you_mean(word, names))
         draft.problems.append(problem)
     return None if unknown else {names[word]: value for word, value in given.items()}
 

@@ -10,11 +10,14 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kineme import concealment
 from kineme.errors import EXIT_OK, SpecError, printable
 from kineme.network import NETWORKS
+
+if TYPE_CHECKING:  # --help needs none of what makes a plan
+    from kineme.automl.trial_specs import Plan
 
 USAGE = """\
 usage: kineme automl NETWORK -e SPEC [key=value ...] [automl.NAME=value ...] [options]
@@ -36,7 +39,7 @@ options
   --network NAME        the same as NETWORK
   --runner NAME         who runs the trials: subprocess (default), in_process, ray, slurm, docker
   --platform KEY=VALUE  a setting of that runner
-  --dry-run             show the search space and the plan; make nothing
+  --dry-run             show the search space and the plan, check what a trial needs; make nothing
 
 examples
   kineme automl pose_classification -e train.yaml automl.algorithm=asha automl.max_epochs=27
@@ -75,6 +78,7 @@ def main(words: Sequence[str]) -> int:
             _note(text)
         for line in _plan_lines(plan, request.runner):
             print(line)
+        _check_first_trial(plan, request.runner)
         return EXIT_OK
     from kineme.automl.table import LiveTable
 
@@ -97,6 +101,23 @@ def main(words: Sequence[str]) -> int:
     return EXIT_OK
 
 
+def _check_first_trial(plan: "Plan", runner: str) -> None:
+    """Data, disk and device of a training with the spec's own values. Raises KinemeError."""
+    if runner not in ("subprocess", "in_process"):
+        _note(f"Data and devices are those of the runner {runner}: they are not checked here.")
+        return
+    from kineme.actions.dry_run import check
+    from kineme.data.remote.staging import localized
+    from kineme.network import load_network
+
+    spec = plan.spec.model_copy(update={"results_dir": str(plan.folder)})
+    spec, fetched = localized(spec, tell=_note)
+    for text in fetched:
+        _note(text)
+    for line in check(load_network(plan.network), spec):
+        print(printable(line), file=sys.stderr if line.startswith("note: ") else sys.stdout)
+
+
 def _parse(words: Sequence[str]) -> _Request:
     request = _Request()
     rest = iter(words)
@@ -110,8 +131,16 @@ def _parse(words: Sequence[str]) -> _Request:
         elif word in _FLAGS:
             request.is_dry_run |= word == "--dry-run"
             request.is_json |= word == "--log-json"
+        elif word == "--resume":
+            raise SpecError("automl", "no such option", word, "The same command goes on by itself.")
         elif word.startswith("-"):
             raise _unknown("option", option, [*_OPTIONS, *_FLAGS])
+        elif word == "train":
+            fix = "Leave it out: a search is always one of trainings."
+            raise SpecError("automl", "a network and settings", repr(word), fix)
+        elif equals and (meant := _of_block(option)):
+            expected = "a setting of the spec, or automl.NAME=value"
+            raise SpecError("automl", expected, repr(option), meant)
         elif not equals and not word.startswith("~"):
             _take(request, "--network", word)
         else:
@@ -121,6 +150,17 @@ def _parse(words: Sequence[str]) -> _Request:
         raise SpecError("automl", expected, "none", "For example: kineme automl "
                         "pose_classification -e train.yaml")  # fmt: skip
     return request
+
+
+def _of_block(key: str) -> str:
+    """What to do about a setting of the search without its block in front."""
+    from kineme.automl.setting_rows import ROWS
+    from kineme.network import load_specs
+    from kineme.spec.suggest import did_you_mean
+
+    is_of_spec = any(key in specs["train"].model_fields for specs in map(load_specs, NETWORKS))
+    known = [key] if key in ROWS and not is_of_spec else []
+    return did_you_mean(key, known, shown=lambda name: f"automl.{name}")
 
 
 def _take(request: _Request, option: str, value: str) -> None:
@@ -148,10 +188,9 @@ def _take(request: _Request, option: str, value: str) -> None:
 
 
 def _unknown(what: str, word: str, known: Sequence[str]) -> SpecError:
-    from kineme.spec.suggest import closest
+    from kineme.spec.suggest import did_you_mean
 
-    meant = closest(word, list(known))
-    fix = f"Did you mean {meant}?" if meant else "`kineme automl --help` lists them."
+    fix = did_you_mean(word, known, otherwise="`kineme automl --help` lists them.")
     return SpecError("automl", f"a known {what} ({', '.join(known)})", repr(word[:80]), fix)
 
 
@@ -163,7 +202,7 @@ def _plan_lines(plan: Any, runner: str) -> Iterator[str]:
     """What a search would do."""
     from kineme.automl.telling import num_planned, selected_on
     from kineme.automl.trial_specs import is_begun
-    from kineme.automl.wording import shown
+    from kineme.automl.wording import epochs, shown
 
     settings = plan.settings
     begun = "goes on in" if is_begun(plan) else "would begin in"
@@ -174,7 +213,7 @@ def _plan_lines(plan: Any, runner: str) -> Iterator[str]:
     )
     yield (
         f"{count if count is not None else f'{settings.num_trials} configurations and more'} "
-        f"trials of at most {settings.num_epochs} epochs, {settings.max_concurrent} at a time, "
+        f"trials of at most {epochs(settings.num_epochs)}, {settings.max_concurrent} at a time, "
         f"by the runner {runner}"
     )
     yield "search space:"

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
@@ -48,7 +48,7 @@ from kineme.jobs.runners import check_platform, load_runner
 POLL_SECONDS = 0.3
 ASK_RUNNER_SECONDS = 10.0
 SWEEP_SECONDS = 5.0  # between looks for checkpoints of running trials that can go
-STOP_SECONDS = 45.0  # that running trials have to save and end
+STOP_SLACK_SECONDS = 15.0  # that running trials have to end, beyond their grace
 SEQUENTIAL = ("in_process",)
 _ERRORS: Mapping[int, type[KinemeError]] = {
     error.exit_code: error
@@ -109,6 +109,12 @@ def check_runner(plan: Plan, runner: str, platform: Mapping[str, Any]) -> None:
             "automl.max_concurrent", f"1, as the runner is {runner}",
             str(plan.settings.max_concurrent), "Use --runner subprocess for trials side by side.",
         )  # fmt: skip
+
+
+def stop_seconds(running: Iterable[JobRecord]) -> float:
+    """How long a search that stops waits for its trials to save and end."""
+    graces = [record.grace_seconds for record in running]
+    return max(graces, default=0.0) + STOP_SLACK_SECONDS
 
 
 @dataclass
@@ -319,7 +325,7 @@ class _Search:
         log = self.ledger.store.root / example.job.id / "job.log"
         return kind(
             "AutoML", "trials that end well", f"{len(failed)} that failed, {count} of them so: "
-            f"{reason or 'no word why'}",
+            f"{reason.rstrip('.') or 'no word why'}",
             f"The log of trial {example.trial.number} is {log}; the same command goes on.",
         )  # fmt: skip
 
@@ -357,7 +363,7 @@ class _Search:
         for record in self.ledger.others.values():
             if not record.is_terminal:
                 self._cancel(record, "the search was stopped")
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = time.monotonic() + stop_seconds(entry.job for entry in running)
         while any(not e.job.is_terminal for e in running) and time.monotonic() < deadline:
             time.sleep(self.poll_seconds)
             self.ledger.refresh()

@@ -251,7 +251,7 @@ def _about_selection(view: SearchView) -> Iterator[Finding]:
     count = len(comparing.scored(view))
     if view.best is None or count < SELECTION_TRIALS or not view.selected_on:
         return
-    if view.final is None or view.final.value is None:
+    if view.final is None or view.final.value is None or view.final.is_seen:
         seen = f"The best of {count} figures on {view.selected_on} is better than the truth."
         fix = "Evaluate its checkpoint on data that neither training nor the search has seen."
         yield Finding("Nobody has measured the best on held-out data", seen, fix, 0.6)

@@ -75,12 +75,12 @@ def figure_of(plan: Plan, record: JobRecord, judged: Judged) -> Figure | None:
         return Figure(None, f"no {name} in {EVALUATION_FILE}")
     data = " and ".join(str(v) for v in _data_of(record.spec).values())
     where = f"{name} on {data}"
+    is_seen = judged is Judged.HELD_OUT and data == trial_specs.validation_name(plan)
     if judged is Judged.HELD_OUT:
-        is_seen = data == trial_specs.validation_name(plan)
         where += ", the very data it was chosen on" if is_seen else ", held out"
     else:
         where = f"the weights that training starts from: {where}"
-    return Figure(float(value) / divisor, where)
+    return Figure(float(value) / divisor, where, is_seen)
 
 
 def held_out_note(plan: Plan) -> str:

@@ -26,7 +26,7 @@ from kineme.automl.setting_rows import (
 from kineme.automl.trials import MAXIMIZE, MINIMIZE
 from kineme.errors import Problem, SpecError, shortened
 from kineme.spec.fields import NUMBER
-from kineme.spec.suggest import closest
+from kineme.spec.suggest import did_you_mean
 
 BLOCK = "automl"
 DEFAULT_EPOCHS = 10  # as train.num_epochs has it
@@ -36,6 +36,7 @@ _TOWARDS_LESS = {
     "loss", "error", "err", "latency", "time", "cost", "seconds", "duration", "perplexity",
     "mae", "mse", "rmse",
 }  # fmt: skip
+TOLD_METRICS = ("train_loss", "train_acc", "val_loss", "val_acc")  # of status.json, by trainings
 _METRICS = {  # other names of what status.json calls its figures
     **dict.fromkeys(("val_acc_1", "val_acc@1", "val_accuracy", "accuracy", "acc"), "val_acc"),
     **dict.fromkeys(("kpi", "val_acc_1_epoch"), "val_acc"),
@@ -134,10 +135,11 @@ def read_settings(
     }
     if "direction" not in values:
         values["direction"] = direction_of(str(values.get("metric", "val_acc")))
+    values["metric"] = metric_name(values.get("metric", "val_acc"))
+    notes = list(_unusual_metric(values["metric"], problems))
     if problems:
         raise SpecError.of(problems)
-    values["metric"] = metric_name(values.get("metric", "val_acc"))
-    notes = [f"{BLOCK}.{name} has no effect: {why}." for name, why in _idle(values)]
+    notes += [f"{BLOCK}.{name} has no effect: {why}." for name, why in _idle(values)]
     return Settings(**_with_epochs(values, num_epochs)), tuple(notes)
 
 
@@ -150,6 +152,17 @@ def direction_of(metric: str) -> str:
 def metric_name(written: str) -> str:
     """The name that status.json has for a metric."""
     return _METRICS.get(written.strip().lower(), written.strip())
+
+
+def _unusual_metric(name: str, problems: list[Problem]) -> Iterator[str]:
+    """A note on a figure that no training of kineme tells; a misspelt one is a problem."""
+    where, known = f"{BLOCK}.metric", f"trainings tell ({', '.join(TOLD_METRICS)})"
+    if name in TOLD_METRICS:
+        return
+    if fix := did_you_mean(name, TOLD_METRICS):
+        problems.append(Problem(where, f"a figure that {known}", shortened(name), fix))
+    else:
+        yield f"{where} {shortened(name)} is none of the figures that {known}."
 
 
 def _named(mapping: Mapping[str, Any], problems: list[Problem]) -> Iterator[tuple[str, Any]]:
@@ -185,8 +198,8 @@ def _unknown(key: str) -> Problem:
     if reason := reason_not_supported(key):
         return Problem(f"{BLOCK}.{key}", "a setting that kineme has", "one of TAO's alone", reason)
     known = [*ROWS, *OTHER_NAMES, *(f"automl_{name}" for name in ROWS)]
-    meant = closest(key, known)
-    fix = f"Did you mean {BLOCK}.{meant}?" if meant else f"Known: {', '.join(sorted(ROWS))}."
+    known_rows = f"Known: {', '.join(sorted(ROWS))}."
+    fix = did_you_mean(key, known, otherwise=known_rows, shown=lambda name: f"{BLOCK}.{name}")
     return Problem(f"{BLOCK}.{key}", "a known setting", "an unknown one", fix)
 
 
@@ -201,9 +214,7 @@ def _checked(row: Row, written: Any, problems: list[Problem]) -> Any:
     if row.name == "algorithm" and isinstance(value, str):
         return _algorithm(where, value, problems)
     if value is None or not row.allows(value):
-        fix = ""
-        if isinstance(written, str) and (meant := closest(written, row.choices)):
-            fix = f"Did you mean {meant!r}?"
+        fix = did_you_mean(written, row.choices, shown=repr)
         problems.append(Problem(where, row.expected, shortened(written), fix))
         return None
     return value
@@ -231,9 +242,9 @@ def _algorithm(where: str, written: str, problems: list[Problem]) -> str | None:
     if name in FAMILIES:
         return name
     known = f"one of {', '.join(sorted(FAMILIES))}"
-    fix = NOT_SUPPORTED.get(f"algorithm={name}", "")
-    if not fix and (meant := closest(name, [*FAMILIES, *ALGORITHM_NAMES])):
-        fix = f"Did you mean {ALGORITHM_NAMES.get(meant, meant)!r}?"
+    fix = NOT_SUPPORTED.get(f"algorithm={name}") or did_you_mean(
+        name, [*FAMILIES, *ALGORITHM_NAMES], shown=lambda one: repr(ALGORITHM_NAMES.get(one, one))
+    )
     problems.append(Problem(where, known, shortened(written), fix))
     return None
 

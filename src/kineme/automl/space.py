@@ -27,7 +27,7 @@ from kineme.automl.schedule import flat, scaled_schedule
 from kineme.automl.setting_rows import RANGE_WORDS
 from kineme.automl.settings import Settings
 from kineme.errors import Problem, SpecError, listed
-from kineme.spec.suggest import closest
+from kineme.spec.suggest import closest, did_you_mean
 
 
 def build_space(
@@ -105,10 +105,12 @@ def _parameter(draft: Draft, key: str) -> Parameter | None:
     where = f"{RANGES}: {key}" if key in draft.settings.ranges else f"{LISTED}: {key}"
     leaf = draft.leaves.get(key)
     if leaf is None:
-        meant = closest(key, list(draft.leaves)) or next(
-            (k for k in draft.leaves if k.rpartition(".")[2] == key.rpartition(".")[2]), None
+        meant = closest(key, draft.leaves) or next(
+            (k for k in draft.leaves if k.rpartition(".")[2] == key.rpartition(".")[2]), key
         )
-        fix = f"Did you mean {meant}?" if meant else "Settings are dotted keys of the train spec."
+        fix = did_you_mean(
+            meant, draft.leaves, otherwise="Settings are dotted keys of the train spec."
+        )
         problem = Problem(where, "a setting of the train schema", "an unknown one", fix)
         draft.problems.append(problem)
         return None

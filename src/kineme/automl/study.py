@@ -119,13 +119,13 @@ def _differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator
     for name, (before, now_) in settings.items():
         is_more = name in GROWING and isinstance(now_, int) and (before or 0) < now_
         if name not in FREE_SETTINGS and not is_more:
-            yield Problem(f"{BLOCK}.{name}", f"{shortened(before)}, as when the search began",
-                          shortened(now_), fix)  # fmt: skip
+            since = " or more, as before" if name in GROWING else ", as when the search began"
+            yield Problem(f"{BLOCK}.{name}", f"{_said(before)}{since}", _said(now_), fix)
     spec = _changed(there["spec"], asked["spec"])
     told = {key for key in spec if not key.startswith(FREE_KEYS)}
     for key in sorted(told):
         before, now_ = spec[key]
-        yield Problem(key, f"{shortened(before)}, as when the search began", shortened(now_), fix)
+        yield Problem(key, f"{_said(before)}, as when the search began", _said(now_), fix)
     if there["start"] != asked["start"]:
         key = "train.resume_training_checkpoint_path"
         yield Problem(key, f"{there['start']!r}, as when the search began", repr(asked["start"]))
@@ -133,6 +133,10 @@ def _differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator
         before, now_ = (shortened([one.get("key") for one in s["space"]]) for s in (there, asked))
         yield Problem("search space", f"that of the beginning ({before})",
                       f"another ({now_})", fix)  # fmt: skip
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value is None else shortened(value)
 
 
 def _changed(there: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

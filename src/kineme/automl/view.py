@@ -52,10 +52,14 @@ class TrialView:
 
 @dataclass(frozen=True)
 class Figure:
-    """A value that was measured beside the search. where: the data, or the checkpoint, in words."""
+    """A value that was measured beside the search. where: the data, or the checkpoint, in words.
+
+    is_seen: whether the best trial was chosen on these very data.
+    """
 
     value: float | None
     where: str = ""
+    is_seen: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,10 @@ Leaves out: finding it (each network's `inspect`), showing it (report/fault_page
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kineme.errors import Problem, printable
 
@@ -28,13 +31,36 @@ class Fault:
         return cls(printable(problem.where), printable(what), True, printable(problem.fix))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """N samples of a split that could be read, as far as a look at all of them needs.
+
+    labels: names of classes, "" where unknown. lengths: (N,) frames. digests: of the content, b""
+    where there is none; forms: (N, D) to be held against others (near_copies.py); both may be
+    left out. missing: (N, V) share of frames in which a person is there and a joint is not.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    lengths: NDArray[np.int64]
+    digests: tuple[bytes, ...] = ()
+    forms: NDArray[np.float32] | None = None
+    missing: NDArray[np.float32] | None = None
+    joints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Inspection:
-    """classes: samples by class, by split ("" where the data are not split)."""
+    """classes: samples by class, by split ("" where the data are not split).
+
+    samples: those that could be read, by split. window: frames that a model usually sees.
+    """
 
     classes: Mapping[str, Mapping[str, int]]
     num_frames: int
     faults: tuple[Fault, ...]
+    samples: Mapping[str, Samples] = field(default_factory=dict)
+    window: int = 0
 
     @property
     def num_samples(self) -> int:

@@ -29,7 +29,7 @@ from kineme.data.inputs import read_bytes
 from kineme.data.pickles import read_plain_pickle
 from kineme.errors import DataError, Problem, listed
 from kineme.files import write_text
-from kineme.spec.suggest import closest
+from kineme.spec.suggest import did_you_mean
 
 UNKNOWN = -1
 
@@ -315,8 +315,8 @@ def _as_numbers(
     unknown = sorted({label for label in labels if type(label) is str} - set(numbers))
     if numbers and type(first) is str:
         expected = f"one of {listed(sorted(numbers), 10)}"
-        meant = closest(first, list(numbers))
-        fix = f"Did you mean {meant!r}?" if meant else "Correct it, or add it to the classes."
+        correct = "Correct it, or add it to the classes."
+        fix = did_you_mean(first, numbers, otherwise=correct, shown=repr)
     elif unknown:
         fix = f"Number the names in dataset.label_map: {{{_numbered(unknown)}}}."
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""

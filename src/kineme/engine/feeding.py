@@ -25,9 +25,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from kineme.data.randomness import permutation
 from kineme.engine.ranks import end_with_parent
-from kineme.engine.runtime import Interrupted
 from kineme.errors import DataError, KinemeError, Problem, ResourceError, SpecError
 from kineme.network import Batch, Dataset
+from kineme.signals import Interrupted
 
 Request = tuple[int, NDArray[np.int64]]
 

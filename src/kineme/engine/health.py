@@ -1,41 +1,189 @@
 """Signs that training goes wrong although it runs: said, not acted on.
 
+Promises: an epoch is held against what guessing reaches on the same samples with the same loss,
+and only after enough steps: the first epochs of a training that learns are no alarm.
 Leaves out: a loss that is not finite, which ends a run (actions/train.py).
+
+K classes; shares of classes and weights are (K,).
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-CHANCE_EPOCHS = 5  # after so many, a model that only guesses is worth a warning
+from kineme.engine.optim import class_weights
+
 EXPLODED = 10.0  # times the loss of guessing
+ENOUGH = (5, 100)  # epochs and steps after which a model has learned something
+ENOUGH_AT_REST = (2, 1000)  # where the loss does not even fall
+CLEARLY_BELOW = 0.9  # of the loss of guessing; there, something is learned
+ABOVE = 1.05  # times the loss of guessing; what is above it has learned nothing that helps
+FAR_ABOVE = 1.2
+STILL_FALLING = 0.01  # of the loss of guessing, from epoch to epoch
+ONE_SIDED = 0.5  # share of the largest class from which answering it alone is tempting
 
 
-def epoch_warnings(
-    figures: Mapping[str, float], labels: NDArray[np.int64], *, epoch: int, lr: float
-) -> list[str]:
-    """What the figures of `epoch` (from 0) say against label mapping or learning rate."""
-    texts = []
-    counts = np.bincount(labels)
-    chance = float(counts.max() / counts.sum())
-    num_classes = int((counts > 0).sum())
-    if epoch + 1 == CHANCE_EPOCHS and num_classes > 1 and figures["train_acc"] <= 1.1 * chance:
-        texts.append(
-            f"After {CHANCE_EPOCHS} epochs train_acc is {figures['train_acc']:.3f}, no better than"
-            f" guessing ({chance:.3f}): is the label mapping right, or train.optim.lr {lr:g} too"
-            " high?"
+@dataclass(frozen=True)
+class Chance:
+    """What guessing reaches on training data.
+
+    accuracy: of who always names the largest class. loss: of who always tells the shares of
+    classes, the entropy of labels as they count; None where the loss is of more than labels.
+    """
+
+    accuracy: float
+    loss: float | None
+    num_samples: int
+
+    def facts(self) -> dict[str, float | int | None]:
+        """As a checkpoint holds it."""
+        return asdict(self)
+
+
+def chance_of(
+    labels: NDArray[np.int64], settings: Any, *, num_classes: int, is_distilled: bool = False
+) -> Chance:
+    """The chance level of labels (N,) under `train.class_weights` and `label_smoothing`."""
+    shares = np.bincount(labels, minlength=num_classes) / len(labels)
+    weights = class_weights(settings.class_weights, labels, num_classes)
+    counted = np.ones(num_classes) if weights is None else np.asarray(weights)
+    smoothing = settings.label_smoothing
+    total = (counted * shares).sum()
+    if is_distilled or not total:
+        return Chance(float(shares.max()), None, len(labels))
+    # what torch's cross entropy gives each class on average, per weight of the labels
+    parts = (1 - smoothing) * counted * shares + smoothing / num_classes * counted
+    parts = parts[parts > 0] / total
+    loss = float((parts * np.log(parts.sum() / parts)).sum())
+    return Chance(float(shares.max()), loss, len(labels))
+
+
+def read_chance(facts: Mapping[str, Any]) -> Chance | None:
+    """The chance level that a checkpoint tells of its training, if it does."""
+    told = facts.get("chance")
+    if not isinstance(told, Mapping):
+        return None
+    accuracy, loss, count = (told.get(name) for name in ("accuracy", "loss", "num_samples"))
+    if not isinstance(accuracy, float) or not isinstance(count, int) or count < 1:
+        return None
+    return Chance(accuracy, loss if isinstance(loss, float) else None, count)
+
+
+def is_guessing(figures: Mapping[str, float], chance: Chance) -> bool:
+    """Whether an epoch's train_loss and train_acc are no better than chance.
+
+    That is: as often right as the largest class is there, within two standard errors, with a
+    loss that is not clearly lower than that of guessing; or a loss above it.
+    """
+    if chance.accuracy == 1:
+        return False
+    loss = figures["train_loss"] / chance.loss if chance.loss else 1.0
+    error = math.sqrt(chance.accuracy * (1 - chance.accuracy) / chance.num_samples)
+    is_no_better = figures["train_acc"] <= chance.accuracy + 2 * error
+    return loss > ABOVE or (is_no_better and loss > CLEARLY_BELOW)
+
+
+def is_falling(figures: Mapping[str, float], before: Mapping[str, float], chance: Chance) -> bool:
+    """Whether the loss has become lower since the epoch before."""
+    fall = before.get("train_loss", figures["train_loss"]) - figures["train_loss"]
+    return chance.loss is not None and fall > STILL_FALLING * chance.loss
+
+
+def learning_alarm(
+    figures: Mapping[str, float],
+    before: Mapping[str, float],
+    chance: Chance,
+    *,
+    rate: float,
+    samples_per_step: int,
+    is_frozen: bool = False,
+) -> str:
+    """What to tell of a training that guesses, with the likely cause; "" where it learns.
+
+    before: the figures of the epoch before, where there are any. rate: the highest one.
+    is_frozen: whether no gradient reaches the weights.
+    """
+    if not is_guessing(figures, chance):
+        return ""
+    loss, known = figures["train_loss"], chance.loss
+    guessing = f"{chance.accuracy:.3f}" + (f" and {known:.3g}" if known else "")
+    seen = f"train_acc {figures['train_acc']:.3f}" + (
+        f" and train_loss {loss:.3g}" if known else ""
+    )
+    steps = f"steps of {samples_per_step} samples"
+    if is_frozen or rate == 0:
+        cause = "The weights stand still: the rate is 0, or no gradient reaches them."
+    elif known and loss > FAR_ABOVE * known:
+        cause = f"The rate, {rate:g}, is likely too high for {steps}: try a tenth of it."
+    elif is_falling(figures, before, chance):
+        cause = f"The loss still falls: the rate, {rate:g}, is likely too low for {steps}."
+    elif chance.accuracy > ONE_SIDED:
+        cause = "It may name the largest class alone: set train.class_weights: balanced."
+    else:
+        cause = (
+            f"Check that labels belong to their samples; if they do, the rate, {rate:g}, is too "
+            f"high or too low for {steps}: try a tenth of it, then ten times."
         )
-    guessing = math.log(max(2, num_classes))
-    if figures["train_loss"] > EXPLODED * guessing:
-        texts.append(
-            f"train_loss {figures['train_loss']:.3g} of epoch {epoch + 1} is far above guessing"
-            f" ({guessing:.3g}): is train.optim.lr {lr:g} too high?"
-        )
-    return texts
+    return f"It is not learning: {seen} are no better than guessing ({guessing}). {cause}"
+
+
+@dataclass
+class Watch:
+    """What is told of the epochs of a training; that it does not learn, once.
+
+    settings: `train`. rate: the highest learning rate.
+    """
+
+    chance: Chance
+    settings: Any
+    rate: float
+    steps_per_epoch: int
+    samples_per_step: int
+    is_told: bool = False
+
+    def warnings(
+        self, figures: Mapping[str, float], before: Mapping[str, float], *, epoch: int, norm: float
+    ) -> list[str]:
+        """Of `epoch` (from 0) with its figures and those before it; norm: of the gradient."""
+        texts = [_explosion(figures, self.chance, epoch=epoch, lr=self.settings.optim.lr)]
+        if norm == 0:
+            texts.append(f"All gradients are zero at the end of epoch {epoch + 1}.")
+        num_epochs = epoch + 1 - self.settings.optim.warmup_epochs
+        done = num_epochs, num_epochs * self.steps_per_epoch
+        rests = not is_falling(figures, before, self.chance)
+        is_due = _reaches(done, ENOUGH) or (rests and _reaches(done, ENOUGH_AT_REST))
+        if is_due and not self.is_told:
+            alarm = learning_alarm(
+                figures,
+                before,
+                self.chance,
+                rate=self.rate,
+                samples_per_step=self.samples_per_step,
+                is_frozen=norm == 0,
+            )
+            texts.append(f"Epoch {epoch + 1}: {alarm}" if alarm else "")
+            self.is_told = bool(alarm)
+        return [text for text in texts if text]
+
+
+def _reaches(done: tuple[int, int], needed: tuple[int, int]) -> bool:
+    return all(ours >= least for ours, least in zip(done, needed, strict=True))
+
+
+def _explosion(figures: Mapping[str, float], chance: Chance, *, epoch: int, lr: float) -> str:
+    """That the loss of `epoch` (from 0) is far above guessing, or ""."""
+    if chance.loss is None or figures["train_loss"] <= EXPLODED * max(chance.loss, math.log(2)):
+        return ""
+    return (
+        f"train_loss {figures['train_loss']:.3g} of epoch {epoch + 1} is far above guessing"
+        f" ({chance.loss:.3g}): is train.optim.lr {lr:g} too high?"
+    )
 
 
 def gradient_norm(module: nn.Module) -> float:

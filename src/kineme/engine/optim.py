@@ -68,8 +68,27 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group[LR_FACTOR]
 
 
+def scaled_rate(settings: Any, samples_per_step: int) -> float:
+    """The highest learning rate of steps of so many samples, of all processes (Goyal et al.,
+    Accurate, Large Minibatch SGD, 2017, for lr_scaling linear)."""
+    if settings.lr_scaling == "none":
+        return float(settings.lr)
+    return float(settings.lr * samples_per_step / settings.lr_reference_batch)
+
+
+def scaling_note(settings: Any, samples_per_step: int) -> str:
+    """What a scaled rate comes to, in a line; "" where it is as written."""
+    if settings.lr_scaling == "none":
+        return ""
+    return (
+        f"Learning rate {scaled_rate(settings, samples_per_step):.4g}: train.optim.lr "
+        f"{settings.lr:g} is for {settings.lr_reference_batch} samples, and a step has "
+        f"{samples_per_step} (lr_scaling: {settings.lr_scaling})."
+    )
+
+
 class Schedule:
-    """The learning rate of every step.
+    """The learning rate of every step. lr: the highest, where it is not that of the settings.
 
     MultiStep falls by lr_decay at each epoch of lr_steps; cosine falls to zero at the end
     of the last epoch; AutoReduce falls by lr_decay, not below min_lr, after more than
@@ -77,11 +96,14 @@ class Schedule:
     warmup_epochs first.
     """
 
-    def __init__(self, settings: Any, *, steps_per_epoch: int, num_epochs: int) -> None:
+    def __init__(
+        self, settings: Any, *, steps_per_epoch: int, num_epochs: int, lr: float | None = None
+    ) -> None:
         self.settings, self.steps_per_epoch = settings, steps_per_epoch
+        self.highest = float(settings.lr if lr is None else lr)
         self.num_warmup_steps = settings.warmup_epochs * steps_per_epoch
         self.num_steps = num_epochs * steps_per_epoch
-        self.reduced_lr: float = settings.lr
+        self.reduced_lr = self.highest
         self.best = math.inf
         self.num_bad_epochs = 0
 
@@ -89,15 +111,15 @@ class Schedule:
         """The rate of `step` of `epoch`, both from 0."""
         at = epoch * self.steps_per_epoch + step
         if at < self.num_warmup_steps:
-            return float(self.settings.lr * (at + 1) / self.num_warmup_steps)
+            return float(self.highest * (at + 1) / self.num_warmup_steps)
         kind = self.settings.lr_scheduler
         if kind == "cosine":
             share = (at - self.num_warmup_steps) / max(1, self.num_steps - self.num_warmup_steps)
-            return float(self.settings.lr * 0.5 * (1 + math.cos(math.pi * share)))
+            return float(self.highest * 0.5 * (1 + math.cos(math.pi * share)))
         if kind == "AutoReduce":
             return self.reduced_lr
         falls = sum(epoch >= milestone for milestone in self.settings.lr_steps)
-        return float(self.settings.lr * self.settings.lr_decay**falls)
+        return float(self.highest * self.settings.lr_decay**falls)
 
     def end_epoch(self, metrics: Mapping[str, float]) -> None:
         """Let AutoReduce see what the epoch gave; without its metric nothing changes."""

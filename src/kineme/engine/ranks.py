@@ -26,15 +26,12 @@ import torch.distributed
 
 from kineme.engine.runtime import (
     Devices,
-    Interrupted,
-    impatient_signals,
     join_processes,
     memory_errors_named,
     node_rank,
-    patient_signals,
-    signal_handlers,
 )
 from kineme.errors import KinemeError, ResourceError
+from kineme.signals import Interrupted, impatient_signals, patient_signals, signal_handlers
 
 GRACE_SECONDS = 8.0
 START_METHOD = "spawn"  # a fork would inherit threads and, on GPUs, a context

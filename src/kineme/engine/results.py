@@ -33,15 +33,11 @@ from kineme.engine.names import (
     STATUS_FILE,
     read_metrics,
 )
-from kineme.engine.runtime import (
-    Interrupted,
-    impatient_signals,
-    leads_the_run,
-    memory_errors_named,
-)
+from kineme.engine.runtime import leads_the_run, memory_errors_named
 from kineme.errors import KinemeError, ResourceError, SpecError, printable, without_secrets
 from kineme.files import append_line, sweep_temporaries, write_text
 from kineme.network import Network
+from kineme.signals import Interrupted, impatient_signals
 from kineme.spec.schema import resolved, secrets_of
 from kineme.spec.sections import run_folder
 
@@ -228,7 +224,9 @@ def _finite(value: Any) -> Any:
 def _logging_to(folder: Path, secrets: Sequence[str]) -> Iterator[None]:
     """Send the logger `kineme` to stderr and to the folder's log, secrets left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    handlers: list[logging.Handler] = [_LogFile(folder / LOG_FILE, secrets), _Stderr(secrets)]
+    handlers: list[logging.Handler] = [_LogFile(folder / LOG_FILE, secrets)]
+    if not any(isinstance(handler, _Stderr) for handler in _LOGGER.handlers):
+        handlers.append(_Stderr(secrets))  # of a run within a run, the outer one tells
     level, propagates = _LOGGER.level, _LOGGER.propagate
     _LOGGER.setLevel(logging.DEBUG)
     for handler in handlers:

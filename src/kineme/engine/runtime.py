@@ -1,34 +1,25 @@
-"""Devices, processes and signals: where a run computes, and how it ends when told to.
+"""Devices and processes: where a run computes, and what is set there before it does.
 
-Promises: one python process starts all others (spawned, one per device) and outlives
-them; whatever one of them raises is what the user sees, and all are gone within seconds.
-SIGTERM and SIGINT end a run with `Interrupted`, at once or (`patient_signals`) at a place
-that the body chooses; a second SIGINT is never patient.
-Leaves out: what is computed (actions), and what is saved (checkpoint.py).
-
-A launched body is an importable function `body(fabric, *args)`; its arguments travel by
-reference or value, so a `Network` is its module's, not a copy.
+Promises: GPUs that are not there, and a lack of memory, are errors that say so; what several
+processes need to find each other comes from the spec or from a launcher's environment.
+Leaves out: running code on the devices (launching.py), starting and ending processes (ranks.py),
+what is computed (actions), and what is saved (checkpoint.py).
 """
 
 import contextlib
 import logging
 import os
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from kineme.errors import EXIT_SIGINT, EXIT_SIGTERM, KinemeError, ResourceError, SpecError
-
-_Result = TypeVar("_Result")
+from kineme.errors import ResourceError, SpecError
+from kineme.signals import StopRequest
 
 
 @dataclass(frozen=True)
@@ -44,34 +35,12 @@ class Devices:
         return len(self.ids) * self.num_nodes
 
 
-class Interrupted(KinemeError):
-    """A signal ended the run. The exit code is the shell's: 128 + signal."""
-
-    exit_code = EXIT_SIGTERM
-
-    def __init__(self, where: str, expected: str, received: str, fix: str = "") -> None:
-        super().__init__(where, expected, received, fix)
-        self.exit_code = EXIT_SIGINT if where == "SIGINT" else EXIT_SIGTERM
-
-    @classmethod
-    def by(cls, number: int, progress: str = "", fix: str = "") -> "Interrupted":
-        """The signal `number` came; `progress` says where the run was."""
-        received = f"a request to stop {progress}".rstrip()
-        return cls(signal.Signals(number).name, "to run to the end", received, fix)
-
-
-@dataclass
-class StopRequest:
-    """The last signal that asked to stop, 0 if none did."""
-
-    number: int = 0
-
-    def agreed(self, fabric: Fabric) -> int:
-        """The signal that any process got. A collective when there are several."""
-        if fabric.world_size == 1:
-            return self.number
-        number = torch.tensor(self.number, device=fabric.device)
-        return int(fabric.all_reduce(number, reduce_op="max"))  # type: ignore[arg-type]
+def agreed(request: StopRequest, fabric: Fabric) -> int:
+    """The signal that any process got. A collective when there are several."""
+    if fabric.world_size == 1:
+        return request.number
+    number = torch.tensor(request.number, device=fabric.device)
+    return int(fabric.all_reduce(number, reduce_op="max"))  # type: ignore[arg-type]
 
 
 def choose_devices(
@@ -158,43 +127,6 @@ def cpu_precision_note(devices: Devices, precision: str) -> str:
     return ""
 
 
-def launch(
-    body: Callable[..., _Result],
-    *args: Any,
-    devices: Devices,
-    precision: str = "32-true",
-) -> _Result:
-    """Run `body(fabric, *args)` on every device; returns what rank 0 returned.
-
-    Raises what the body raised: that of the process which failed first.
-    """
-    _check_launcher(devices)
-    if devices.world_size == 1:
-        with impatient_signals(), memory_errors_named():
-            fabric = build_fabric(devices, precision)
-            fabric.launch()
-            return body(fabric, *args)
-    if "LOCAL_RANK" in os.environ:  # torchrun started us, once per device
-        with impatient_signals(), memory_errors_named():
-            return body(join_processes(devices, precision), *args)
-    from kineme.engine import ranks  # the way back: ranks uses this module
-
-    result: _Result = ranks.supervise(body, args, devices, precision)
-    return result
-
-
-def _check_launcher(devices: Devices) -> None:
-    """Refuse processes that torchrun started and the spec does not know of."""
-    started = os.environ.get("WORLD_SIZE", "1")
-    if "LOCAL_RANK" in os.environ and started != str(devices.world_size):
-        raise SpecError(
-            "num_gpus, num_nodes",
-            f"{started} processes, as the launcher (torchrun) started",
-            f"{devices.world_size} in the spec",
-            "Set both as they are there, or start one process only: it starts the others.",
-        )
-
-
 def join_processes(devices: Devices, precision: str) -> Fabric:
     """Fabric of one process among several, connected to the others."""
     if "OMP_NUM_THREADS" not in os.environ:
@@ -243,46 +175,3 @@ def memory_errors_named() -> Iterator[None]:
             text.splitlines()[0] if text else "no more",
             "Try a smaller dataset.batch_size.",
         ) from error
-
-
-@contextlib.contextmanager
-def impatient_signals() -> Iterator[None]:
-    """SIGTERM and SIGINT raise `Interrupted` wherever the program is."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        raise Interrupted.by(number)
-
-    with signal_handlers(on_signal):
-        yield
-
-
-@contextlib.contextmanager
-def patient_signals() -> Iterator[StopRequest]:
-    """SIGTERM and the first SIGINT are noted in the request that this yields."""
-    request = StopRequest()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if number == request.number == signal.SIGINT:
-            raise Interrupted.by(number, "at once")
-        request.number = number
-
-    with signal_handlers(on_signal):
-        yield request
-
-
-@contextlib.contextmanager
-def signal_handlers(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle both signals while the block runs; a signal that is ignored stays ignored."""
-    is_main = threading.current_thread() is threading.main_thread()  # only there it is allowed
-    before = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGTERM, signal.SIGINT)
-        if is_main and signal.getsignal(number) is not signal.SIG_IGN
-    }
-    for number in before:
-        signal.signal(number, on_signal)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -116,17 +116,22 @@ def start_from(
 ) -> str:
     """Give a part of `module` the weights of another run, of TAO, or of others.
 
-    Its head may differ. Returns what became of them. Raises CheckpointError.
+    Its head may differ, and what `network.transfer` can map. Returns what became of them.
+    Raises CheckpointError.
     """
     prefix = f"{part}." if part else ""
+    target, weights, told = module.get_submodule(part), checkpoint.weights, ""
+    if network.transfer:
+        weights, told = network.transfer(weights, checkpoint.facts, spec, target)
     report = fit_weights(
-        module.get_submodule(part),
-        network.adapt_weights(checkpoint.weights, spec, part),
+        target,
+        network.adapt_weights(weights, spec, part),
         where=str(checkpoint.path),
         head=[name.removeprefix(prefix) for name in network.head],
         is_partial=True,
     )
-    return f"{f'{part} from ' if part else ''}{checkpoint.path}: {report}"
+    told = f"; {told}" if told else ""
+    return f"{f'{part} from ' if part else ''}{checkpoint.path}: {report}{told}"
 
 
 def _find_checkpoint(spec: Any, folder: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -21,6 +21,7 @@ from kineme.engine.names import (
     CHECKPOINT_PATTERN,
     METRICS_FILE,
     ONNX_FILE,
+    OPENVINO_FILE,
     find_checkpoints,
     read_metrics,
 )
@@ -89,8 +90,10 @@ def rule_of(text: Any, epoch: Any = None) -> Rule:
         return RULES[known]
     if isinstance(known, int) and not isinstance(known, bool) and known >= 0:
         return known
+    from kineme.spec.suggest import did_you_mean
+
     expected = f"best, latest, the number of an epoch (from 0), or {', '.join(METHODS)}"
-    raise SpecError("checkpoint", expected, repr(text)[:80])
+    raise SpecError("checkpoint", expected, repr(text)[:80], did_you_mean(text, [*RULES, *METHODS]))
 
 
 def choose(store: JobStore, record: JobRecord, rule: Rule = "best") -> Chosen:
@@ -216,7 +219,7 @@ def damage_of(path: Path, *, is_thorough: bool = True) -> str:
         return f"truncated or damaged ({error})"
     if is_encrypted(path):
         return "" if size >= _SMALLEST_ENCRYPTED_BYTES else "cut off within its header"
-    if path.suffix == ".onnx":
+    if path.suffix in (".onnx", ".xml"):
         return "" if size else "empty"
     if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         return ""  # of torch before 1.6, which has no checksums
@@ -308,7 +311,9 @@ def _metrics(folder: Path) -> dict[int, float]:
 def _onnx_files(record: JobRecord) -> list[Path]:
     block = record.spec.get("export")
     named = block.get("onnx_file") if isinstance(block, Mapping) else None
-    path = Path(named) if named else action_folder(record) / ONNX_FILE
+    is_openvino = isinstance(block, Mapping) and block.get("format") == "openvino"
+    name = OPENVINO_FILE if is_openvino else ONNX_FILE
+    path = Path(named) if named else action_folder(record) / name
     return [path] if path.is_file() else []
 
 

@@ -33,12 +33,11 @@ from kineme.jobs.outcome import error_of, failure_of, last_kpi
 from kineme.jobs.parents import dependents
 from kineme.jobs.record import JobRecord, State, to_json
 from kineme.jobs.runners import DEFAULT, load_runner
-from kineme.jobs.store import LOG_FILE, SPEC_FILE, JobStore, new_id
+from kineme.jobs.store import LOG_FILE, ROOT_VARIABLE, SPEC_FILE, JobStore, new_id
 
 if TYPE_CHECKING:  # what makes a spec takes its time to import, and reading jobs needs none
     from kineme.jobs.said import Request, Said
 
-ROOT_VARIABLE = "KINEME_JOBS"
 DEFAULT_ROOT = "~/.kineme/jobs"
 _LAUNCH_LOCK = "launch.lock"
 _SEEN = (State.RUNNING, State.CANCELING, State.UNKNOWN, State.PAUSED)  # somebody should be there
@@ -190,7 +189,8 @@ class Client:
         record = self._current(job_id)
         if record.state not in (State.ERROR, State.CANCELED):
             expected = "a job that failed or was cancelled"
-            raise SpecError(f"job {record.id}", expected, f"one that is {record.state}")
+            fix = "Create another." if record.is_terminal else "Wait for it, or cancel it first."
+            raise SpecError(f"job {record.id}", expected, f"one that is {record.state}", fix)
         if self.store.folder(record.id).parent != self.store.root:
             fix = "Its search tries it again."
             raise SpecError(f"job {record.id}", "a job of its own", "a trial of a search", fix)
@@ -224,11 +224,12 @@ class Client:
         )
         return self._create(request)
 
-    def delete_job(self, job_id: str, *, cascade: bool = False) -> None:
+    def delete_job(self, job_id: str, *, cascade: bool = False) -> list[str]:
         """Remove a job that has ended, and all it left in its folder.
 
-        cascade: and the jobs that go on with it. Raises SpecError where there are some and it is
-        not said, or any of them has not ended; then nothing is removed.
+        cascade: and the jobs that go on with it. Returns where results stay: in a results_dir of
+        the user's, and at the address that they were copied to. Raises SpecError where others go
+        on with the job and it is not said, or any of them has not ended; then nothing is removed.
         """
         record = self._current(job_id)
         if self.store.folder(record.id).parent != self.store.root:
@@ -241,7 +242,17 @@ class Client:
                 f"job {record.id}", "a job that no other goes on with", shown,
                 "Say cascade (`--cascade`) to delete these too.",
             )  # fmt: skip
+        kept = [place for one in (record, *children) for place in self._outside(one)]
         self.store.delete(record.id, children=children)
+        return list(dict.fromkeys(kept))
+
+    def _outside(self, record: JobRecord) -> Iterator[str]:
+        """The places of a job's results that are not in its folder."""
+        results = Path(record.results_dir)
+        if not results.is_relative_to(self.store.folder(record.id)) and results.is_dir():
+            yield str(results)
+        if record.uploads_to is not None:
+            yield record.uploads_to
 
     def get_checkpoints(self, job_id: str) -> list[Checkpoint]:
         """The models that a job left, the best first, damaged ones marked."""
@@ -286,7 +297,7 @@ class Client:
             if differing := differences(request, record):
                 text = f"{text}, with another {listed(differing)}; it stays as it is."
                 warnings.warn(text, stacklevel=3)
-        return Job(self, self._launch(record, said.key))
+        return Job(self, self._launch(record, said.key), is_new=is_new)
 
     def _made_before(self, said: "Said") -> JobRecord | None:
         """The job that the same request made before. Raises SpecError if another one did."""
@@ -358,11 +369,15 @@ class Client:
 
 
 class Job:
-    """A job as it was when it was last looked at: `refresh` looks again."""
+    """A job as it was when it was last looked at: `refresh` looks again.
 
-    def __init__(self, client: Client, record: JobRecord) -> None:
+    is_new: whether the call that gave it made it; its idempotency key may have been used before.
+    """
+
+    def __init__(self, client: Client, record: JobRecord, *, is_new: bool = False) -> None:
         self._client = client
         self.record = record
+        self.is_new = is_new
 
     def __repr__(self) -> str:
         record = self.record
@@ -438,13 +453,12 @@ class Job:
 
 
 def _state(word: State | str) -> State:
-    from kineme.spec.suggest import closest
+    from kineme.spec.suggest import did_you_mean
 
     for state in State:
         if str(word).lower() == state.lower():
             return state
-    meant = closest(str(word).capitalize(), list(State))
-    fix = f"Did you mean {meant}?" if meant else ""
+    fix = did_you_mean(str(word), State)
     raise SpecError("state", f"one of {', '.join(State)}", repr(str(word))[:40], fix)
 
 

@@ -8,21 +8,24 @@ Leaves out: what jobs are (client.py).
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from kineme.actions import ACTIONS
 from kineme.errors import (
     EXIT_OK,
     EXIT_SIGTERM,
     KinemeError,
+    Problem,
     ServiceError,
     SpecError,
     listed,
     printable,
 )
 from kineme.jobs.client import Client, Job
-from kineme.jobs.record import State
+from kineme.jobs.record import CRASHED, State
 from kineme.jobs.store import RECORD_FILE
+from kineme.network import NETWORKS
 
 USAGE = """\
 usage: kineme jobs create NETWORK ACTION [-e SPEC] [key=value ...] [options]
@@ -31,17 +34,18 @@ usage: kineme jobs create NETWORK ACTION [-e SPEC] [key=value ...] [options]
        kineme jobs logs ID [-n LINES] [-f]
        kineme jobs wait ID [--timeout SECONDS]
        kineme jobs cancel ID
-       kineme jobs retry ID
+       kineme jobs retry ID [--wait]
        kineme jobs delete ID [--cascade]
-       kineme jobs checkpoints ID
-       kineme jobs results ID
+       kineme jobs checkpoints ID [--json]
+       kineme jobs results ID [--json]
 
 Runs actions as jobs, which are recorded, outlive the terminal and find their inputs in the jobs
-before them. An ID may be shortened to its first digits.
+before them. An ID may be shortened to its first digits. Times are UTC.
 
 options of create
   --parent ID              the job whose model to use
-  --checkpoint WHICH       of its models: best (default), latest, or the number of an epoch
+  --checkpoint WHICH       of its models: best (default), latest, or the number of an epoch, which
+                           counts from 0 as in the names of checkpoints
   --train-dataset PLACE    a folder, an archive or an s3:// address, for whatever the action reads
   --eval-dataset PLACE     in its place for validation and test
   --runner NAME            subprocess (default), slurm, ray, docker, in_process
@@ -50,6 +54,11 @@ options of create
   --idempotency-key KEY    the same key makes one job, however often this is run
   --wait                   wait for its end; the exit code is the job's
   --json                   print the record
+options of the others
+  --state, --network, --action, -n     list: jobs of that kind alone, the newest N
+  -n LINES, -f, --follow   logs: the last LINES (100), and those to come until the job has ended
+  --timeout SECONDS        wait: no longer than that (exit code 6); the job goes on
+  --cascade                delete: the jobs that go on with it, too
 options of all
   --root FOLDER            where the jobs are (default: $KINEME_JOBS, or ~/.kineme/jobs), or an
                            s3:// address that results are copied to
@@ -80,8 +89,7 @@ def main(words: Sequence[str]) -> int:
         return EXIT_OK
     verb, *rest = words
     if verb not in _VERBS:
-        meant = _meant(verb, list(_VERBS))
-        fix = f"Did you mean {meant}?" if meant else "`kineme jobs --help` explains them."
+        fix = _did_you_mean(verb, _VERBS, otherwise="`kineme jobs --help` explains them.")
         raise SpecError("kineme jobs", f"one of {', '.join(_VERBS)}", repr(verb)[:80], fix)
     asked = _parsed(verb, rest)
     return _VERBS[verb](Client(asked.one("--root")), asked)
@@ -130,7 +138,8 @@ def full_id(client: Client, text: str) -> str:
     if len(found) == 1:
         return found.pop()
     if not found:
-        raise SpecError("job id", f"a job of {store.root}", repr(text), "`kineme jobs list`.")
+        fix = "`kineme jobs list` shows them."
+        raise SpecError("job id", f"a job of {store.root}", repr(text), fix)
     raise SpecError("job id", "enough digits for one job", f"those of {listed(sorted(found))}")
 
 
@@ -140,13 +149,32 @@ def _create(client: Client, asked: _Asked) -> int:
         fix = "For example: kineme jobs create pose_classification train --train-dataset data"
         raise SpecError("kineme jobs create", "a network and an action", received, fix)
     network, action, *overrides = asked.words
-    parent = asked.one("--parent")
-    job = client.create_job(
+    parent, problem = _parent(client, asked.one("--parent"))
+    try:
+        job = _created(client, asked, network, action, overrides=overrides, parent=parent)
+    except SpecError as error:
+        if problem is None:
+            raise
+        told = [problem if one.where == problem.where else one for one in error.problems]
+        raise SpecError.of(told) from error
+    return _tell_new(job, asked)
+
+
+def _created(
+    client: Client,
+    asked: _Asked,
+    network: str,
+    action: str,
+    *,
+    overrides: Sequence[str],
+    parent: str | None,
+) -> Job:
+    return client.create_job(
         network,
         action,
         specs=asked.one("-e"),
         overrides=overrides,
-        parent_job_id=None if parent is None else _parent_id(client, parent),
+        parent_job_id=parent,
         train_datasets=asked.options.get("--train-dataset"),
         eval_dataset=asked.one("--eval-dataset"),
         checkpoint=asked.one("--checkpoint"),
@@ -155,15 +183,14 @@ def _create(client: Client, asked: _Asked) -> int:
         automl_policy=asked.one("--automl-policy") or "auto",
         idempotency_key=asked.one("--idempotency-key"),
     )
-    return _tell_new(job, asked)
 
 
-def _parent_id(client: Client, text: str) -> str:
-    """The full id; one that is none is left for the request to refuse with the rest."""
+def _parent(client: Client, text: str | None) -> tuple[str | None, Problem | None]:
+    """The full id; one that is none as it is, for the request to refuse with the rest, and why."""
     try:
-        return full_id(client, text)
-    except SpecError:
-        return text
+        return None if text is None else full_id(client, text), None
+    except SpecError as error:
+        return text, replace(error.problems[0], where="parent_job_id")
 
 
 def _platform(texts: Iterable[str]) -> dict[str, Any]:
@@ -176,7 +203,9 @@ def _platform(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _tell_new(job: Job, asked: _Asked) -> int:
-    """Print a job that was just made, and wait for it if asked to."""
+    """Print a job that was made just now or by the same key, and wait for it if asked to."""
+    if not job.is_new:
+        _say(f"note: job {job.id} was made before under this key; it is {job.status}")
     for choice in job.record.choices:
         _say(f"{choice.key}: {choice.value} ({choice.reason})")
     for note in job.record.notes:
@@ -186,6 +215,11 @@ def _tell_new(job: Job, asked: _Asked) -> int:
 
 
 def _list(client: Client, asked: _Asked) -> int:
+    for option, known in (("--network", NETWORKS), ("--action", ACTIONS)):
+        name = asked.one(option)
+        if name is not None and name not in known:
+            fix = _did_you_mean(name, known)
+            raise SpecError(option, f"one of {', '.join(known)}", repr(name)[:60], fix)
     rows = client.list_jobs(
         states=asked.options.get("--state"),
         network_arch=asked.one("--network"),
@@ -196,7 +230,7 @@ def _list(client: Client, asked: _Asked) -> int:
         print(json.dumps([row._asdict() for row in rows], indent=2))
         return EXIT_OK
     if not rows:
-        _say(f"no jobs in {client.store.root}")
+        _say(_none_there(client, asked))
         return EXIT_OK
     _print_table(
         ("id", "network", "action", "state", "created", "parent"),
@@ -207,6 +241,14 @@ def _list(client: Client, asked: _Asked) -> int:
         ],
     )  # fmt: skip
     return EXIT_OK
+
+
+def _none_there(client: Client, asked: _Asked) -> str:
+    root = client.store.root
+    if asked.has("--root") and not root.is_dir():
+        return f"no jobs in {root}, which is no folder"
+    is_limited = asked.has("--state", "--network", "--action", "-n")
+    return f"no {'such ' if is_limited else ''}jobs in {root}"
 
 
 def _show(client: Client, asked: _Asked) -> int:
@@ -256,10 +298,15 @@ def _wait(job: Job, timeout: float | None = None) -> int:
         fix = "It goes on."
         expected = f"an end within {timeout:g} s"
         raise ServiceError(f"job {job.id}", expected, f"{job.status}", fix) from error
+    except KeyboardInterrupt:
+        _say(f"job {job.id} goes on; `kineme jobs cancel {job.id}` ends it")
+        raise
     _say(f"job {record.id}: {record.state}")
     if record.failure is not None:
         for line in record.failure.message.splitlines():
             _say(f"error: {line}")
+        if record.failure.kind == CRASHED:
+            _say(f"`kineme jobs retry {record.id}` tries it again, from its newest checkpoint")
     return exit_code_of(job)
 
 
@@ -277,8 +324,13 @@ def exit_code_of(job: Job) -> int:
 def _cancel(client: Client, asked: _Asked) -> int:
     job_id = asked.id(client)
     is_canceled = client.cancel_job(job_id)
-    state = client.get_job(job_id).status
-    _say(f"job {job_id}: {state}" + ("" if is_canceled else ", which it was before"))
+    job = client.get_job(job_id)
+    if not is_canceled:
+        _say(f"job {job_id}: {job.status}, which it was before")
+    elif job.record.is_terminal:
+        _say(f"job {job_id}: {job.status}")
+    else:
+        _say(f"job {job_id}: {job.status}, asked to end; `kineme jobs wait {job_id}` tells when")
     return EXIT_OK
 
 
@@ -288,8 +340,10 @@ def _retry(client: Client, asked: _Asked) -> int:
 
 def _delete(client: Client, asked: _Asked) -> int:
     job_id = asked.id(client)
-    client.delete_job(job_id, cascade=asked.has("--cascade"))
+    kept = client.delete_job(job_id, cascade=asked.has("--cascade"))
     _say(f"job {job_id}: deleted")
+    for place in kept:
+        _say(f"note: results stay in {place}, outside the folder of the job")
     return EXIT_OK
 
 
@@ -346,9 +400,8 @@ def _parsed(verb: str, words: Sequence[str]) -> _Asked:
             others.append(word)
             continue
         if name not in allowed:
-            meant = _meant(name, allowed)
-            fix = f"Did you mean {meant}?" if meant else ""
             expected = f"an option of it ({', '.join(allowed)})"
+            fix = _did_you_mean(name, allowed)
             raise SpecError(f"kineme jobs {verb}", expected, repr(name)[:60], fix)
         if name in _FLAGS:
             options[name] = ()
@@ -369,10 +422,10 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print("\n".join(line if line.isprintable() else printable(line) for line in lines))
 
 
-def _meant(word: str, known: Sequence[str]) -> str | None:
-    from kineme.spec.suggest import closest
+def _did_you_mean(word: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    from kineme.spec.suggest import did_you_mean
 
-    return closest(word, known)
+    return did_you_mean(word, known, otherwise=otherwise)
 
 
 def _time(text: str) -> str:

@@ -39,6 +39,7 @@ class JobRow(NamedTuple):
 
 _STATES = {str(state): state for state in State}
 _NOT_KNOWN = (None, None)
+_NEVER = (-1, -1)  # time and size of no file
 _NEWEST = attrgetter("created_at", "id")
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, network_arch TEXT, action TEXT, "
@@ -101,6 +102,9 @@ def _marks(store: JobStore) -> dict[str, tuple[int, int]]:
         try:
             status = stat(f"{root}/{job_id}/{RECORD_FILE}")
         except FileNotFoundError:  # deleted meanwhile
+            continue
+        except PermissionError:  # told when its record is read
+            marks[job_id] = _NEVER
             continue
         marks[job_id] = (status.st_mtime_ns, status.st_size)
     return marks

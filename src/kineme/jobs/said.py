@@ -24,7 +24,7 @@ from kineme.spec.fields import settings_by_key
 from kineme.spec.overrides import parse_overrides
 from kineme.spec.read import Document, plain, read_document
 from kineme.spec.sections import Spec
-from kineme.spec.suggest import closest
+from kineme.spec.suggest import did_you_mean
 
 AUTOML_BLOCK = "automl"
 POLICIES = ("auto", "on", "off")
@@ -172,7 +172,8 @@ def policy_of(value: Any) -> str:
     if text in _OFF_WORDS:
         return "off"
     expected = f"one of {', '.join(POLICIES)}"
-    fix = "Did you mean off?" if any(word in text for word in ("off", "no ", "disable")) else ""
+    is_off = any(word in text for word in ("off", "no ", "disable"))
+    fix = did_you_mean("off" if is_off else text, POLICIES)
     raise SpecError("automl_policy", expected, shortened(value), fix)
 
 
@@ -223,21 +224,18 @@ def _model(request: Request) -> type[Spec]:
     """The spec of the network's action. Raises SpecError."""
     name, action = request.network_arch, request.action
     if name not in NETWORKS:
-        raise SpecError("network_arch", _one_of(NETWORKS), shortened(name), _meant(name, NETWORKS))
+        fix = did_you_mean(name, NETWORKS)
+        raise SpecError("network_arch", _one_of(NETWORKS), shortened(name), fix)
     specs = load_specs(name)
     if action not in specs:
-        raise SpecError("action", _one_of(specs), shortened(action), _meant(action, specs))
+        fix = did_you_mean(action, specs)
+        raise SpecError("action", _one_of(specs), shortened(action), fix)
     model: type[Spec] = specs[action]
     return model
 
 
 def _one_of(names: Mapping[str, Any]) -> str:
     return f"one of {', '.join(names)}"
-
-
-def _meant(word: Any, known: Mapping[str, Any]) -> str:
-    name = closest(word, list(known)) if isinstance(word, str) else None
-    return f"Did you mean {name}?" if name else ""
 
 
 def _without_extras(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -94,6 +94,7 @@ def resolve_sources(
         if found is not None:
             values[key], reason = found
             choices.append(Choice(key, values[key], source["source"], reason))
+            notes = (*notes, *_held_out_note(action, key, values[key]))
         elif _is_label(key) and action != "inference" and _has_no_labels(key, {**given, **values}):
             names = listed(source.get("x_kineme_paths", ()), 8)
             received = f"none of them in {data_set.text}"
@@ -106,6 +107,19 @@ def _parts_of(key: str) -> Iterator[str]:
     for part in key.split("."):
         if any(part == word or part.startswith(f"{word}_") for word in _EVALUATED):
             yield part
+
+
+def _held_out_note(action: str, key: str, path: str) -> Iterator[str]:
+    """That validation data are judged on, as TAO does it, though test data lie beside them."""
+    data = Path(path)
+    if action != "evaluate" or _is_label(key) or not data.name.startswith("val"):
+        return
+    beside = data.with_name(f"test{data.name.removeprefix('val')}")
+    if beside.exists():
+        yield (
+            f"{key}: the model was chosen on these data; {beside.name} lies beside them, and is "
+            "judged on where the spec names it and its labels."
+        )
 
 
 def _count_problems(action: str, train_datasets: Sequence[str]) -> Iterator[Problem]:

@@ -24,6 +24,7 @@ from kineme.errors import DataError, KinemeError, Problem, ResourceError, SpecEr
 from kineme.files import is_abandoned, sync, temporary_beside, write_errors_named, write_json
 from kineme.jobs.record import JobRecord, State, from_json, moved, now, to_json
 
+ROOT_VARIABLE = "KINEME_JOBS"  # names the folder of jobs where nothing else does
 RECORD_FILE = "job.json"
 SPEC_FILE = "spec.yaml"
 LOG_FILE = "job.log"
@@ -84,18 +85,21 @@ class JobStore:
         path = folder / RECORD_FILE
         try:
             return from_json(json.loads(path.read_bytes()), where=str(path))
+        except PermissionError as error:
+            raise DataError(str(path), "a record that can be read", "no permission") from error
         except ValueError as error:
             raise DataError(str(path), "the record of a job", str(error)) from error
 
     def folder(self, job_id: str) -> Path:
         """The folder of a job. Raises SpecError where there is none of this id."""
         folder = self.root / checked_id(job_id)
-        if (folder / RECORD_FILE).is_file():
+        if os.path.isfile(folder / RECORD_FILE):  # False, not an error, where nobody may look
             return folder
         for trials in self.trial_folders():
             if (trials / job_id / RECORD_FILE).is_file():
                 return trials / job_id
-        raise SpecError("job id", f"a job of {self.root}", repr(job_id), "`kineme jobs list`.")
+        fix = "`kineme jobs list` shows them."
+        raise SpecError("job id", f"a job of {self.root}", repr(job_id), fix)
 
     def trial_folders(self) -> Iterator[Path]:
         """Where the trials of searches lie: in the folders of their jobs, or where those have
@@ -117,8 +121,13 @@ class JobStore:
         """Of all jobs, in no order; those of searches' trials left out."""
         if not self.root.is_dir():
             return []
-        with os.scandir(self.root) as entries:
-            return [entry.name for entry in entries if _ID.fullmatch(entry.name)]
+        try:
+            with os.scandir(self.root) as entries:
+                return [entry.name for entry in entries if _ID.fullmatch(entry.name)]
+        except PermissionError as error:
+            fix = f"Name another with --root or {ROOT_VARIABLE}."
+            expected = "a folder of jobs that can be read"
+            raise ResourceError(str(self.root), expected, "no permission", fix) from error
 
     def move(
         self, job_id: str, state: State, *, reason: str, source: str, **changes: Any

@@ -57,10 +57,11 @@ def body_signals(points: Array) -> BodySignals:
     return BodySignals(_folded(raw, pairs.shape[1]), smoothed, place / trunk, size, seen)
 
 
-def even_rows(points: Array, seconds: Array) -> Array:
-    """(T', P, C) at RATE from `seconds[0]` on: means of the frames nearest to each moment, NaN
-    where there is none. points: (T, P, C), T > 0; seconds: (T,) rising."""
-    moments = ((seconds - seconds[0]) * RATE + 0.5).astype(np.int64)
+def even_rows(points: Array, seconds: Array, *, start: float | None = None) -> Array:
+    """(T', P, C) at RATE from `start` or `seconds[0]` on: means of the frames nearest to each
+    moment, NaN where there is none. points: (T, P, C), T > 0; seconds: (T,) rising."""
+    start = float(seconds[0]) if start is None else start
+    moments = ((seconds - start) * RATE + 0.5).astype(np.int64)
     is_seen = np.isfinite(points)
     sums = np.zeros((int(moments[-1]) + 1, *points.shape[1:]))
     number = np.zeros(sums.shape)

@@ -1,10 +1,11 @@
 """What people do in a window, by a checkpoint of pose classification.
 
-Promises: the checkpoint decides the model, its joints, sampling and normalisation; a window's
-answer does not depend on who else is in the picture; the mapping of joints is told once.
-Leaves out: which windows there are (timeline.py).
+Promises: the checkpoint decides the model, its joints, sampling, normalisation, how many people it
+sees at once and from where on somebody is unknown; a window's answer depends on nothing outside
+it; what there is to say of all this is in `notes`.
+Leaves out: which windows there are, and who is nearest to whom (timeline.py).
 
-Shapes: B windows, T frames, V joints, C channels, K classes.
+Shapes: B windows, T frames, V joints, C channels, M persons, K classes.
 """
 
 from __future__ import annotations
@@ -36,11 +37,21 @@ _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 4.0
 class PoseClassifier:
     """A trained model, asked on windows of joints in pixels.
 
-    source: the layout of these joints. size: (width, height) of the video. mapping: of joints.
+    source: the layout of these joints. size: (width, height) of the video. key: of an encrypted
+    checkpoint. uses_threshold: windows less familiar than the checkpoint's threshold are unknown.
+    is_alone: nobody else is shown. mapping: of joints. num_persons: that a window should hold.
+    threshold: the one in use, None where there is none.
     """
 
     def __init__(
-        self, path: str | Path, source: Layout, size: tuple[int, int], *, key: str | None = None
+        self,
+        path: str | Path,
+        source: Layout,
+        size: tuple[int, int],
+        *,
+        key: str | None = None,
+        uses_threshold: bool = True,
+        is_alone: bool = False,
     ) -> None:
         network = load_network(_NETWORK)
         loaded = checkpoints.load_checkpoint(path, key)
@@ -51,9 +62,14 @@ class PoseClassifier:
         self._size, self._spec = size, spec
         found = load_calibration(loaded.facts, where=str(loaded.path))
         self._temperature = found.temperature if found else 1.0
+        self._known_from = found if uses_threshold else None
+        self.threshold = self._known_from.threshold if self._known_from else None
         self._view = View(settings=spec.dataset, layout=self.layout, seed=0, is_random=False)
-        self._num_persons = spec.dataset.num_persons or self.layout.num_persons
+        self._num_places = spec.dataset.num_persons or self.layout.num_persons
+        self.num_persons = 1 if is_alone else self._num_places
         self._model = checkpoints.build_trained(network, spec, loaded).eval()
+        told = (self.mapping.told(), checkpoints.plain_note(loaded, key), self._people_note())
+        self.notes = tuple(filter(None, told))
 
     def window_seconds(self, fps: float) -> float:
         """How long a window should be: the frames that the model sees, of a video of that rate."""
@@ -65,10 +81,20 @@ class PoseClassifier:
         return float(min(max(num_frames / fps, _SHORTEST_SECONDS), _LONGEST_SECONDS))
 
     def classify(self, windows: Sequence[Window]) -> NDArray[np.float32]:
-        """(B, K) probabilities, the same for a window whoever comes with it."""
-        answers = [self._logits(self._values(window)) for window in windows]
-        logits = torch.stack(answers) / self._temperature
-        return logits.softmax(dim=1).numpy()
+        """(B, K) probabilities, each window's its own; all 0 where it looks like no class."""
+        logits = torch.stack([self._logits(window) for window in windows])
+        shares: NDArray[np.float32] = (logits / self._temperature).softmax(dim=1).numpy()
+        if self._known_from is not None:
+            shares[self._known_from.unknown(logits.log_softmax(dim=1).numpy())] = 0
+        return shares
+
+    def _people_note(self) -> str:
+        if self._num_places < 2:
+            return ""
+        others = "the nearest other" if self._num_places == 2 else "the nearest others"
+        if self.num_persons == 1:
+            others = "nobody else (--alone)"
+        return f"the model sees {self._num_places} people at a time: each person with {others}"
 
     def _values(self, window: Window) -> NDArray[np.float32]:
         """(C, T, V) of the frames that the model sees; what is not seen is zero."""
@@ -88,10 +114,13 @@ class PoseClassifier:
             values = values[frames]
         return values.transpose(2, 0, 1)
 
-    def _logits(self, values: NDArray[np.float32]) -> torch.Tensor:
-        """(K,) of one window, alone: batches of other sizes round otherwise."""
-        x = np.zeros((1, *values.shape, self._num_persons), np.float32)
-        x[0, ..., 0] = values
+    def _logits(self, window: Window) -> torch.Tensor:
+        """(K,) of one window, alone: batches of other sizes round otherwise. Places M for which
+        there is nobody are zero, as in training."""
+        people = [self._values(one) for one in (window, *window.others)][: self._num_places]
+        x = np.zeros((1, *people[0].shape, self._num_places), np.float32)
+        for place, values in enumerate(people):
+            x[0, ..., place] = values
         with torch.inference_mode():
             prepared = prepare(torch.from_numpy(x), self._view, np.zeros(1, np.int64), 0)
             logits: torch.Tensor = self._model(skeleton=prepared)[0].float()

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kineme.concealment import VARIABLE, environment_key
 from kineme.engine.names import REPORT_FILE
 from kineme.errors import (
     EXIT_OK,
+    HIDDEN,
     DataError,
     PartialError,
     Problem,
@@ -24,22 +26,29 @@ from kineme.errors import (
     printable,
     shortened,
 )
-from kineme.people.analyze import AnalysisSettings, Stopped, analyze
-from kineme.people.estimators import ESTIMATORS
+from kineme.people.analysis_settings import AnalysisSettings
+from kineme.people.analyze import analyze
+from kineme.people.estimators import ESTIMATORS, layout_of_estimator
+from kineme.people.form_rules import FormRule, load_form_rules
 from kineme.people.results import Found
 from kineme.people.segments import SegmentSettings
 from kineme.people.sources import open_source, videos_in
 from kineme.people.streams import StreamSettings, is_stream
+from kineme.pose_classification.layouts import LAYOUTS
+from kineme.spec.key_file import read_key
+from kineme.spec.overrides import parse_overrides
 from kineme.spec.suggest import closest
 
 USAGE = """\
-kineme analyze SOURCE [options] [ESTIMATOR.SETTING=VALUE ...]
+kineme analyze SOURCE [options] [ESTIMATOR.SETTING=VALUE ...] [encryption_key_file=FILE]
 
 SOURCE is a video, a folder of images (one video) or of videos (each on its own), the number of a
 camera, or an address (rtsp, http, tcp, udp, rtmp). Without a checkpoint it finds people and
 follows them; with one it says what each of them does, and when.
 
-  --checkpoint FILE        a model of pose_classification, for example results/train/best.pth
+  --checkpoint FILE        a model of pose_classification, for example results/train/best.pth;
+                           of an encrypted one the key: encryption_key_file=FILE,
+                           KINEME_ENCRYPTION_KEY in the environment, or encryption_key=KEY
   --estimator NAME         who finds people: movenet, blazepose, rtmpose, files (default movenet)
   --out FOLDER             for the results (default: <name of the source>-people)
   --max-frames N           look at no more frames
@@ -48,22 +57,29 @@ follows them; with one it says what each of them does, and when.
   --min-probability P      below it, a label does not begin (default 0.5)
   --keep-probability P     below it, a label does not go on (default 0.35)
   --min-seconds SECONDS    what is shorter belongs to its neighbour (default 0.5)
+  --no-threshold           not to call unknown what is less familiar than the checkpoint's threshold
+  --alone                  show everybody alone to a model that sees two people
+  --step                   let the model take every frame once in place of windows: a fraction of
+                           the work, labels later; everybody is shown alone
+  --repetitions            count repetitions of each person, whatever they do
+  --rules FILE             count, and hold every repetition against the form rules of a YAML file
   --no-video               do not write annotated.mp4
   --live                   print results as they come, as JSON lines; leave out frames rather than
                            fall behind a stream
   --wait                   wait for a stream that is not there
 
-Results: timeline.csv, timeline.json, report.html, annotated.mp4, tracks.npz. A run that was
-stopped goes on when it is started again.
+Results: timeline.csv, timeline.json, report.html, annotated.mp4, tracks.npz, repetitions.csv. A
+run that was stopped goes on when it is started again. All of it: docs/analyze.md.
 
 example: kineme analyze street.mp4 --estimator movenet movenet.long_side=512 --out street"""
 
-_FLAGS = ("--no-video", "--live", "--wait")
+_FLAGS = ("--no-video", "--live", "--wait", "--repetitions", "--no-threshold", "--alone", "--step")
 _NUMBERS = {  # option: lowest, highest
     "--max-frames": (1, 1e12), "--window": (0.1, 60), "--stride": (0.02, 60),
     "--min-probability": (0, 1), "--keep-probability": (0, 1), "--min-seconds": (0, 60),
 }  # fmt: skip
-_WORDS = ("--checkpoint", "--estimator", "--out")
+_WORDS = ("--checkpoint", "--estimator", "--out", "--rules")
+_KEYS = ("encryption_key", "encryption_key_file")
 
 
 @dataclass
@@ -73,6 +89,7 @@ class _Request:
     words: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
     settings: dict[str, object] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list, repr=False)
 
 
 def main(words: Sequence[str]) -> int:
@@ -91,8 +108,6 @@ def main(words: Sequence[str]) -> int:
         one = replace(settings, out=settings.out / video.name)
         try:
             _say(_analyze_one(str(video), one, stream), one.out, is_live=stream.is_live)
-        except Stopped:
-            raise
         except DataError as error:
             failed += error.problems
             _tell(f"{video}: left out: {error}")
@@ -132,6 +147,8 @@ def _parsed(words: Sequence[str]) -> _Request:
             fix = f"Did you mean {meant}?" if meant else "`kineme analyze --help` lists them."
             expected = f"a known option ({', '.join(known)})"
             problems.append(Problem("analyze", expected, shortened(option), fix))
+        elif equals and option in _KEYS:
+            request.keys.append(word)
         elif equals and option.partition(".")[0] in ESTIMATORS and "." in option:
             request.settings[option] = attached
         elif request.source:
@@ -182,6 +199,8 @@ def _settings(request: _Request) -> AnalysisSettings:
     window, stride = numbers.get("--window", 0.0), numbers.get("--stride", 0.0)
     if window and stride > window:
         raise SpecError("--stride", f"at most {window} (--window)", str(stride))
+    if "--step" in request.flags and "--checkpoint" not in words:
+        raise SpecError("--step", "a checkpoint whose model steps", "none", "Set --checkpoint.")
     return AnalysisSettings(
         out=Path(words["--out"]).expanduser() if "--out" in words else _out(request.source),
         estimator=estimator,
@@ -192,7 +211,42 @@ def _settings(request: _Request) -> AnalysisSettings:
         stride_seconds=stride,
         segments=SegmentSettings(high, low, numbers.get("--min-seconds", 0.5)),
         writes_video="--no-video" not in request.flags,
+        key=_key(request),
+        uses_threshold="--no-threshold" not in request.flags,
+        is_alone="--alone" in request.flags,
+        is_stepped="--step" in request.flags,
+        counts="--repetitions" in request.flags or "--rules" in words,
+        rules=_rules(words["--rules"], estimator, own) if "--rules" in words else (),
     )
+
+
+def _rules(path: str, estimator: str, settings: Mapping[str, object]) -> tuple[FormRule, ...]:
+    """The rules of a file, for the joints that the estimator finds. Raises SpecError."""
+    layout = layout_of_estimator(estimator, settings)
+    return load_form_rules(Path(path).expanduser(), LAYOUTS[layout].joints)
+
+
+def _key(request: _Request) -> str | None:
+    """The key of the checkpoint, as the words or the environment say it. Raises SpecError."""
+    read, problems = parse_overrides(request.keys, secret_keys=("encryption_key",))
+    problems += [
+        Problem(one.key, "text", HIDDEN)
+        for one in read
+        if not isinstance(one.value, str | None) or one.value == ""
+    ]
+    if problems:
+        raise SpecError.of(problems)
+    given = {one.key: one.value for one in read if one.value is not None}
+    if given and "--checkpoint" not in request.words:
+        expected = "a checkpoint that it opens"
+        raise SpecError(next(iter(given)), expected, "none", "Set --checkpoint.")
+    if len(given) > 1:
+        raise SpecError("encryption_key_file", "no encryption_key beside it", "both", "Give one.")
+    named = read_key(given["encryption_key_file"]) if "encryption_key_file" in given else None
+    key, of_environment = named or given.get("encryption_key"), environment_key()
+    if key is not None and of_environment not in (None, key):
+        _tell(f"{VARIABLE} is not used: the words name a key.")
+    return of_environment if key is None else key
 
 
 def _out(source: str) -> Path:

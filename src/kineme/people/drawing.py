@@ -155,7 +155,7 @@ class AnnotatedVideo:
 
     def _run(self) -> None:
         try:
-            self.num_frames = write_video(self._path, self._frames(), self._fps)
+            self.num_frames = write_video(self._path, self._frames(), self._fps, is_quick=True)
         except _AbandonedError:
             pass
         except (KinemeError, OSError, ValueError) as error:

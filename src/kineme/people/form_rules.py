@@ -27,12 +27,13 @@ from kineme.people.joint_angles import angle_between, joints_of, points_of
 from kineme.people.repetitions import Repetition
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.spec.read import Document, read_document
-from kineme.spec.suggest import closest
+from kineme.spec.suggest import did_you_mean
 
 Array = NDArray[np.float64]
 
 PHASES = ("lowest", "highest", "turn", "whole")
 VERDICTS = ("met", "not met", "not seen")
+MARGIN_SECONDS = 2.0  # beyond a repetition, in which nothing can change an angle within it
 
 _MAX_RULES = 100
 _MAX_CHARS = 200
@@ -106,16 +107,22 @@ def judge(
     seconds: NDArray[np.floating],
     *,
     layout: str | Sequence[str],
+    since: float | None = None,
 ) -> tuple[Judgement, ...]:
     """What each rule says of each repetition: all rules of the first one, then of the next.
 
     joints: (T, V, C) of the person, NaN where not seen. seconds: (T,) rising. The repetitions are
-    those counted in them.
+    those counted in them. since: the seconds of the person's first frame, where these are only
+    the frames from MARGIN_SECONDS before the repetitions to as long after them; the answers are
+    those that all frames give.
     """
     if not repetitions or not len(joints):
         return ()
-    angles = [_angle(rule, joints, seconds, joints_of(layout)) for rule in rules]
-    moments = float(seconds[0]) + np.arange(len(angles[0]) if angles else 0) / RATE
+    start = float(seconds[0])
+    if since is not None:  # the moments are those that are counted from there
+        start = since + int((start - since) * RATE + 0.5) / RATE
+    angles = [_angle(rule, joints, seconds, names=joints_of(layout), start=start) for rule in rules]
+    moments = start + np.arange(len(angles[0]) if angles else 0) / RATE
     return tuple(
         _judgement(rule, i, repetition, angle, moments)
         for i, repetition in enumerate(repetitions, 1)
@@ -127,11 +134,14 @@ def _angle(
     rule: FormRule,
     joints: NDArray[np.floating],
     seconds: NDArray[np.floating],
+    *,
     names: Sequence[str],
+    start: float,
 ) -> Array:
-    """(T',) degrees at RATE, NaN where not seen or where the layout lacks a joint."""
+    """(T',) degrees at RATE from `start` on, NaN where not seen or the layout lacks a joint."""
     columns = np.array([names.index(name) if name in names else -1 for name in rule.angle])
-    rows = steadied(even_rows(points_of(joints, columns), np.asarray(seconds, np.float64)))
+    points = points_of(joints, columns)
+    rows = steadied(even_rows(points, np.asarray(seconds, np.float64), start=start))
     return angle_between(rows[:, 0], rows[:, 1], rows[:, 2])
 
 
@@ -231,8 +241,7 @@ def _problems_of_rule(
 ) -> Iterator[Problem]:
     for key in rule:
         if key not in _KEYS:
-            meant = closest(key, _KEYS)
-            fix = f"Did you mean {meant}?" if meant else ""
+            fix = did_you_mean(key, _KEYS)
             place_of_key = place(line_of=key)
             expected = f"only the keys {', '.join(_KEYS)}"
             yield Problem(place_of_key, expected, shortened(key), fix)
@@ -241,8 +250,7 @@ def _problems_of_rule(
             expected = f"a text of 1 to {_MAX_CHARS} characters"
             yield Problem(place(key), expected, _given(rule, key))
     if rule.get("at") not in PHASES:
-        meant = closest(rule["at"], PHASES) if isinstance(rule.get("at"), str) else None
-        fix = f"Did you mean {meant!r}?" if meant else ""
+        fix = did_you_mean(rule.get("at"), PHASES, shown=repr)
         yield Problem(place("at"), f"one of {', '.join(PHASES)}", _given(rule, "at"), fix)
     yield from _problems_of_angle(rule, place, joints)
     yield from _problems_of_bounds(rule, place)
@@ -259,8 +267,7 @@ def _problems_of_angle(
         return
     for name in names:
         if name not in joints:
-            meant = closest(name, joints) if isinstance(name, str) else None
-            fix = f"Did you mean {meant!r}?" if meant else ""
+            fix = did_you_mean(name, joints, shown=repr)
             yield Problem(place("angle"), "joints of the layout", shortened(name), fix)
 
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from kineme.data.tracks import Track, Tracks
 from kineme.files import append_line
 from kineme.people.poses import FramePoses, PersonPose
-from kineme.pose_classification.layouts import Layout
+from kineme.people.recording import Recording
 
 _FLUSH_SECONDS = 0.5
 _FORMAT = "kineme-frames-1"
@@ -97,16 +97,15 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def tracks(
-        self, layout: Layout, *, width: int, height: int, fps: float, source: str
-    ) -> Iterator[Tracks]:
+    def tracks(self, recording: Recording) -> Iterator[Tracks]:
         """All rows by person, in arrays that lie on the disk while the block runs."""
         self.flush()
         num_axes = next(
             (one.joints.shape[1] for frame, _, _ in self.read() for one in frame.people), 2
         )
         with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".tracks-") as folder:
-            columns = _Columns(Path(folder), self.num_rows, layout.num_joints, num_axes)
+            num_joints = recording.layout.num_joints
+            columns = _Columns(Path(folder), self.num_rows, num_joints, num_axes)
             counts = self._counts()
             starts = dict(zip(counts, _starts(counts.values()), strict=True))
             filled = dict(starts)
@@ -115,17 +114,11 @@ class Journal:
                     if id_:
                         columns.put(filled[id_], frame, pose)
                         filled[id_] += 1
-            yield Tracks(
-                layout=layout.name,
-                joint_names=layout.joints,
-                width=width,
-                height=height,
-                fps=fps,
-                source=source,
+            yield recording.tracks(
+                [columns.track(i, starts[i], filled[i]) for i in counts],
                 num_frames=self.num_frames,
                 num_axes=num_axes,
-                cuts=tuple(self.cuts),
-                tracks=tuple(columns.track(i, starts[i], filled[i]) for i in counts),
+                cuts=self.cuts,
             )
 
     def _counts(self) -> dict[int, int]:

@@ -170,11 +170,10 @@ def main(words: Sequence[str]) -> int:
 
 def card_of(name: str) -> Card:
     """The card of that name. Raises SpecError."""
-    from kineme.spec.suggest import closest
+    from kineme.spec.suggest import did_you_mean
 
     if name not in CARDS:
-        meant = closest(name, list(CARDS))
-        fix = f"Did you mean {meant}?" if meant else "`kineme models list` describes them."
+        fix = did_you_mean(name, CARDS, otherwise="`kineme models list` describes them.")
         expected = f"a known model ({', '.join(CARDS)})"
         raise SpecError("models", expected, shortened(name), fix)
     return CARDS[name]

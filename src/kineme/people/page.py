@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from kineme import __version__
 from kineme.errors import printable
+from kineme.people.counting import PersonCount
+from kineme.people.form_rules import VERDICTS
 from kineme.people.segments import NO_PERSON, PERSON, UNKNOWN, Segment
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 NUM_PEOPLE, NUM_SEGMENTS = 60, 400
 NUM_COLOURS = 10
 _NUM_TICKS = 8
+_NUM_ANGLES = 4  # that are named with a series
+_NUM_NAMED = 12  # repetitions
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,29 @@ class _Person:
     segments: tuple[Segment, ...]
     picture: str
     parts: tuple[tuple[str, float], ...]  # label, seconds
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A row of the table: of a person who repeated nothing, count 0 and the rest empty."""
+
+    person: int
+    count: int
+    confidence: float
+    span: tuple[float, float] | None = None
+    tempo: float = 0.0
+    ranges: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class _RuleRow:
+    """How often each verdict was given. missed: which repetitions did not meet the rule."""
+
+    person: int
+    rule: str
+    verdicts: tuple[int, ...]
+    missed: str
+    message: str
 
 
 def render_page(found: Found, picture: Callable[[int], bytes]) -> str:
@@ -72,6 +99,11 @@ def render_page(found: Found, picture: Callable[[int], bytes]) -> str:
         segments=[one for person in shown for one in person.segments][:NUM_SEGMENTS],
         num_segments=sum(len(person.segments) for person in people),
         events=found.events,
+        is_counted=found.counts is not None,
+        num_repetitions=sum(one.found.count for one in found.counts or ()),
+        series=_series(found.counts or (), [one.id for one in shown]),
+        rule_rows=_rule_rows(found, [one.id for one in shown]),
+        verdicts=VERDICTS,
         no_person=NO_PERSON,
         unknown=UNKNOWN,
         speed=found.facts.num_frames / max(found.facts.wall_seconds, 1e-9),
@@ -118,6 +150,41 @@ def _colours(totals: Sequence[tuple[str, float, int]]) -> dict[str, str]:
     return {**colours, UNKNOWN: "ku", NO_PERSON: "kn", PERSON: colours.get(PERSON, "k0")}
 
 
+def _series(counts: Sequence[PersonCount], shown: Sequence[int]) -> list[_Series]:
+    rows = []
+    for one in counts:
+        if one.person not in shown:
+            continue
+        if not one.found.series:
+            rows.append(_Series(one.person, 0, one.found.confidence))
+        for series in one.found.series:
+            span = (series.repetitions[0].start, series.repetitions[-1].end)
+            farthest = sorted(series.ranges.items(), key=lambda pair: -pair[1])[:_NUM_ANGLES]
+            ranges = tuple((name.replace("_", " "), degrees) for name, degrees in farthest)
+            rows.append(
+                _Series(
+                    one.person, series.count, series.confidence, span, series.tempo, ranges
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _rule_rows(found: Found, shown: Sequence[int]) -> list[_RuleRow]:
+    rows = []
+    for one in found.counts or ():
+        if one.person not in shown or not one.judgements:
+            continue
+        for rule, judged in zip(found.rules, zip(*one.judgements, strict=True), strict=True):
+            given = [judgement.verdict for judgement in judged]
+            missed = [str(j.repetition) for j in judged if j.verdict == "not met"]
+            more = len(missed) - _NUM_NAMED
+            named = ", ".join(missed[:_NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+            verdicts = tuple(given.count(verdict) for verdict in VERDICTS)
+            message = rule.message if missed else ""
+            rows.append(_RuleRow(one.person, rule.name, verdicts, named, message))
+    return rows
+
+
 def _ticks(length: float) -> list[float]:
     """Round seconds along the axis."""
     steps = (
@@ -139,6 +206,11 @@ def _facts(found: Found) -> Mapping[str, Any]:
         rows["labels by"] = facts.checkpoint
         rows["classes"] = ", ".join(facts.class_names)
         rows["windows"] = f"{facts.window_seconds:.2f} s, every {facts.stride_seconds:.2f} s"
+        if facts.num_persons > 1:
+            rows["people in a window"] = f"{facts.num_persons}, those nearest to each other"
+        rows["unknown"] = f"no class of probability {facts.min_probability:g} or more"
+        if facts.threshold is not None:
+            rows["unknown"] += f", or familiarity below {facts.threshold:.3f}"
     if facts.num_dropped:
         rows["frames left out"] = f"{facts.num_dropped:,}, as they came faster than looked at"
     if facts.num_ignored:

@@ -6,6 +6,7 @@ Leaves out: following people (tracking.py), the file (data/tracks.py).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,34 @@ import numpy as np
 from kineme.data.tracks import Track, Tracks
 from kineme.people.poses import FramePoses, PersonPose
 from kineme.pose_classification.layouts import Layout
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A video of people of `layout`: its size in pixels, rate (0.0 where nothing says it), name."""
+
+    layout: Layout
+    width: int
+    height: int
+    fps: float
+    source: str
+
+    def tracks(
+        self, tracks: Iterable[Track], *, num_frames: int, num_axes: int, cuts: Iterable[int]
+    ) -> Tracks:
+        """The people found in it, by rising id, in frames of which `cuts` begin a new scene."""
+        return Tracks(
+            layout=self.layout.name,
+            joint_names=self.layout.joints,
+            width=self.width,
+            height=self.height,
+            fps=self.fps,
+            source=self.source,
+            num_frames=num_frames,
+            num_axes=num_axes,
+            cuts=tuple(cuts),
+            tracks=tuple(tracks),
+        )
 
 
 @dataclass
@@ -59,15 +88,9 @@ class TracksRecorder:
         self, layout: Layout, *, width: int, height: int, fps: float = 0.0, source: str = ""
     ) -> Tracks:
         """What was added so far, as tracks of a video of that size, rate and name."""
-        return Tracks(
-            layout=layout.name,
-            joint_names=layout.joints,
-            width=width,
-            height=height,
-            fps=fps,
-            source=source,
+        return Recording(layout, width, height, fps, source).tracks(
+            [self._rows[id_].track(id_) for id_ in sorted(self._rows)],
             num_frames=self._num_frames,
             num_axes=self._num_axes,
-            cuts=tuple(self._cuts),
-            tracks=tuple(self._rows[id_].track(id_) for id_ in sorted(self._rows)),
+            cuts=self._cuts,
         )

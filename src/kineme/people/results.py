@@ -1,7 +1,8 @@
 """What an analysis leaves: who did what, when, as tables for people and programs.
 
 Promises: every file is complete or absent; all of them tell the same segments.
-Leaves out: the page (page.py), the video (drawing.py), tracks (data/tracks.py).
+Leaves out: the page (page.py), the video (labelled_video.py), tracks (data/tracks.py), the table
+of repetitions (repetition_results.py).
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from kineme import __version__, files
 from kineme.data.tracks import Tracks
 from kineme.engine.names import REPORT_FILE
 from kineme.errors import printable
+from kineme.people.counting import PersonCount
+from kineme.people.form_rules import FormRule
 from kineme.people.page import render_page
+from kineme.people.repetition_results import plain_count, write_repetitions
 from kineme.people.segments import Segment
 from kineme.people.streams import StreamEvent
 
 TIMELINE_FILE = "timeline.csv"
 TIMELINE_JSON_FILE = "timeline.json"
 SEGMENT_LINES_FILE = "timeline.jsonl"
+REPETITIONS_FILE = "repetitions.csv"
 TRACKS_FILE = "tracks.npz"
 ANNOTATED_FILE = "annotated.mp4"
 JOURNAL_FILE = ".frames.jsonl"
@@ -35,7 +40,8 @@ COLUMNS = ("person", "label", "probability", "start_seconds", "end_seconds")
 @dataclass(frozen=True)
 class Facts:
     """What was looked at, and how. num_frames: looked at; num_dropped: of a stream, left out;
-    num_ignored: sights too unsure to be followed. estimate_seconds: spent in the estimator."""
+    num_ignored: sights too unsure to be followed. num_persons: that a window holds. threshold: of
+    familiarity, below which a window is unknown. estimate_seconds: spent in the estimator."""
 
     source: str
     width: int
@@ -52,6 +58,9 @@ class Facts:
     class_names: tuple[str, ...]
     window_seconds: float
     stride_seconds: float
+    num_persons: int
+    min_probability: float
+    threshold: float | None
     wall_seconds: float
     estimate_seconds: float
     has_video: bool
@@ -59,11 +68,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Found:
-    """segments: by person and time, nobody (person 0) last."""
+    """segments: by person and time, nobody (person 0) last. counts: of everybody by rising id,
+    None where nobody counted. rules: what repetitions were held against."""
 
     facts: Facts
     segments: tuple[Segment, ...]
     events: tuple[StreamEvent, ...]
+    counts: tuple[PersonCount, ...] | None = None
+    rules: tuple[FormRule, ...] = ()
 
     @property
     def people(self) -> tuple[int, ...]:
@@ -76,6 +88,10 @@ def write_results(
     """All files of an analysis but its video. picture: of a person, as JPEG."""
     tracks.save(folder / TRACKS_FILE)
     write_segments(folder, found.segments)
+    if found.counts is None:  # of an earlier run
+        (folder / REPETITIONS_FILE).unlink(missing_ok=True)
+    else:
+        write_repetitions(folder / REPETITIONS_FILE, found.counts, found.rules)
     files.write_json(folder / TIMELINE_JSON_FILE, _as_plain(found))
     files.write_text(folder / REPORT_FILE, render_page(found, picture))
 
@@ -122,10 +138,17 @@ def _as_plain(found: Found) -> dict[str, Any]:
         plain = plain_segment(segment)
         del plain["person"]
         by_person.setdefault(segment.person, []).append(plain)
+    people: list[dict[str, Any]] = [
+        {"person": person, "segments": by_person[person]} for person in found.people
+    ]
+    counted = {one.person: plain_count(one) for one in found.counts or ()}
+    for person in people if found.counts is not None else ():
+        person["repetitions"] = counted[person["person"]]
     return {
         "kineme": __version__,
         **dataclasses.asdict(found.facts),
-        "people": [{"person": person, "segments": by_person[person]} for person in found.people],
+        "people": people,
         "nobody": by_person.get(0, []),
+        "rules": [dataclasses.asdict(rule) for rule in found.rules],
         "events": [dataclasses.asdict(event) for event in found.events],
     }

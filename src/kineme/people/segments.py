@@ -2,7 +2,8 @@
 
 Promises: a label is entered above one threshold and left below another, lower one, so that it does
 not flicker; what lasts shorter than `min_seconds` belongs to its neighbour; segments follow each
-other without a gap; what is none of the classes is `unknown`.
+other without a gap; what is none of the classes is `unknown`, if it lasts: where one label follows
+another, windows see both and are sure of neither, which is no third thing.
 Leaves out: where probabilities come from (timeline.py).
 
 Shapes: K classes.
@@ -11,7 +12,7 @@ Shapes: K classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,13 @@ _SLACK_SECONDS = 1e-6
 @dataclass(frozen=True)
 class SegmentSettings:
     """min_probability: from which a label is entered; below it nothing is known. keep_probability:
-    down to which it is kept. min_seconds: how long a label has to last."""
+    down to which it is kept. min_seconds: how long a label has to last. min_unknown_seconds: the
+    same of `unknown` between two labels; a timeline takes its window where that is longer."""
 
     min_probability: float = 0.5
     keep_probability: float = 0.35
     min_seconds: float = 0.5
+    min_unknown_seconds: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,15 @@ class Cell:
 
 @dataclass
 class _Run:
-    """Cells of one label. total: (K,) probabilities times seconds, of `seconds` in all."""
+    """Cells of one label. total: (K,) probabilities times seconds, of `seconds` in all. doubtful:
+    the cells of an unknown run that may yet belong to its neighbours."""
 
     label: str
     start: float
     end: float
     total: NDArray[np.float64]
     seconds: float = 0.0
+    doubtful: list[Cell] = field(default_factory=list)
 
     def add(self, cell: Cell) -> None:
         self.end = cell.end
@@ -91,15 +96,20 @@ class Decider:
         if self._held is not None and self._next is None and label == self._held.label:
             self._held.add(cell)
             return
+        later: list[Cell] = []
         if self._next is not None and label != self._next.label:
+            later = self._part_doubtful(label)
             self._give_up_next()
             if self._held is not None and label == self._held.label:
                 self._held.add(cell)
                 return
         if self._next is None:
-            self._next = self._new_run(label, cell.start)
-        self._next.add(cell)
-        if self._next.end - self._next.start >= self.settings.min_seconds - _SLACK_SECONDS:
+            self._next = self._new_run(label, later[0].start if later else cell.start)
+        for one in (*later, cell):
+            self._next.add(one)
+        if self._is_between_labels:
+            self._next.doubtful.append(cell)
+        if self._next.end - self._next.start >= self._min_seconds - _SLACK_SECONDS:
             yield from self._enter_next()
 
     def finish(self, end: float) -> Iterator[Segment]:
@@ -146,6 +156,40 @@ class Decider:
         if cell.probabilities[best] >= self.settings.min_probability:
             return self.names[best]
         return UNKNOWN
+
+    @property
+    def _is_between_labels(self) -> bool:
+        """Whether what may last is unknown, after something that was known."""
+        held = self._held is not None and self._held.label in self.names
+        return held and self._next is not None and self._next.label == UNKNOWN
+
+    @property
+    def _min_seconds(self) -> float:
+        settings = self.settings
+        longer = settings.min_unknown_seconds if self._is_between_labels else 0.0
+        return max(settings.min_seconds, longer)
+
+    def _part_doubtful(self, label: str) -> list[Cell]:
+        """The last cells of an unknown run that go with `label`, which comes now: from the first
+        in which it is likelier than what was held before. The others stay in the run."""
+        if self._held is None or self._next is None or not self._is_between_labels:
+            return []
+        cells = self._next.doubtful
+        if label not in self.names or label == self._held.label:
+            return []
+        new, old = self.names.index(label), self.names.index(self._held.label)
+        is_later = [
+            cell.probabilities is not None
+            and bool(cell.probabilities[new] > cell.probabilities[old])
+            for cell in cells
+        ]
+        first = is_later.index(True) if any(is_later) else len(cells)
+        self._next = self._new_run(UNKNOWN, cells[0].start)
+        for cell in cells[:first]:
+            self._next.add(cell)
+        if not first:
+            self._next = None
+        return cells[first:]
 
     def _new_run(self, label: str, start: float) -> _Run:
         return _Run(label, start, start, np.zeros(len(self.names)))

@@ -13,9 +13,10 @@ Shapes: B windows, T frames of a window, V joints, D axes, K classes.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -36,7 +37,7 @@ class TimelineSettings:
     of a window's frames in which its person has to be seen. frame_seconds: how long a frame is
     shown. max_gap_seconds: up to which missing joints are put on a line between two sights, as in
     training sets that are made of videos. min_empty_seconds: without anybody, from which that is
-    told.
+    told. num_persons: that a window holds, the others being those nearest to its person.
     """
 
     window_seconds: float = 2.0
@@ -46,6 +47,7 @@ class TimelineSettings:
     frame_seconds: float = 0.04
     max_gap_seconds: float = 0.5
     min_empty_seconds: float = 1.0
+    num_persons: int = 1
     segments: SegmentSettings = field(default_factory=SegmentSettings)
 
     @property
@@ -57,18 +59,25 @@ class TimelineSettings:
 @dataclass(frozen=True, eq=False)
 class Window:
     """A person through T frames. joints (T, V, D) in pixels, NaN where not seen; confidence
-    (T, V); scores (T,), 0 where the person is not seen; seconds (T,)."""
+    (T, V); scores (T,), 0 where the person is not seen; seconds (T,). others: windows of the same
+    frames, of those nearest to this person, the nearest first; as many as were asked for, or as
+    there are. person: the id."""
 
     joints: NDArray[np.float32]
     confidence: NDArray[np.float32]
     scores: NDArray[np.float32]
     seconds: NDArray[np.float64]
+    others: tuple[Window, ...] = ()
+    person: int = 0
 
 
 class Classifier(Protocol):
-    """names: of the classes. classify: (B, K) probabilities of windows, each on its own."""
+    """names: of the classes. threshold: of familiarity, below which a window is unknown; None
+    where there is none. classify: (B, K) probabilities of windows, each on its own; all 0 for a
+    window that is unknown."""
 
     names: tuple[str, ...]
+    threshold: float | None
 
     def classify(self, windows: Sequence[Window]) -> NDArray[np.float32]: ...
 
@@ -77,6 +86,7 @@ class Presence:
     """In place of a model: everybody is a person, as surely as the estimator saw them."""
 
     names: tuple[str, ...] = (PERSON,)
+    threshold: float | None = None
 
     def classify(self, windows: Sequence[Window]) -> NDArray[np.float32]:
         """(B, 1) mean scores of the frames in which the person is seen."""
@@ -108,6 +118,8 @@ class Timeline:
 
     def __init__(self, classifier: Classifier, settings: TimelineSettings) -> None:
         self.classifier, self.settings = classifier, settings
+        shortest = max(settings.segments.min_unknown_seconds, settings.window_seconds)
+        self._segment_settings = replace(settings.segments, min_unknown_seconds=shortest)
         self._tracks: dict[int, _Track] = {}
         self._frames: deque[tuple[int, float]] = deque()
         self._recent: dict[int, list[Segment]] = {}
@@ -125,7 +137,7 @@ class Timeline:
         for id_, pose in found:
             track = self._tracks.get(id_)
             if track is None:
-                decider = Decider(id_, self.classifier.names, self.settings.segments)
+                decider = Decider(id_, self.classifier.names, self._segment_settings)
                 track = self._tracks[id_] = _Track(id_, now, decider, now)
             track.rows[frame.index], track.last_seen = pose, now
         self._forget_frames(now)
@@ -212,9 +224,29 @@ class Timeline:
             for index, seconds in self._frames
             if begin - _SLACK_SECONDS <= seconds < end - _SLACK_SECONDS
         ]
-        seen = [(index, seconds) for index, seconds in frames if index in track.rows]
-        if not seen or len(seen) < self.settings.min_seen * len(frames):
+        num_seen = sum(index in track.rows for index, _ in frames)
+        if not num_seen or num_seen < self.settings.min_seen * len(frames):
             return None
+        others = [self._rows(one, frames) for one in self._nearest(track, frames)]
+        return replace(self._rows(track, frames), others=tuple(others))
+
+    def _nearest(self, track: _Track, frames: Sequence[tuple[int, float]]) -> list[_Track]:
+        """The others that a window of `frames` holds: seen together with its person in
+        `min_seen` of them, and nearest by the mean distance there from middle to middle."""
+        if self.settings.num_persons < 2:
+            return []
+        found: list[tuple[float, int]] = []
+        for other in self._tracks.values():
+            both = [i for i, _ in frames if i in track.rows and i in other.rows]
+            if other is not track and both and len(both) >= self.settings.min_seen * len(frames):
+                away = [_distance(track.rows[i], other.rows[i]) for i in both]
+                found.append((sum(away) / len(away), other.id))
+        nearest = sorted(found)[: self.settings.num_persons - 1]
+        return [self._tracks[id_] for _, id_ in nearest]
+
+    def _rows(self, track: _Track, frames: Sequence[tuple[int, float]]) -> Window:
+        """One person through `frames`, short gaps filled."""
+        seen = [(index, seconds) for index, seconds in frames if index in track.rows]
         poses = [track.rows[index] for index, _ in seen]
         rows = Track(
             track.id,
@@ -310,10 +342,10 @@ class Timeline:
 
     def _forget_rows(self, track: _Track) -> None:
         settings = self.settings
-        needed = min(
-            self._at(track, min(track.next_window, track.next_cell)),
-            track.last_seen - settings.window_seconds,
-        )
+        last = track.last_seen - settings.window_seconds
+        if settings.num_persons > 1:  # the last window of somebody who is gone by then
+            last -= settings.end_after_seconds + settings.stride_seconds
+        needed = min(self._at(track, min(track.next_window, track.next_cell)), last)
         while track.rows:
             oldest = next(iter(track.rows))
             if oldest >= self._first_index(needed):
@@ -330,6 +362,12 @@ class Timeline:
             self._frames.popleft()
 
 
+def _distance(one: PersonPose, other: PersonPose) -> float:
+    """Pixels between the middles of two boxes."""
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = one.box.tolist(), other.box.tolist()
+    return math.hypot(x0 + x1 - u0 - u1, y0 + y1 - v0 - v1) / 2
+
+
 def _spread(rows: Track, frames: Sequence[tuple[int, float]]) -> Window:
     """A window of `frames` (index, seconds) with the rows of those that have one."""
     indices = np.array([index for index, _ in frames])
@@ -340,7 +378,8 @@ def _spread(rows: Track, frames: Sequence[tuple[int, float]]) -> Window:
     scores = np.zeros(len(frames), np.float32)
     joints[at], confidence[at] = rows.joints[is_there], rows.confidence[is_there]
     scores[at] = rows.scores[is_there]
-    return Window(joints, confidence, scores, np.array([seconds for _, seconds in frames]))
+    times = np.array([seconds for _, seconds in frames])
+    return Window(joints, confidence, scores, times, person=rows.id)
 
 
 def timeline_of(

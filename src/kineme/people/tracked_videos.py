@@ -7,7 +7,9 @@ Promises: what is there and whole is not made again, whatever the video is calle
 was stopped goes on with the first video it had not finished; a video that cannot be read, or that
 kills its worker, costs itself alone; tracks are kept as they were seen, before any smoothing.
 Whoever the estimator sees is followed, however unsure it is (its `min_score` decides): these videos
-were chosen because somebody acts in them.
+were chosen because somebody acts in them, often small or blurred, and of those followed only who
+acts most is taken (acting.py). An analysis asks more (TrackingSettings.new_score): nobody chooses
+among the people that it reports, and each shadow would be one.
 Leaves out: which videos there are and who in them acts (training_set.py). The cache may be
 deleted at any time.
 """

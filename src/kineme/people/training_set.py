@@ -43,7 +43,7 @@ from kineme.pose_classification.convert.clips import (
 from kineme.pose_classification.convert.folders import Found, find_clips, labelled
 from kineme.pose_classification.convert.reading import class_names
 from kineme.pose_classification.convert.tracks import skeleton_of
-from kineme.spec.suggest import closest
+from kineme.spec.suggest import did_you_mean
 
 PROTOCOLS = ("split1", "split2", "split3")  # of HMDB51 and J-HMDB
 _SHOWN = 20  # problems that an error spells out
@@ -138,8 +138,7 @@ def _of_classes(found: list[Found], names: Sequence[str] | None) -> list[Found]:
         return found
     there = sorted({clip.label for clip in found if clip.label is not None})
     if absent := [name for name in names if name not in there]:
-        meant = closest(absent[0], there)
-        fix = f"Did you mean {meant}?" if meant else ""
+        fix = did_you_mean(absent[0], there)
         expected = f"classes of the data ({listed(there, 30)})"
         raise SpecError("dataset_convert.classes", expected, listed(map(repr, absent)), fix)
     return [clip for clip in found if clip.label in names]

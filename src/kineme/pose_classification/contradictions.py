@@ -13,12 +13,12 @@ from kineme.spec import sections
 from kineme.spec.sections import Finding
 
 if TYPE_CHECKING:
-    from kineme.pose_classification.spec import Dataset, DatasetConvert, PoseSpec
+    from kineme.pose_classification.spec import Dataset, DatasetConvert, Model, PoseSpec
 
 
 def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
     """Keys that have no effect beside the others, and why."""
-    yield from sections.ignored(spec.train.optim)
+    yield from sections.ignored(spec.train.optim, spec.export)
     is_free = spec.action == "train"  # later, the checkpoint decides how data is sampled
     if is_free and spec.dataset.sampling == "none":
         for key in ("dataset.num_frames", "evaluate.num_clips", "inference.num_clips"):
@@ -28,6 +28,28 @@ def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
             yield key, f"dataset.sampling is {spec.dataset.sampling}"
     if is_free and spec.dataset.normalize == "center_minmax":
         yield "dataset.augmentation.scale", "dataset.normalize is center_minmax"
+    if is_free and len(spec.model.streams) == 1:
+        yield "model.fusion", "model.streams has one stream"
+    if is_free and not spec.train.distill.teacher:
+        for name in ("weight", "temperature"):
+            yield f"train.distill.{name}", "train.distill.teacher is not set"
+
+
+def model_findings(model: Model, dataset: Dataset) -> Iterator[Finding]:
+    streams = model.streams
+    if not streams or len(set(streams)) < len(streams):
+        yield Finding(("model.streams",), "one or more streams, each once", repr(streams))
+    if model.mask and model.model_type == "ST-GCN":
+        fix = "Choose another model_type, or mask: false: ST-GCN takes missing joints as zeros."
+        yield Finding(
+            ("model.mask", "model.model_type"), "a model that takes a mask", "ST-GCN", fix
+        )
+    if model.persons == "pair" and dataset.num_persons not in (None, 2):
+        fix = "Set it to 2, or leave it out where the data have two people."
+        received = str(dataset.num_persons)
+        yield Finding(
+            ("dataset.num_persons", "model.persons"), "2, as persons is pair", received, fix
+        )
 
 
 def dataset_findings(dataset: Dataset, user: frozenset[str]) -> Iterator[Finding]:

@@ -124,10 +124,13 @@ def prepare(x: torch.Tensor, view: View, indices: NDArray[np.int64], epoch: int)
     if view.is_centred and present is not None:
         present = transforms.with_centre(present, layout)
     draw = _Draws(view.seed, epoch, indices, x.device) if view.is_random else None
+    options = view.settings.augmentation
+    if draw and options.swap_persons_prob > 0 and x.shape[4] > 1:
+        chosen = draw("persons", 1)[:, 0] < options.swap_persons_prob
+        x, present = transforms.swap_persons(x, present, chosen)
     turn = None
     if normalize == "center_align":
         turn = transforms.facing_turns(x, present, layout)
-    options = view.settings.augmentation
     if draw and (options.view_rotation_degrees > 0 or tuple(options.scale) != (1.0, 1.0)):
         low, high = options.scale
         view_turn = transforms.random_turns(
@@ -167,6 +170,8 @@ def augment(
         hidden.append(transforms.dropped_joints(draws, options.joint_dropout_prob))
     if options.limb_dropout_prob > 0:
         hidden.append(transforms.dropped_limb(draw("limb", 2), options.limb_dropout_prob, layout))
+    if options.side_dropout_prob > 0:
+        hidden.append(transforms.dropped_side(draw("side", 2), options.side_dropout_prob, layout))
     if options.time_dropout_prob > 0:
         draws = draw("time", 3)
         hidden.append(transforms.dropped_time(draws, options.time_dropout_prob, x.shape[2]))

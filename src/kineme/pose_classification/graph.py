@@ -79,6 +79,13 @@ class Layout:
         limbs["hands"] = self._named(_sided(_HAND)) or self._named(_sided(("wrist",)))
         return {limb: joints for limb, joints in limbs.items() if joints}
 
+    @cached_property
+    def sides(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The joints of the left and of the right side, by name."""
+        named = enumerate(self.joints)
+        left = tuple(i for i, name in named if name.startswith("left_"))
+        return left, tuple(i for i, n in enumerate(self.joints) if n.startswith("right_"))
+
     def _named(self, names: Iterable[str]) -> tuple[int, ...]:
         wanted = set(names)
         return tuple(i for i, name in enumerate(self.joints) if name in wanted)

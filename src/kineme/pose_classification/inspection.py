@@ -1,33 +1,46 @@
 """Everything that can be found wrong in files of skeletons, without a spec or a model.
 
-Promises: every value is read; nothing is changed; one fault hides no other. A layout is
-guessed from nothing: what depends on it is left to training.
+Promises: every value is read; nothing is changed; one fault hides no other. Joints have names
+where the labels or their number tell the layout; what else depends on it is left to training.
+
+Shapes: N samples, T frames, V joints, M persons; skeletons (N, C, T, V, M).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kineme.data import scan, shards
 from kineme.data.arrays import Skeletons
-from kineme.data.faults import Fault, Inspection
+from kineme.data.faults import Fault, Inspection, Samples
 from kineme.data.labels import Labels, UnknownClasses, label_problems, label_warnings, read_labels
+from kineme.data.near_copies import form_of
 from kineme.errors import DataError
-from kineme.pose_classification.paths import label_names, open_store
+from kineme.pose_classification.layouts import LAYOUTS, Layout, layouts_with
+from kineme.pose_classification.paths import label_names, open_store, unpacked
+
+WINDOW = 64  # frames that `recipe: modern` takes
+_CHUNK = 64  # samples read at once
 
 
-def inspect(where: Path, cache: Path) -> Inspection | None:
-    """Look at an .npy file, a sharded store, or all of these in a folder; None where none is."""
-    del cache
-    paths = sorted(_data_files(where))
+def inspect(where: Path, cache: Path, labels_path: Path | None = None) -> Inspection | None:
+    """Look at an .npy file, a sharded store, or all of these in a folder or an archive.
+
+    labels_path: of the one data file, where they are not beside it. None where there is no data.
+    """
+    paths = sorted(_data_files(unpacked(where, cache)))
     if not paths:
         return None
+    if labels_path and len(paths) > 1:
+        raise DataError(str(where), "one data file, as one label file is given", f"{len(paths)}")
     faults: list[Fault] = []
     classes: dict[str, dict[str, int]] = {}
     digests: dict[Path, dict[str, bytes]] = {}
+    samples: dict[str, Samples] = {}
     num_frames = 0
     for path in paths:
         try:
@@ -37,7 +50,7 @@ def inspect(where: Path, cache: Path) -> Inspection | None:
             continue
         found = scan.scan_skeletons(store)
         faults += _damaged_shards(store)
-        labels = _labels(path, store, faults)
+        labels = _labels(path, store, faults, labels_path)
         faults += [Fault.of(p) for p in scan.scan_problems(str(path), found, nan_policy="error")]
         faults += _notes(scan.scan_warnings(str(path), found))
         faults += _notes(getattr(store, "notes", ()))
@@ -46,10 +59,61 @@ def inspect(where: Path, cache: Path) -> Inspection | None:
         ids = labels.ids if labels else tuple(map(str, range(store.shape[0])))
         known = scan.content_digests(store, found.lengths)
         digests[path] = dict(zip(ids, known, strict=False))
+        samples[path.stem] = _samples(store, found, labels, ids=ids, digests=known)
     for first, second in combinations(digests, 2):
         leak = scan.leak_warning(str(first), digests[first], str(second), digests[second])
         faults += _notes([leak] if leak else [])
-    return Inspection(classes, num_frames, tuple(faults))
+    return Inspection(classes, num_frames, tuple(faults), samples, window=WINDOW)
+
+
+def _samples(
+    store: Skeletons,
+    found: scan.Scan,
+    labels: Labels | None,
+    *,
+    ids: Sequence[str],
+    digests: Sequence[bytes],
+) -> Samples:
+    """What a look at all samples needs of a file."""
+    layout = _layout(labels, store.shape[3])
+    num_axes = layout.num_axes if layout else store.shape[1]
+    names: Sequence[str] = labels.class_names or () if labels else ()
+    numbers = np.asarray(labels.labels).tolist() if labels else []
+    forms, missing = [], []
+    for start in range(0, store.shape[0], _CHUNK):
+        rows = np.arange(start, min(start + _CHUNK, store.shape[0]))
+        for sample, length in zip(store.read(rows), found.lengths[rows], strict=True):
+            own = sample[:, : max(int(length), 1)]
+            forms.append(form_of(own, num_axes=min(num_axes, 3)))
+            missing.append(_missing(own))
+    return Samples(
+        ids=tuple(ids),
+        labels=tuple(names[n] if 0 <= n < len(names) else str(n) if n >= 0 else "" for n in numbers)
+        or ("",) * len(ids),
+        lengths=found.lengths,
+        digests=tuple(digests),
+        forms=np.stack(forms),
+        missing=np.stack(missing),
+        joints=layout.joints if layout else tuple(map(str, range(store.shape[3]))),
+    )
+
+
+def _layout(labels: Labels | None, num_joints: int) -> Layout | None:
+    """The layout that the labels name, or the only one with as many joints."""
+    named = LAYOUTS.get(labels.layout or "") if labels else None
+    if named and named.num_joints == num_joints:
+        return named
+    fitting = layouts_with(num_joints)
+    return LAYOUTS[fitting[0]] if len(fitting) == 1 else None
+
+
+def _missing(sample: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(V,) share of the frames with a person in which a joint is missing; NaN where nobody is."""
+    is_there = (np.nan_to_num(sample) != 0).any(axis=0)  # (T, V, M)
+    frames = int(is_there.any(axis=1).sum())
+    counts = is_there.sum(axis=(0, 2))
+    share = 1 - counts / frames if frames else np.full(len(counts), np.nan)
+    return np.asarray(share, np.float32)
 
 
 def _damaged_shards(store: Skeletons) -> list[Fault]:
@@ -72,11 +136,14 @@ def _data_files(where: Path) -> Iterator[Path]:
                 yield path
 
 
-def _labels(path: Path, store: Skeletons, faults: list[Fault]) -> Labels | None:
-    """The labels beside the data, else those in it; what is wrong with them goes to faults."""
+def _labels(path: Path, store: Skeletons, faults: list[Fault], given: Path | None) -> Labels | None:
+    """The labels that are given, or beside the data, else those in it.
+
+    What is wrong with them goes to faults.
+    """
     num_samples, names = store.shape[0], label_names(path)
     files = (path.with_name(name) for name in names)
-    file = next((file for file in files if file.is_file()), None)
+    file = given or next((file for file in files if file.is_file()), None)
     try:
         labels = _read(file) if file else getattr(store, "labels", None)
     except DataError as error:

@@ -7,7 +7,6 @@ Leaves out: the known layouts (layouts.py).
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 from kineme.errors import Problem, SpecError, listed, shortened
 from kineme.pose_classification.graph import Layout, walk
 from kineme.spec.read import Document, read_document
+from kineme.spec.suggest import did_you_mean
 
 MAX_JOINTS = 1000
 MAX_NAME_CHARS = 200
@@ -133,8 +133,7 @@ def _unlisted(
     known = set(joints)
     strange = [name for name in places if name not in known]
     for name in strange[:_MAX_STRANGE]:
-        close = difflib.get_close_matches(name, joints, n=1)
-        fix = f"Did you mean {close[0]!r}?" if close else ""
+        fix = did_you_mean(name, joints, shown=repr)
         yield Problem(f"{where}: {places[name]}", "a name listed in joints", repr(name), fix)
     if len(strange) > _MAX_STRANGE:
         received = f"{len(strange) - _MAX_STRANGE:,} more that are not"

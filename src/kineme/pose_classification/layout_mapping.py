@@ -81,8 +81,8 @@ class LayoutMapping:
                 trust[:, to] = confidence[:, origins].min(axis=1)
         return places, trust
 
-    def told(self) -> str:
-        """What becomes of the joints, in one line."""
+    def told(self, *, missing: str = "missing") -> str:
+        """What becomes of the joints, in one line. missing: the word for those without any."""
         if self.is_same:
             return f"joints of {self.source.name} as they are"
         made = [
@@ -93,7 +93,7 @@ class LayoutMapping:
         num_same = len(self.target.joints) - len(made) - len(self.missing)
         parts = [f"{num_same} of {len(self.target.joints)} by name"]
         parts += [listed(made, 40)] if made else []
-        parts += [f"missing: {listed(self.missing, 40)}"] if self.missing else []
+        parts += [f"{missing}: {listed(self.missing, 40)}"] if self.missing else []
         return f"joints of {self.target.name} from {self.source.name}: {'; '.join(parts)}"
 
 
@@ -102,7 +102,7 @@ def map_layout(source: Layout, target: Layout) -> LayoutMapping:
 
     Raises DataError where more than half of them would be missing.
     """
-    mapping = LayoutMapping(source, target, tuple(_origins(n, source) for n in target.joints))
+    mapping = join_by_name(source, target)
     if 2 * len(mapping.missing) > len(target.joints):
         raise DataError(
             f"joints of {source.name!r}",
@@ -111,6 +111,11 @@ def map_layout(source: Layout, target: Layout) -> LayoutMapping:
             "Use an estimator of another layout, or a model of this one.",
         )
     return mapping
+
+
+def join_by_name(source: Layout, target: Layout) -> LayoutMapping:
+    """As `map_layout`, however many joints are missing."""
+    return LayoutMapping(source, target, tuple(_origins(name, source) for name in target.joints))
 
 
 def _origins(name: str, source: Layout) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
+from kineme.pose_classification.adaptive_gcn import CTRGCN, STGCNPlus
 from kineme.pose_classification.graph import Layout, adjacency
 from kineme.pose_classification.stgcn_ops import Graph, conv_over_time, drop, graph_conv
 
@@ -71,16 +72,19 @@ class STGCN(nn.Module):
         self.fcn = nn.Conv2d(shapes[-1].channels_out, num_classes, 1)
         self._folded: tuple[Any, list[_FoldedBlock]] | None = None
 
-    def forward(self, skeleton: torch.Tensor) -> torch.Tensor:
-        """(N, C, T, V, M) -> logits (N, classes)."""
+    def forward(self, skeleton: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+        """(N, C, T, V, M) -> logits (N, classes). Missing joints are zeros, whatever `present`."""
+        del present
         n, c, t, v, m = skeleton.shape
         x = skeleton.permute(0, 4, 3, 1, 2).reshape(n * m, v * c, t)
         x = self.data_bn(x).view(n * m, v, c, t)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        if torch.compiler.is_exporting():  # runtimes want the batch first
-            x = x.permute(0, 1, 3, 2).contiguous().permute(0, 3, 1, 2)
-            x = _mean(self._features(x), dim=(2, 3))
+        if torch.compiler.is_exporting():  # runtimes want (N M, C, T, V)
+            x = x.permute(0, 2, 3, 1)
+            for block, graph in zip(self.st_gcn_networks, self._graphs(), strict=True):
+                x = _fold(block, graph, x.dtype)(x)
+            x = _mean(x, dim=(2, 3))
         else:
             x = x.permute(1, 0, 3, 2).contiguous().permute(0, 3, 1, 2)
             is_plain = self.training or torch.is_grad_enabled() or x.device.type != "cpu"
@@ -132,7 +136,7 @@ class STGCN(nn.Module):
             return F.linear(x.to(weight.dtype), weight, self.fcn.bias)
 
 
-MODELS: Mapping[str, type[nn.Module]] = {"ST-GCN": STGCN}
+MODELS: Mapping[str, type[nn.Module]] = {"ST-GCN": STGCN, "ST-GCN++": STGCNPlus, "CTR-GCN": CTRGCN}
 
 
 class _GraphConvWeights(nn.Module):
@@ -171,7 +175,7 @@ class _Block(nn.Module):
             )
 
     def forward(self, x: torch.Tensor, graph: Graph) -> torch.Tensor:
-        """(V, C, N, T) -> (V, channels_out, N, T / stride), or N and V the other way round."""
+        """(V, C, N, T) -> (V, channels_out, N, T / stride)."""
         weight, bias = self.gcn.maps()
         norm, _, temporal, norm_after, dropout = cast(Any, self.tcn)
         y = graph_conv(x, weight, torch.einsum("ko,kvw->wo", bias, graph.values), graph)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from kineme.errors import CheckpointError, printable
+from kineme.errors import printable
 from kineme.network import (
     PREDICT,
     TEST,
@@ -19,19 +19,23 @@ from kineme.network import (
     Answers,
     Common,
     Dataset,
+    Distillation,
     ExportForm,
     Network,
     SkeletonDrawing,
 )
 from kineme.pose_classification import convert
 from kineme.pose_classification.dataset import SkeletonDataset, View
+from kineme.pose_classification.folds import of_folds, subset
 from kineme.pose_classification.inspection import inspect
 from kineme.pose_classification.labels import class_names
-from kineme.pose_classification.layouts import adjacency, layout_facts, layout_of
+from kineme.pose_classification.layouts import Layout, layout_facts, layout_of
 from kineme.pose_classification.model import MODELS
 from kineme.pose_classification.occlusion import occluded
-from kineme.pose_classification.paths import data_path
+from kineme.pose_classification.paths import SECTIONS, data_path
 from kineme.pose_classification.sources import complete, load_sequences
+from kineme.pose_classification.streams import STREAMS, Stream, Streams, paired
+from kineme.pose_classification.weights import adapt_weights, transfer
 from kineme.spec.load import with_values
 
 OPSET = 18  # the lowest that torch's current exporter writes
@@ -40,9 +44,17 @@ NUM_LIFELIKE = 16  # samples that an exported file is checked on
 
 def build_dataset(spec: Any, split: str) -> SkeletonDataset:
     """The sequences of `split`, checked against the spec. Raises DataError."""
+    return _dataset(spec, split, is_random=split == TRAIN)
+
+
+def unaugmented(spec: Any) -> SkeletonDataset:
+    """The sequences of training, as validation would see them."""
+    return _dataset(spec, TRAIN, is_random=False)
+
+
+def _dataset(spec: Any, split: str, *, is_random: bool) -> SkeletonDataset:
     layout = layout_of(spec.model)
     num_clips = {TEST: spec.evaluate.num_clips, PREDICT: spec.inference.num_clips}
-    is_random = split == TRAIN
     sequences = load_sequences(spec, split)
     view = View(
         settings=spec.dataset,
@@ -58,47 +70,74 @@ def build_dataset(spec: Any, split: str) -> SkeletonDataset:
 
 def build_model(spec: Any) -> torch.nn.Module:
     """An untrained model of `spec.model`, with a head for `spec.dataset.num_classes`."""
-    return MODELS[spec.model.model_type](
-        num_classes=spec.dataset.num_classes,
-        in_channels=spec.model.input_channels,
-        layout=layout_of(spec.model),
-        strategy=spec.model.graph_strategy,
-        edge_importance_weighting=spec.model.edge_importance_weighting,
-        dropout=spec.model.dropout,
+    settings, layout = spec.model, layout_of(spec.model)
+    is_pair, kinds = settings.persons == "pair", tuple(settings.streams)
+    if kinds == ("joint",) and not is_pair:
+        return _single_model(spec, layout, num_kinds=1)
+    body = paired(layout) if is_pair else layout
+    if len(kinds) == 1 or settings.fusion == "early":
+        model = _single_model(spec, body, num_kinds=len(kinds))
+        return Stream(model, kinds, layout, is_pair=is_pair)
+    return Streams(
+        {
+            kind: Stream(_single_model(spec, body, num_kinds=1), [kind], layout, is_pair=is_pair)
+            for kind in kinds
+        }
     )
+
+
+def _single_model(spec: Any, layout: Layout, *, num_kinds: int) -> torch.nn.Module:
+    """A model of `num_kinds` values for each joint of `layout` and channel of the data."""
+    settings = spec.model
+    options = {"uses_mask": True} if settings.mask else {}
+    return MODELS[settings.model_type](
+        num_classes=spec.dataset.num_classes,
+        in_channels=num_kinds * settings.input_channels,
+        layout=layout,
+        strategy=settings.graph_strategy,
+        edge_importance_weighting=settings.edge_importance_weighting,
+        dropout=settings.dropout,
+        **options,
+    )
+
+
+def _title(settings: Any) -> str:
+    """The model in words."""
+    kinds = ["" if settings.streams == ["joint"] else " + ".join(settings.streams)]
+    kinds += ["in one model"] if len(settings.streams) > 1 and settings.fusion == "early" else []
+    kinds += ["pairs of people"] if settings.persons == "pair" else []
+    told = ", ".join(filter(None, kinds)).replace("_", " ")
+    return f"{settings.model_type} ({told})" if told else str(settings.model_type)
 
 
 def common(spec: Any) -> Common:
     """TAO's names of this network, by the house's."""
     pretrained = spec.model.pretrained_model_path
     return Common(
-        model_title=spec.model.model_type,
+        model_title=_title(spec.model),
         num_workers=spec.dataset.num_workers,
         grad_clip=spec.train.grad_clip,
         has_validation=bool(spec.dataset.val_dataset.data_path),
         pretrained={"": pretrained} if pretrained else {},
+        parts=_parts(spec.model),
+        distillation=_distillation(spec),
         has_occlusion=spec.evaluate.occlusion,
         augmentation="dataset.augmentation",
     )
 
 
-def adapt_weights(weights: Mapping[str, Any], spec: Any, part: str) -> Mapping[str, Any]:
-    """Foreign weights by our names: TAO's and public ST-GCN weights carry them already.
+def _parts(settings: Any) -> Mapping[str, str]:
+    """The streams that can answer alone."""
+    if len(settings.streams) == 1 or settings.fusion == "early":
+        return {}
+    return {kind.replace("_", " "): f"streams.{kind}" for kind in settings.streams}
 
-    The model has one part. Raises CheckpointError when the file's graph (`A`) is that of
-    another skeleton with as many joints.
-    """
-    del part
-    graph, layout = weights.get("A"), layout_of(spec.model)
-    expected = torch.from_numpy(adjacency(layout, spec.model.graph_strategy))
-    if graph is not None and graph.shape == expected.shape and not torch.allclose(graph, expected):
-        raise CheckpointError(
-            "model.graph_layout",
-            f"weights for {layout.name!r}, strategy {spec.model.graph_strategy!r}",
-            "a file whose graph `A` has other edges",
-            "Set the layout and strategy that the weights were trained with.",
-        )
-    return weights
+
+def _distillation(spec: Any) -> Distillation | None:
+    asked = spec.train.distill
+    if not asked.teacher:
+        return None
+    return Distillation(asked.teacher, asked.weight, asked.temperature, _INPUTS)
 
 
 def export_form(spec: Any) -> ExportForm:
@@ -214,6 +253,18 @@ def describe(spec: Any) -> Mapping[str, Any]:
 
 
 NAME = "pose_classification"
+_INPUTS = (  # what the numbers mean that a model is given
+    "model.input_channels",
+    "model.graph_layout",
+    "model.layout",
+    "dataset.label_map",
+    "dataset.sampling",
+    "dataset.num_frames",
+    "dataset.normalize",
+    "dataset.num_persons",
+)
+_HEAD = ("fcn.weight", "fcn.bias")
+_STREAM_PREFIXES = ("", "model.", *(f"streams.{kind}.model." for kind in STREAMS))
 NETWORK = Network(
     name=NAME,
     prefix="pc",
@@ -226,6 +277,7 @@ NETWORK = Network(
     occluded=occluded,
     drawing=drawing,
     adapt_weights=adapt_weights,
+    transfer=transfer,
     score_text=score_text,
     answer_text=answer_text,
     convert=convert.convert,
@@ -237,6 +289,10 @@ NETWORK = Network(
         "model.layout",
         "model.graph_strategy",
         "model.edge_importance_weighting",
+        "model.streams",
+        "model.fusion",
+        "model.mask",
+        "model.persons",
         "dataset.num_classes",
         "dataset.label_map",
         "dataset.sampling",
@@ -244,8 +300,15 @@ NETWORK = Network(
         "dataset.normalize",
         "dataset.num_persons",
     ),
-    head=("fcn.weight", "fcn.bias"),
+    head=tuple(f"{prefix}{name}" for prefix in _STREAM_PREFIXES for name in _HEAD),
     inspect=inspect,
     data_path=data_path,
     of_unknown=of_unknown,
+    of_folds=of_folds,
+    subset=subset,
+    data_keys={
+        split: (f"{section}.data_path", f"{section}.label_path")
+        for split, section in SECTIONS.items()
+    },
+    unaugmented=unaugmented,
 )

@@ -73,8 +73,8 @@ def resolve_paths(section: Any, split: str) -> tuple[Path, Path | None]:
     So does an archive. A sharded store is a folder with an index of its own and needs no label
     file.
     """
-    data = _unpacked(Path(section.data_path))
-    label = _unpacked(Path(section.label_path)) if section.label_path else None
+    data = unpacked(Path(section.data_path))
+    label = unpacked(Path(section.label_path)) if section.label_path else None
     if data.is_dir() and not shards.is_store(data):
         names, folder = _names(split, "data", (".npy", "")), data
         found = _find(folder, names)
@@ -89,12 +89,12 @@ def resolve_paths(section: Any, split: str) -> tuple[Path, Path | None]:
     return data, label
 
 
-def _unpacked(path: Path) -> Path:
-    """`path`, or the folder with the members of the archive that it is."""
+def unpacked(path: Path, cache: Path | None = None) -> Path:
+    """`path`, or the folder with the members of the archive that it is, below `cache`."""
     is_array_file = path.suffix.lower() in (".npy", ".npz")  # the latter is a zip file, too
     if is_array_file or not path.is_file() or not archives.is_archive(path):
         return path
-    folder = archives.extract(path, default_cache())
+    folder = archives.extract(path, cache or default_cache())
     while not shards.is_store(folder):
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         if len(entries) != 1 or not entries[0].is_dir():

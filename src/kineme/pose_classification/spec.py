@@ -24,6 +24,8 @@ FORMATS = (
 )  # fmt: skip
 ESTIMATORS = ("movenet", "blazepose", "rtmpose")  # of people/estimators, those that see videos
 OPTIMIZERS = ("SGD", "Adam", "Adamax")
+MODEL_TYPES = ("ST-GCN", "ST-GCN++", "CTR-GCN")
+STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
 
 # `recipe: modern`: how ST-GCN is trained well today (values beneath the user's).
 RECIPES: Mapping[str, Mapping[str, Any]] = {
@@ -34,6 +36,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "dataset.normalize": "center_minmax",
         "dataset.augmentation.view_rotation_degrees": 60.0,
         "train.optim.lr_scheduler": "cosine",
+        "train.optim.lr_scaling": "linear",
         "train.optim.weight_decay": 5e-4,
         "evaluate.num_clips": 10,
         "inference.num_clips": 10,
@@ -60,7 +63,7 @@ ALIASES: Mapping[str, str] = {
 class Model(Section):
     """The network and its skeleton."""
 
-    model_type: str = setting("ST-GCN", "architecture", choices=("ST-GCN",))
+    model_type: str = setting("ST-GCN", "architecture", choices=MODEL_TYPES)
     pretrained_model_path: str | None = setting(None, "weights to start from (TAO, public, ours)")
     input_channels: int = setting(3, "values per joint: x, y, z or confidence", ge=1)
     dropout: float = setting(0.5, "share of activations dropped", ge=0, le=1, automl=True)
@@ -71,6 +74,29 @@ class Model(Section):
     edge_importance_weighting: bool = setting(True, "learn a weight for every edge")
     layout: str | None = setting(
         None, "YAML file with a layout of your own, in place of graph_layout", ours=True
+    )
+    streams: list[str] = setting(
+        ["joint"],
+        "what is looked at: joints, bones towards the centre, and how both move",
+        choices=STREAMS,
+        ours=True,
+    )
+    fusion: str = setting(
+        "late",
+        "of several streams; late: a model for each, trained together, whose answers are averaged; "
+        "early: one model that sees all",
+        choices=("late", "early"),
+        ours=True,
+    )
+    mask: bool = setting(
+        False, "tell the model which joints are missing, in place of zeros (not ST-GCN)", ours=True
+    )
+    persons: str = setting(
+        "mean",
+        "of several people; mean: each alone, then averaged; pair: two people as one graph, so "
+        "that who does what to whom is seen",
+        choices=("mean", "pair"),
+        ours=True,
     )
 
 
@@ -116,13 +142,19 @@ class Augmentation(Section):
         0.0, "chance that a joint goes missing", ge=0, le=1, ours=True
     )
     limb_dropout_prob: float = setting(
-        0.0, "chance that an arm or leg goes missing", ge=0, le=1, ours=True
+        0.0, "chance that an arm, leg, the trunk, head or hands go missing", ge=0, le=1, ours=True
+    )
+    side_dropout_prob: float = setting(
+        0.0, "chance that the left or right side goes missing", ge=0, le=1, ours=True
     )
     time_dropout_prob: float = setting(
         0.0, "chance that a stretch of frames goes missing", ge=0, le=1, ours=True
     )
     jitter_std: float = setting(
         0.0, "standard deviation of noise on each coordinate", ge=0, ours=True
+    )
+    swap_persons_prob: float = setting(
+        0.0, "chance that the first two people change places", ge=0, le=1, ours=True
     )
 
 
@@ -187,16 +219,34 @@ class Optim(sections.Optim):
         [10, 60], "epochs at which MultiStep lowers the rate", ge=0, tao_type="list_2"
     )
     lr_decay: float = setting(0.1, "factor of each fall", ge=0, automl=True)
+    lr_reference_batch: int = setting(
+        128, "samples of a step that lr is for (lr_scaling: linear)", ge=1, ours=True
+    )
+
+
+class Distill(Section):
+    """Learning from another model beside the labels."""
+
+    teacher: str | None = setting(
+        None, "checkpoint of the model to learn from", example="ensemble/best.pth", ours=True
+    )
+    weight: float = setting(
+        0.5, "share of the loss that is the distance to the teacher", ge=0, le=1, ours=True
+    )
+    temperature: float = setting(
+        2.0, "divides both models' logits before they are compared", gt=0, ours=True
+    )
 
 
 class Train(sections.Train):
     """Training."""
 
     optim: Optim = block(Optim, "optimizer and learning rate")
+    distill: Distill = block(Distill, "learning from another model")
     grad_clip: float = setting(0.0, "largest norm of the gradient; 0: off", ge=0, automl=True)
 
 
-class Evaluate(sections.Predict):
+class Evaluate(sections.Evaluate):
     """Evaluation."""
 
     test_dataset: Files = block(Files, "test data")
@@ -343,12 +393,15 @@ class PoseSpec(Spec):
         """What contradicts. A train block is judged when training, and so on."""
         yield from contradictions.dataset_findings(self.dataset, user)
         if self.action == "train":
+            yield from contradictions.model_findings(self.model, self.dataset)
             train = self.train
             yield from sections.train_findings(train, train.optim, self.dataset.label_map)
         elif self.action == "evaluate":
             yield from sections.predict_findings(self.evaluate, "evaluate")
         elif self.action == "inference":
             yield from sections.predict_findings(self.inference, "inference")
+        elif self.action == "export":
+            yield from sections.export_findings(self.export)
         elif self.action == "dataset_convert":
             yield from contradictions.convert_findings(self.dataset_convert)
 
@@ -375,6 +428,10 @@ class EvaluateSpec(PoseSpec):
         "results_dir",
         "evaluate.checkpoint",
         "evaluate.test_dataset.data_path",
+    )
+    mandatory_of_folds: ClassVar[tuple[str, ...]] = (
+        "results_dir",
+        "dataset.train_dataset.data_path",
     )
 
 

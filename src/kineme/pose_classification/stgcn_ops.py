@@ -41,12 +41,12 @@ def graph_conv(
     """(V, C, N, T) -> (V, O, N, T): a linear map per partition, summed over the neighbours.
 
     weight: (K, O, C); shift: (V, O), added to each joint. What has no link may have no
-    gradient. While exporting: (N, C, V, T) -> (N, O, V, T).
+    gradient. While exporting: (N, C, T, V) -> (N, O, T, V).
     """
     if torch.compiler.is_exporting():
-        neighbours = torch.cat([partition.t() @ x for partition in graph.values], dim=1)
+        neighbours = torch.cat([x @ partition for partition in graph.values], dim=1)
         weight = weight.transpose(0, 1).flatten(1)[:, :, None, None]
-        return F.conv2d(neighbours, weight) + shift.t()[:, :, None]
+        return F.conv2d(neighbours, weight) + shift.t()[:, None]
     (v, c, n, t), o = x.shape, weight.shape[1]
     rows = x.permute(0, 2, 3, 1).reshape(v, n * t, c)
     num_bytes = len(graph.values) * x.numel() * x.element_size()  # of all neighbours at once
@@ -73,10 +73,13 @@ def dense_graph_conv(
 def conv_over_time(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int
 ) -> torch.Tensor:
-    """(V, C, N, T) -> (V, O, N, T / stride), for a weight (O, C, odd number of frames, 1)."""
+    """(V, C, N, T) -> (V, O, N, T / stride), for a weight (O, C, odd number of frames, 1).
+
+    While exporting: (N, C, T, V) -> (N, O, T / stride, V).
+    """
     padding = weight.shape[2] // 2
     if torch.compiler.is_exporting():
-        return F.conv2d(x, weight.transpose(2, 3), bias, (1, stride), (0, padding))
+        return F.conv2d(x, weight, bias, (stride, 1), (padding, 0))
     if stride == 1 and pays_off(x, weight):
         v, _, n, t = x.shape
         y = conv_nine_taps(x.permute(0, 2, 3, 1).flatten(0, 1), weight[..., 0], bias)

@@ -10,6 +10,7 @@ Leaves out: choosing frames (data/sampling.py), the order of steps (dataset.py).
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -228,15 +229,35 @@ def dropped_limb(draws: Tensor, probability: float, layout: Layout) -> Tensor:
 
     A layout whose joints have none of the usual names has no limbs: nothing is hidden.
     """
-    if not layout.limbs:
+    return _dropped_part(draws, probability, list(layout.limbs.values()), layout)
+
+
+def dropped_side(draws: Tensor, probability: float, layout: Layout) -> Tensor:
+    """(R, 1, 1, V, 1) bool: with `probability` the left or right side is hidden; draws (R, 2)."""
+    return _dropped_part(draws, probability, [side for side in layout.sides if side], layout)
+
+
+def _dropped_part(
+    draws: Tensor, probability: float, parts: Sequence[Sequence[int]], layout: Layout
+) -> Tensor:
+    """With `probability` one of `parts`, which are joints, is hidden."""
+    if not parts:
         shape = (len(draws), 1, 1, layout.num_joints, 1)
         return torch.zeros(shape, dtype=torch.bool, device=draws.device)
-    limbs = torch.zeros(len(layout.limbs), layout.num_joints, dtype=torch.bool)
-    for row, joints in enumerate(layout.limbs.values()):
-        limbs[row, list(joints)] = True
-    which = (draws[:, 1] * len(layout.limbs)).long()
-    hidden = limbs.to(draws.device)[which] & (draws[:, :1] < probability)
+    joints = torch.zeros(len(parts), layout.num_joints, dtype=torch.bool)
+    for row, part in enumerate(parts):
+        joints[row, list(part)] = True
+    which = (draws[:, 1] * len(parts)).long()
+    hidden = joints.to(draws.device)[which] & (draws[:, :1] < probability)
     return hidden[:, None, None, :, None]
+
+
+def swap_persons(x: Tensor, present: Tensor | None, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Let the first two people change places in the rows `chosen` (R,) bool."""
+    order = [1, 0, *range(2, x.shape[4])]
+    rows = chosen[:, None, None, None, None]
+    swapped = torch.where(rows, x[..., order], x)
+    return swapped, None if present is None else torch.where(rows, present[..., order], present)
 
 
 def dropped_time(draws: Tensor, probability: float, num_frames: int) -> Tensor:

@@ -34,7 +34,8 @@ def write_annotated(path: Path, footage: Footage, text: str) -> int:
 
     Raises DataError where the frames cannot be read, ResourceError where nothing can be written.
     """
-    return write_video(path, _labelled(footage.frames, printable(text)), footage.fps or DEFAULT_FPS)
+    frames = _labelled(footage.frames, printable(text))
+    return write_video(path, frames, footage.fps or DEFAULT_FPS, is_quick=True)
 
 
 def file_names(ids: Sequence[str]) -> list[str]:

@@ -18,4 +18,5 @@ def render_faults(facts: Mapping[str, Any]) -> str:
         loader=PackageLoader("kineme.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["percent"] = lambda share: "" if share is None else f"{100 * share:.1f} %"
     return environment.get_template("data_check.html").render(facts=facts, shown=SHOWN)

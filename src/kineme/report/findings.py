@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kineme.engine.health import Chance, is_guessing
 from kineme.errors import listed
 from kineme.report.plots import Curve, curves_of
 from kineme.report.scores import Scores
@@ -31,11 +32,12 @@ class Training:
     """How the model was trained, as far as advice depends on it.
 
     augmentation_key: the section of the network's spec that changes training samples, "" for none.
-    learning_rate: None where nobody knows.
+    learning_rate: None where nobody knows. chance: what guessing reached on its data.
     """
 
     augmentation_key: str = ""
     learning_rate: float | None = None
+    chance: Chance | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,11 @@ def _about_confusions(scores: Scores) -> Iterator[Finding]:
 def _about_learning(
     scores: Scores, history: Sequence[Mapping[str, float]], training: Training
 ) -> Iterator[Finding]:
+    last = history[-1] if history else {}
+    is_told = training.chance is not None and {"train_acc", "train_loss"} <= last.keys()
+    if training.chance and is_told and is_guessing(last, training.chance):
+        yield _about_guessing(last, training.chance)
+        return
     chance = 1 / max(len(scores.classes), 1)
     low, high = scores.interval
     if scores.num_samples and low <= chance:
@@ -139,6 +146,19 @@ def _about_learning(
             "Use train.optim.lr_scheduler: cosine or train.ema_decay, so that training settles.",
             max(held_out) - held_out[-1],
         )
+
+
+def _about_guessing(last: Mapping[str, float], chance: Chance) -> Finding:
+    """That the last epoch of training was no better than guessing."""
+    loss = f", loss {last['train_loss']:.3g}; guessing gives {_percent(chance.accuracy)}"
+    return Finding(
+        "It has not learned its training data",
+        f"The last epoch: {_percent(last['train_acc'])} right{loss}"
+        + (f" and {chance.loss:.3g}." if chance.loss else "."),
+        "Check that labels belong to their samples; if they do, a tenth of train.optim.lr, then "
+        "ten times it. Nothing below says anything until it learns.",
+        1.0,
+    )
 
 
 def _about_classes(scores: Scores) -> Iterator[Finding]:

@@ -33,6 +33,15 @@ CONFIDENCE_BANDS = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 0.99), (0.99, 1.0)
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """What another model got on the same data. accuracy: in [0, 1]. curves: as `occlusion`."""
+
+    checkpoint: str
+    accuracy: float
+    curves: plots.Curves
+
+
+@dataclass(frozen=True)
 class ReportInput:
     """What a report is made of, in plain values.
 
@@ -43,6 +52,7 @@ class ReportInput:
     occlusion: what was hidden, to points (share hidden, accuracy), both in [0, 1]; a single
     point is one part of the body. warnings: notes on the data. training: what advice depends on.
     trust: probabilities before and after calibration, and unknown samples.
+    baseline: another model, whose figures stand beside.
     """
 
     title: str
@@ -58,6 +68,7 @@ class ReportInput:
     warnings: Collection[str] = ()
     training: Training = field(default_factory=Training)
     trust: Trust | None = None
+    baseline: Baseline | None = None
 
 
 def write_report(folder: str | Path, report: ReportInput) -> Path:
@@ -83,7 +94,7 @@ def render_report(report: ReportInput, scores: Scores, *, confusion_png: bytes) 
     environment.filters["percent"] = _percent
     is_table = len(report.class_names) <= MAX_CLASSES_AS_TABLE
     drawn, has_mistakes = _drawn_samples(report)
-    hidden = _occlusion(report, scores)
+    hidden = _from_nothing(report.occlusion or {}, scores.accuracy)
     return environment.get_template("report.html").render(
         report=report,
         scores=scores,
@@ -102,12 +113,9 @@ def render_report(report: ReportInput, scores: Scores, *, confusion_png: bytes) 
         has_mistakes=has_mistakes,
         has_sides=any('class="l"' in sample["strip"] for sample in drawn),
         curves={name: Markup(svg) for name, svg in _curves(report).items() if svg},  # noqa: S704
-        occlusion=Markup(_occlusion_chart(hidden)),  # noqa: S704
+        occlusion=Markup(_occlusion_chart({**hidden, **_beside(report)})),  # noqa: S704
         parts=[*_shares(report.parts), ("together", scores.accuracy)],
-        missing=sorted(
-            ((name, *curve[0]) for name, curve in hidden.items() if len(curve) == 1),
-            key=lambda row: row[2],
-        ),
+        missing=_parts_hidden(report, hidden),
         bands=_confidence_bands(report),
         reliability=Markup(_reliability(report.trust)),  # noqa: S704
     )
@@ -122,12 +130,33 @@ def _curves(report: ReportInput) -> dict[str, str]:
     }
 
 
-def _occlusion(report: ReportInput, scores: Scores) -> dict[str, plots.Curve]:
-    """What was hidden; curves begin where nothing is."""
+def _from_nothing(curves: plots.Curves, accuracy: float) -> dict[str, plots.Curve]:
+    """What was hidden; curves begin where nothing is, single points stay."""
     return {
-        name: curve if len(curve) == 1 else [(0.0, scores.accuracy), *curve]
-        for name, curve in (report.occlusion or {}).items()
+        name: curve if len(curve) == 1 else [(0.0, accuracy), *curve]
+        for name, curve in curves.items()
     }
+
+
+def _beside(report: ReportInput) -> dict[str, plots.Curve]:
+    """The curves of the baseline, named as such."""
+    if report.baseline is None:
+        return {}
+    theirs = _from_nothing(report.baseline.curves, report.baseline.accuracy)
+    return {f"{name}, baseline": curve for name, curve in theirs.items()}
+
+
+def _parts_hidden(
+    report: ReportInput, hidden: plots.Curves
+) -> list[tuple[str, float, float, float | None]]:
+    """(part, share of the joints, accuracy, that of the baseline), the hardest first."""
+    theirs = report.baseline.curves if report.baseline else {}
+    rows = [
+        (name, *curve[0], theirs[name][0][1] if name in theirs else None)
+        for name, curve in hidden.items()
+        if len(curve) == 1
+    ]
+    return sorted(rows, key=lambda row: row[2])
 
 
 def _occlusion_chart(hidden: Mapping[str, plots.Curve]) -> str:

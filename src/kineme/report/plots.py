@@ -19,6 +19,7 @@ from kineme.engine.metrics import NO_ANSWER
 from kineme.engine.names import read_metrics
 
 Curve = Sequence[tuple[float, float]]
+Curves = Mapping[str, Curve]
 Place = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # values (..., 2) -> page
 
 _WIDTH, _HEIGHT = 460, 270

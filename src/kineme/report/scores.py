@@ -83,7 +83,7 @@ def predicted_classes(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.where((probabilities > 0).any(axis=1), best, probabilities.shape[1])
 
 
-def wilson_interval(num_correct: int, num_samples: int) -> tuple[float, float]:
+def wilson_interval(num_correct: float, num_samples: int) -> tuple[float, float]:
     """95 % confidence limits of a share (Wilson 1927); (0, 1) when nothing was counted."""
     if not num_samples:
         return 0.0, 1.0

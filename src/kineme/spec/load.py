@@ -116,6 +116,23 @@ def with_values(spec: _AnySpec, values: Mapping[str, Any]) -> _AnySpec:
     return changed  # type: ignore[no-any-return]
 
 
+def for_action(spec: Spec, model: type[_AnySpec]) -> _AnySpec:
+    """The values of `spec` as a spec of another action of its network, checked as such.
+
+    Raises SpecError with all problems.
+    """
+    known = {key: value_at(spec, key) for key in settings_by_key(type(spec))}
+    draft, user = Draft(model, values=plain(known)), frozenset(user_set(spec))
+    changed = _validated(draft)
+    _mark_user_set(changed, user)
+    updates = {derived.key: derived.value for derived in changed.derive(user)}
+    changed = with_values(changed, updates) if updates else changed
+    _check(draft, changed, user)
+    if draft.problems:
+        raise SpecError.of(draft.problems)
+    return changed  # type: ignore[no-any-return]
+
+
 def addresses_in(spec: Spec) -> dict[str, str]:
     """The settings that name a place on the network, by key, in the order of the spec.
 
@@ -289,7 +306,7 @@ def _check(draft: Draft, spec: Any, user: frozenset[str]) -> None:
             draft.problems.append(Problem(place, finding.expected, finding.received, finding.fix))
     own_folder = f"{spec.action}.results_dir"
     missing = [
-        key for key in spec.mandatory if value_at(spec, key) is None and key not in draft.refused
+        key for key in spec.needs if value_at(spec, key) is None and key not in draft.refused
     ]
     if own_folder in user and "results_dir" in missing:
         missing.remove("results_dir")

@@ -17,6 +17,7 @@ from kineme.errors import SpecError
 from kineme.spec.fields import MUST_BE_SET, Section, block, setting
 from kineme.spec.key_file import read_key
 from kineme.spec.legacy import Legacy
+from kineme.spec.outside_blocks import Cudnn, Wandb
 
 SEED_MAX = 2**32 - 1
 CHECKPOINT_SUFFIXES = (".pth", ".tlt")
@@ -51,38 +52,12 @@ class Derived:
     note: str = ""
 
 
-class Wandb(Section):
-    """Logging to Weights & Biases."""
-
-    enable: bool = setting(True, "log to wandb; active only with WANDB_API_KEY or ~/.netrc")
-    project: str = setting("TAO Toolkit", "project")
-    entity: str | None = setting(None, "user or team")
-    group: str | None = setting(None, "group of runs")
-    tags: list[str] = setting(
-        ["training", "tao-toolkit"], "tags of the run", tao_default=["tao-toolkit"]
-    )
-    reinit: bool = setting(False, "allow several runs in one process")
-    sync_tensorboard: bool = setting(False, "copy what TensorBoard gets")
-    save_code: bool = setting(False, "save the code with the run")
-    name: str = setting(
-        "TAO Toolkit training experiment", "name of the run", tao_default="TAO Toolkit Training"
-    )
-    run_id: str | None = setting(None, "id of a run to continue")
-
-
 class Compute(Section):
     """What an action runs on."""
 
     num_gpus: int = setting(1, "GPUs (processes) per node", ge=1, le=1024, popular=True)
     gpu_ids: list[int] = setting([0], "GPU indices, as many as num_gpus", ge=0, popular=True)
     num_nodes: int = setting(1, "machines", ge=1, popular=True)
-
-
-class Cudnn(Section):
-    """How cuDNN chooses its kernels."""
-
-    benchmark: bool = setting(False, "try kernels and keep the fastest")
-    deterministic: bool = setting(True, "only kernels that repeat bitwise")
 
 
 class Optim(Section):
@@ -106,6 +81,14 @@ class Optim(Section):
     lr_steps: list[int]
     lr_decay: float
     warmup_epochs: int = setting(0, "epochs of linear rise to lr", ge=0, ours=True)
+    lr_scaling: str = setting(
+        "none",
+        "how lr follows the samples of a step, of all processes; linear: lr is for "
+        "lr_reference_batch of them, and twice as many take twice the rate",
+        choices=("none", "linear"),
+        ours=True,
+    )
+    lr_reference_batch: int
     backbone_lr_factor: float = setting(
         1.0, "learning rate of all but the classifier, as a share of lr", ge=0, ours=True
     )
@@ -193,6 +176,31 @@ class Predict(Compute):
     )
 
 
+class Evaluate(Predict):
+    """The part of `evaluate` that all networks share."""
+
+    baseline: str | None = setting(
+        None,
+        "another checkpoint, whose figures on the same data stand beside",
+        example="results/other/train/best.pth",
+        ours=True,
+    )
+    k_fold: int = setting(
+        0,
+        "models to train, each without a share of the subjects of the training data, on which it "
+        "is judged; the spec's train block says how; 0: judge a checkpoint",
+        ge=0,
+        ours=True,
+    )
+    subject_pattern: str | None = setting(
+        None,
+        "regular expression that finds the subject in a sample's id, for k_fold; null: guessed "
+        "from usual names (s01, P003), else every sample is its own",
+        example="(person\\d+)",
+        ours=True,
+    )
+
+
 class Output(Section):
     """Of a block that may name a file to write: `inference.output_file`, `export.onnx_file`."""
 
@@ -223,11 +231,38 @@ class Inference(Predict, Output):
 
 
 class Export(Output):
-    """Export to ONNX."""
+    """Export to ONNX, or to what other runtimes read."""
 
     checkpoint: str | None = setting(None, "trained model", example=CHECKPOINT_EXAMPLE)
     onnx_file: str | None = setting(
-        None, "file to write; null: model.onnx in the folder of this action"
+        None,
+        "file to write; null: model.onnx (openvino: model.xml, model.bin) in the folder of this "
+        "action",
+    )
+    format: str = setting(
+        "onnx",
+        "what reads the file: any ONNX runtime, or OpenVINO (pip install 'kineme[openvino]')",
+        choices=("onnx", "openvino"),
+        ours=True,
+    )
+    precision: str = setting(
+        "fp32",
+        "numbers that the file computes with; bf16 and int8 are judged on the validation data, "
+        "and int8 is calibrated on the training data, those of the checkpoint where none are set",
+        choices=("fp32", "bf16", "int8"),
+        popular=True,
+        ours=True,
+    )
+    calibration_samples: int = setting(
+        256, "training samples, drawn by train.seed, that int8 fits its ranges to", ge=1, ours=True
+    )
+    max_accuracy_drop: float = setting(
+        0.5,
+        "points of accuracy on the validation data that bf16 or int8 may cost; where it is more, "
+        "nothing is written and the exit code is 7",
+        ge=0,
+        le=100,
+        ours=True,
     )
     gpu_id: int = setting(0, "GPU index", ge=0)
     results_dir: str | None = setting(None, "folder of this action; null: <results_dir>/export")
@@ -239,6 +274,7 @@ class Spec(Section):
     network: ClassVar[str] = ""
     action: ClassVar[str] = ""
     mandatory: ClassVar[tuple[str, ...]] = ()
+    mandatory_of_folds: ClassVar[tuple[str, ...]] = ()  # with evaluate.k_fold
     aliases: ClassVar[Mapping[str, str]] = {}
     legacy: ClassVar[Legacy] = Legacy()
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -264,6 +300,12 @@ class Spec(Section):
     @classmethod
     def _yaml_1_1(cls, value: Any) -> Any:
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What must be set: `mandatory`, or what folds take."""
+        part = getattr(self, self.action, None) if self.mandatory_of_folds else None
+        return self.mandatory_of_folds if part and part.k_fold else self.mandatory
 
     def derived(self, user: frozenset[str]) -> Iterator[Derived]:
         """`derive`, and what follows in every network. Raises SpecError."""
@@ -302,6 +344,9 @@ def derived(parts: Mapping[str, Compute], optim: Optim, user: frozenset[str]) ->
     """What follows in every network; parts: the blocks that name devices, by name."""
     for name, part in parts.items():
         yield from _derived_devices(part, name, user)
+    is_own_rate = "train.optim.lr" in user and "train.optim.lr_scaling" not in user
+    if is_own_rate and optim.lr_scaling != "none":  # of a recipe: a rate that is said is meant
+        yield Derived("train.optim.lr_scaling", "none")
     if optim.momentum == 0 and optim.nesterov:
         note = "train.optim.nesterov is off, because train.optim.momentum is 0."
         yield Derived("train.optim.nesterov", False, note)
@@ -315,17 +360,46 @@ def _derived_devices(part: Compute, name: str, user: frozenset[str]) -> Iterator
         yield Derived(f"{name}.num_gpus", max(1, len(part.gpu_ids)))
 
 
-def ignored(optim: Optim) -> Iterator[tuple[str, str]]:
+def ignored(optim: Optim, export: Export) -> Iterator[tuple[str, str]]:
     """Keys of every network that have no effect beside the others, and why."""
     for name in ("evaluate", "inference"):
         yield f"{name}.trt_engine", "this network runs checkpoints and ONNX files"
     yield "export.gpu_id", "export computes on the CPU"
+    yield from _ignored_of_export(export)
     for key, schedulers in SCHEDULER_OF.items():
         if optim.lr_scheduler not in schedulers:
             yield f"train.optim.{key}", f"train.optim.lr_scheduler is {optim.lr_scheduler}"
+    if optim.lr_scaling == "none":
+        yield "train.optim.lr_reference_batch", "train.optim.lr_scaling is none"
     if not optim.optimizer_type.endswith("SGD"):
         for key in ("momentum", "nesterov"):
             yield f"train.optim.{key}", f"train.optim.optimizer_type is {optim.optimizer_type}"
+
+
+def _ignored_of_export(export: Export) -> Iterator[tuple[str, str]]:
+    if export.precision != "int8":
+        yield "export.calibration_samples", f"export.precision is {export.precision}"
+    if export.precision == "fp32":
+        yield "export.max_accuracy_drop", "a file in fp32 is held to the checkpoint's own numbers"
+
+
+def export_findings(export: Export) -> Iterator[Finding]:
+    """Contradictions in the common part of `export`."""
+    if export.precision == "bf16" and export.format == "onnx":
+        yield Finding(
+            ("export.precision", "export.format"),
+            "fp32 or int8, as export.format is onnx",
+            "bf16",
+            "onnxruntime has no bf16 for CPUs; OpenVINO does: export.format=openvino.",
+        )
+    is_xml = (export.onnx_file or "").endswith(".xml")
+    if export.onnx_file and is_xml != (export.format == "openvino"):
+        yield Finding(
+            ("export.onnx_file", "export.format"),
+            f"a path that {'ends' if not is_xml else 'does not end'} in .xml, "
+            f"as export.format is {export.format}",
+            repr(export.onnx_file),
+        )
 
 
 def label_map_findings(label_map: Mapping[str, int] | None) -> Iterator[Finding]:
@@ -389,6 +463,8 @@ def _class_weight_findings(
 def predict_findings(part: Predict, name: str) -> Iterator[Finding]:
     """Contradictions in the common part of `evaluate` and `inference`."""
     yield from _device_findings(part, name)
+    if isinstance(part, Evaluate) and part.k_fold == 1:
+        yield Finding((f"{name}.k_fold",), "0 (off) or at least 2", "1")
     if part.batch_size == 0:
         yield Finding((f"{name}.batch_size",), "-1 (as in dataset) or at least 1", "0")
 

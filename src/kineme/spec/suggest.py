@@ -4,21 +4,20 @@ Promises: a suggestion only when it is close; never the value of an unknown key 
 a secret that was put in the wrong place).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from kineme.errors import Problem
 from kineme.spec.fields import Section, Setting, blocks, settings_by_key
 
 _LONGEST = 64  # a longer word is no misspelling
+_SHORTEST = 3  # a shorter word is the beginning of none
 
 
 def unknown_key(model: type[Section], written: str, place: str) -> Problem:
     """The problem of a key that the spec does not have."""
     meant = suggested_key(model, written)
-    return Problem(
-        place, "a known key", "an unknown key", f"Did you mean {meant}?" if meant else ""
-    )
+    return Problem(place, "a known key", "an unknown key", _question(meant) if meant else "")
 
 
 def suggested_key(model: type[Section], written: str) -> str | None:
@@ -46,21 +45,43 @@ def suggested_key(model: type[Section], written: str) -> str | None:
 
 def value_fix(declared: Setting, value: Any) -> str:
     """What to do about a value that was refused, where that can be guessed."""
-    if isinstance(value, str) and (name := closest(value, declared.rule.choices)):
-        return f"Did you mean {name!r}?"
-    return ""
+    return did_you_mean(value, declared.rule.choices, shown=repr)
 
 
-def closest(word: str, known: Sequence[str]) -> str | None:
-    """The member of `known` that `word` is most likely a misspelling of, if any."""
+def did_you_mean(
+    word: Any,
+    known: Iterable[Any],
+    *,
+    otherwise: str = "",
+    shown: Callable[[str], str] = str,
+) -> str:
+    """What to do about `word`: the member of `known` that was likely meant, else `otherwise`.
+
+    What is no text is never meant. shown: how that member is written where the user wrote `word`.
+    """
+    names = [name for name in known if isinstance(name, str)]
+    name = closest(word, names) if isinstance(word, str) else None
+    return otherwise if name is None else _question(shown(name))
+
+
+def _question(meant: str) -> str:
+    return f"Did you mean {meant}?"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The member of `known` that `word` most likely is a misspelling or the beginning of."""
     if len(word) > _LONGEST:
         return None
+    known = list(known)
     most = max(1, len(word) // 3)
     likely = [name for name in known if abs(len(name) - len(word)) <= most]
     scored = min(
         ((_distance(word.lower(), name.lower(), most), name) for name in likely), default=None
     )
-    return scored[1] if scored and scored[0] <= most else None
+    if scored and scored[0] <= most:
+        return scored[1]
+    begun = [name for name in known if name.lower().startswith(word.lower())]
+    return begun[0] if len(begun) == 1 and len(word) >= _SHORTEST else None
 
 
 def _distance(a: str, b: str, most: int) -> int:

@@ -21,6 +21,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from kineme.pose_classification.layouts import LAYOUTS
+from parity.adaptive_reference import ReferenceAdaptive, ReferenceCTRGCN
 from parity.seeded import seeded, seeded_weights
 from parity.stgcn_reference import ReferenceSTGCN, reference_graph
 from parity.video_models_reference import (
@@ -61,6 +62,8 @@ class Architecture:
 def architectures() -> Iterator[tuple[str, Callable[[], Architecture]]]:
     """Every golden: the name of its file, and what it describes."""
     yield "st-gcn", st_gcn
+    yield "st-gcn++", functools.partial(adaptive, ReferenceAdaptive)
+    yield "ctr-gcn", functools.partial(adaptive, ReferenceCTRGCN)
     for depth in (18, 34, 50, 101, 152):
         yield f"resnet_{depth}_2d", functools.partial(resnet_2d, depth)
         yield f"resnet_{depth}_3d", functools.partial(resnet_3d, depth)
@@ -97,6 +100,27 @@ def st_gcn() -> Architecture:
             facts={"partitions": graph.count_nonzero(dim=(1, 2)).tolist()},
         )  # fmt: skip
     return Architecture("yysijie/st-gcn and TAO", variants, {"layouts": layouts()})
+
+
+def adaptive(reference: Callable[..., nn.Module]) -> Architecture:
+    inputs = {
+        "nvidia spatial": ((2, 3, 16, 34, 1),),
+        "ntu-rgb+d spatial": ((2, 3, 16, 25, 2),),
+        "coco uniform": ((2, 3, 16, 17, 3),),
+    }
+    variants = {}
+    for layout, strategy in ((layout, strategy) for layout in LAYOUTS for strategy in STRATEGIES):
+        name, graph = f"{layout} {strategy}", graph_of(layout, strategy)
+        variants[name] = Variant(
+            OURS,
+            {"V": graph.shape[1], "K": graph.shape[0]},
+            functools.partial(
+                reference, CLASSES, 3, layout=LAYOUTS[layout], strategy=strategy
+            ),
+            input_shapes=inputs.get(name, ()),
+            facts={"partitions": graph.count_nonzero(dim=(1, 2)).tolist()},
+        )  # fmt: skip
+    return Architecture("ours", variants)
 
 
 def graph_of(layout: str, strategy: str) -> torch.Tensor:

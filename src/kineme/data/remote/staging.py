@@ -83,7 +83,8 @@ def _is_read(spec: Spec, key: str) -> bool:
     block = key.partition(".")[0]
     if block in ACTION_BLOCKS:
         return block == spec.action
-    return spec.action == "train" or not key.startswith(TRAINING_DATA)
+    has_folds = bool(getattr(getattr(spec, spec.action, None), "k_fold", 0))
+    return spec.action == "train" or has_folds or not key.startswith(TRAINING_DATA)
 
 
 def _cache_of(spec: Spec) -> Path:

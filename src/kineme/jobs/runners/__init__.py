@@ -95,10 +95,9 @@ class Runner:
 def load_runner(name: str) -> Runner:
     """The runner of that name. Raises SpecError for an unknown one."""
     if name not in RUNNERS:
-        from kineme.spec.suggest import closest
+        from kineme.spec.suggest import did_you_mean
 
-        meant = closest(name, list(RUNNERS))
-        fix = f"Did you mean {meant}?" if meant else ""
+        fix = did_you_mean(name, RUNNERS)
         raise SpecError("runner", f"one of {', '.join(RUNNERS)}", repr(name)[:80], fix)
     module, attribute = RUNNERS[name].split(":")
     runner: Runner = getattr(importlib.import_module(module), attribute)
@@ -118,12 +117,10 @@ def check_platform(runner: str, platform: Mapping[str, Any]) -> None:
             problems.append(Problem(where, expected, f"one that it cannot: {unable[name]}",
                                     "Use the runner subprocess."))  # fmt: skip
         elif name not in known:
-            from kineme.spec.suggest import closest
+            from kineme.spec.suggest import did_you_mean
 
-            meant = closest(name, list(known))
-            fix = f"Did you mean {meant}?" if meant else ""
             expected = f"a setting of the runner {runner} ({', '.join(sorted(known))})"
-            problems.append(Problem(where, expected, "another", fix))
+            problems.append(Problem(where, expected, "an unknown one", did_you_mean(name, known)))
         elif not _is_of(value, known[name][0]):
             types = " or ".join(one.__name__ for one in known[name][0])
             problems.append(Problem(where, types, f"{type(value).__name__} {value!r}"[:80]))

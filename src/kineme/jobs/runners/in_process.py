@@ -3,7 +3,7 @@
 For tests, and for many short jobs that share one start of Python and torch. Only an action of a
 network runs here, not other commands. A wish to cancel and a time limit reach the action where
 Python runs in its main thread, as SIGTERM does: it saves and stops; one that does not listen
-cannot be killed, and one in another thread runs to its end.
+cannot be killed, and one in another thread, or where SIGTERM is ignored, runs to its end.
 Promises: record, states, log and exit codes are those of any runner; an error of the action, a bug
 too, is the job's. A signal that was meant for this process is raised again after the job's end.
 Leaves out: what libraries in C print.
@@ -31,6 +31,7 @@ from kineme.jobs.log import LogWriter
 from kineme.jobs.record import JobRecord, State
 from kineme.jobs.runners import Runner, check_platform
 from kineme.jobs.store import LOG_FILE, JobStore
+from kineme.signals import Interrupted, is_ignored, signal_handlers
 
 _POLL_SECONDS = 0.25
 _UNABLE = {
@@ -40,18 +41,13 @@ _UNABLE = {
 _SPEC_OPTIONS = ("-e", "--experiment_spec_file", "--experiment-spec-file")
 
 
-class _Stopped(KinemeError):
-    exit_code = EXIT_SIGTERM
-
-
 def start(store: JobStore, record: JobRecord, *, key: str | None = None) -> JobRecord:
     """Run a job to its end. See runners.Start."""
     check_platform("in_process", record.platform)
-    is_main = threading.current_thread() is threading.main_thread()
-    if record.platform.get("time_limit_seconds") and not is_main:
+    if record.platform.get("time_limit_seconds") and (hindrance := _hindrance()):
         raise SpecError(
             "platform.time_limit_seconds", "a job of the main thread, where it can be stopped",
-            "another thread", "Use the runner subprocess.",
+            hindrance, "Use the runner subprocess.",
         )  # fmt: skip
     folder = store.folder(record.id)
     key = concealment.environment_key() if key is None else key
@@ -77,6 +73,13 @@ def start(store: JobStore, record: JobRecord, *, key: str | None = None) -> JobR
         for number in late:
             signal.raise_signal(number)
         return record
+
+
+def _hindrance() -> str:
+    """Why a job that runs here could not be stopped, else ""."""
+    if threading.current_thread() is not threading.main_thread():
+        return "another thread"
+    return "a process that ignores SIGTERM" if is_ignored(signal.SIGTERM) else ""
 
 
 def is_gone(store: JobStore, record: JobRecord) -> bool | None:
@@ -174,19 +177,13 @@ def _signals(course: Course, is_acting: threading.Event) -> Iterator[list[int]]:
         if is_acting.is_set():
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
-            raise _Stopped(signal.Signals(number).name, "to run to the end", "a request to stop")
+            raise Interrupted.by(number)
         if not course.is_canceled and not course.stopped_by:  # then it is our own, too late
             course.stopped_by = signal_name(number)
             late.append(number)
 
-    is_main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
-    before = {number: signal.signal(number, on_signal) for number in numbers}
-    try:
+    with signal_handlers(on_signal):
         yield late
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from kineme.errors import Problem, SpecError, shortened
 from kineme.people.poses import PersonPose
-from kineme.spec.suggest import closest
+from kineme.spec.suggest import did_you_mean
 
-__all__ = ["ESTIMATORS", "Estimator", "build_estimator", "settings_of"]
+__all__ = ["ESTIMATORS", "Estimator", "build_estimator", "layout_of_estimator", "settings_of"]
 
 ESTIMATORS: Mapping[str, str] = {
     "blazepose": "kineme.people.estimators.blazepose:BlazePose",
@@ -49,15 +49,27 @@ def build_estimator(name: str, settings: Mapping[str, object] | None = None) -> 
     Raises SpecError for what is not known or cannot be, all at once, and where a package is not
     installed; CheckpointError where a model file is missing or another.
     """
+    kind = _class_of(name)
+    estimator: Estimator = kind(settings_of(kind.settings_type, settings or {}, name))
+    return estimator
+
+
+def layout_of_estimator(name: str, settings: Mapping[str, object] | None = None) -> str:
+    """Which joints it finds, without loading its model where that need not be known.
+
+    Raises as `build_estimator` does.
+    """
+    layout = getattr(_class_of(name), "layout", None)
+    return layout if isinstance(layout, str) else build_estimator(name, settings).layout
+
+
+def _class_of(name: str) -> Any:
     if name not in ESTIMATORS:
-        meant = closest(name, list(ESTIMATORS))
-        fix = f"Did you mean {meant}?" if meant else ""
+        fix = did_you_mean(name, ESTIMATORS)
         expected = f"a known estimator ({', '.join(ESTIMATORS)})"
         raise SpecError("estimator", expected, shortened(name), fix)
     module, _, attribute = ESTIMATORS[name].partition(":")
-    kind = getattr(importlib.import_module(module), attribute)
-    estimator: Estimator = kind(settings_of(kind.settings_type, settings or {}, name))
-    return estimator
+    return getattr(importlib.import_module(module), attribute)
 
 
 def settings_of(kind: type[Any], values: Mapping[str, object], name: str) -> Any:
@@ -71,10 +83,8 @@ def settings_of(kind: type[Any], values: Mapping[str, object], name: str) -> Any
     for key, value in values.items():
         where = f"{name}.{key}"
         if key not in fields:
-            meant = closest(key, list(fields))
-            fix = f"Did you mean {meant}?" if meant else ""
             expected = f"a known setting ({', '.join(fields)})"
-            problems.append(Problem(where, expected, shortened(key), fix))
+            problems.append(Problem(where, expected, shortened(key), did_you_mean(key, fields)))
             continue
         try:
             read[key] = _as_type(value, type(fields[key].default))

@@ -1,8 +1,9 @@
 """People whom kineme followed through videos: files of tracks, a clip each.
 
-Written: x / width - 0.5, y / height - 0.5, and as third channel the confidence, or of tracks with
-depth z / width. A joint that was not seen is missing. A clip reaches from the first frame in
-which anybody in it was seen to the last.
+Written: what models are shown of videos, too (layout_mapping.in_picture): x / width - 0.5,
+y / height - 0.5, and as third channel the confidence, or for layouts of three axes z / width. A
+joint that was not seen is missing. A clip reaches from the first frame in which anybody in it was
+seen to the last.
 Leaves out: following people (people/tracking.py), the file itself (data/tracks.py).
 
 Shapes: M persons, T frames, V joints, C = 3 channels.
@@ -23,6 +24,7 @@ from kineme.data.tracks import Track, Tracks
 from kineme.errors import DataError
 from kineme.pose_classification.convert.clips import Source, in_time
 from kineme.pose_classification.convert.folders import find_clips, source_of
+from kineme.pose_classification.layout_mapping import in_picture
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.people import by_motion, motion_energy
 
@@ -89,11 +91,16 @@ def _is_clip(path: Path) -> bool:
 
 
 def _in_picture(track: Track, tracks: Tracks) -> NDArray[np.float32]:
-    """(T, V, 3) as shares of the picture."""
-    has_depth = tracks.num_axes == 3
-    third = track.joints[..., 2:] / tracks.width if has_depth else track.confidence[..., None]
-    places = track.joints[..., :2] / np.array([tracks.width, tracks.height], np.float32) - 0.5
-    values = np.concatenate([places, third], axis=-1).astype(np.float32)
+    """(T, V, 3) as shares of the picture, NaN where not seen."""
+    layout = LAYOUTS.get(tracks.layout)
+    values = in_picture(
+        track.joints,
+        track.confidence,
+        width=tracks.width,
+        height=tracks.height,
+        num_channels=3,
+        num_axes=layout.num_axes if layout else tracks.num_axes,
+    )
     values[track.confidence == 0] = np.nan
     return values
 

@@ -1,0 +1,201 @@
+"""An export that computes in fewer bits: made, judged against the checkpoint, and told of.
+
+Promises: ranges of int8 are fitted to training data, seen as validation sees its own (nothing
+random); the file is judged on validation data, as it will be published. Where the spec names
+neither, they are those that the checkpoint was trained with, and that is said. Test data are
+never looked at. What the file lost stands in its facts and on the terminal.
+Leaves out: how bits are saved (engine/quantization.py, engine/openvino_files.py), what is too
+much (engine/export_gate.py).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from torch import nn
+
+from kineme.engine import export_gate
+from kineme.engine.checkpoint import Checkpoint
+from kineme.engine.exported import Exported, open_exported
+from kineme.engine.feeding import Feed
+from kineme.engine.openvino_files import has_bfloat16, write_openvino
+from kineme.engine.predict import predict
+from kineme.engine.progress import track
+from kineme.engine.quantization import calibration_samples, quantize_onnx
+from kineme.engine.results import Run
+from kineme.engine.runtime import Devices, build_fabric
+from kineme.errors import SpecError
+from kineme.network import TRAIN, VAL, Answers, Dataset, ExportForm, Network
+from kineme.spec.load import value_at, with_values
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be reduced. onnx_file: in fp32. fp32_file: the same for the runtime asked for."""
+
+    network: Network
+    spec: Any
+    checkpoint: Checkpoint
+    model: nn.Module
+    form: ExportForm
+    onnx_file: Path
+    fp32_file: Path
+
+
+def reduce(source: Source, a_run: Run) -> tuple[Path, Mapping[str, Any]]:
+    """Write the file beside `source.onnx_file`; returns its path and what it lost.
+
+    Raises SpecError where no data are named, QualityError where it lost too much.
+    """
+    spec = with_data(source.network, source.spec, source.checkpoint, a_run)
+    dataset = source.network.build_dataset(spec, VAL)
+    for text in dataset.notes:
+        a_run.note(text)
+    path, origin = _written(source, spec, a_run)
+    precision = spec.export.precision
+    exported, fp32 = (
+        open_exported(one, source.form.names, source.form.output, precision=kind)
+        for one, kind in ((path, precision), (source.fp32_file, "fp32"))
+    )
+    before = _ask(source.model, source, spec, dataset, a_run, title="fp32")
+    after = _ask(exported, source, spec, dataset, a_run, title=precision)
+    limit = spec.export.max_accuracy_drop
+    facts = export_gate.judge(before, after, dataset.labels, max_accuracy_drop=limit)
+    facts |= {"data": _named(source.network, spec, VAL), **origin, "runtime": exported.runtime}
+    facts["bytes"], facts["fp32_bytes"] = _size(path), _size(source.fp32_file)
+    first = {word: x[:1] for word, x in source.form.examples.items()}
+    facts["speed"] = export_gate.time_against(fp32, exported, first)
+    a_run.say(_told(precision, facts))
+    return path, facts
+
+
+def with_data(network: Network, spec: Any, checkpoint: Checkpoint, a_run: Run) -> Any:
+    """The spec with the training and validation data that it, or else the checkpoint, names.
+
+    Raises SpecError where what `export.precision` needs is named by neither.
+    """
+    trained = checkpoint.facts.get("spec")
+    values: dict[str, Any] = {}
+    for split in (TRAIN, VAL) if spec.export.precision == "int8" else (VAL,):
+        keys = network.data_keys[split]
+        if value_at(spec, keys[0]):
+            continue
+        found = {key: _looked_up(trained, key) for key in keys}
+        path = found[keys[0]]
+        if not path or "://" in path:
+            raise SpecError(
+                keys[0],
+                f"data {_PURPOSES[split]}, as export.precision is {spec.export.precision}",
+                "nothing, here or in the checkpoint",
+                "Set it.",
+            )
+        values |= found
+        a_run.note(f"{keys[0]} is {path!r}, as {checkpoint.path.name} was trained with.")
+    spec = with_values(spec, values) if values else spec
+    spec, notes = network.complete(spec, VAL)
+    for text in notes:
+        a_run.note(text)
+    return spec
+
+
+_PURPOSES = {TRAIN: "to calibrate on", VAL: "to judge the file by"}
+
+
+def _looked_up(tree: Any, key: str) -> str | None:
+    """The text at a dotted key of what a checkpoint, maybe a stranger's, says of its spec."""
+    for name in key.split("."):
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree if isinstance(tree, str) else None
+
+
+def _named(network: Network, spec: Any, split: str) -> str:
+    return str(value_at(spec, network.data_keys[split][0]))
+
+
+def _written(source: Source, spec: Any, a_run: Run) -> tuple[Path, dict[str, Any]]:
+    """The file, and what it was calibrated on."""
+    asked, form = spec.export, source.form
+    samples, origin = [], {}
+    if asked.precision == "int8" and source.network.unaugmented is not None:
+        dataset, seed = source.network.unaugmented(spec), max(spec.train.seed, 0)
+        samples = calibration_samples(
+            dataset,
+            form.names,
+            most=asked.calibration_samples,
+            seed=seed,
+            num_workers=source.network.common(spec).num_workers,
+        )
+        origin["calibrated_on"] = {
+            "data": _named(source.network, spec, TRAIN),
+            "samples": len(samples),
+            "of": len(dataset),
+            "seed": seed,
+        }
+        a_run.say(f"Calibrating on {len(samples)} of {len(dataset)} training samples.")
+    told = {"precision": json.dumps(asked.precision)}
+    told |= {key: json.dumps(value) for key, value in origin.items()}
+    path = source.fp32_file.with_name(f"reduced{source.fp32_file.suffix}")
+    if asked.format == "openvino":
+        if asked.precision == "bf16" and not has_bfloat16():
+            a_run.note("This CPU has no bfloat16: what is judged and timed here is in fp32.")
+        metadata = {**form.metadata, **told}
+        write_openvino(
+            source.onnx_file, path, metadata=metadata, precision=asked.precision, samples=samples
+        )
+    else:
+        quantize_onnx(source.onnx_file, path, samples)
+        _tell(path, {**form.metadata, **told})
+    return path, origin
+
+
+def _tell(path: Path, metadata: Mapping[str, str]) -> None:
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.save(model, path)
+
+
+def _ask(
+    model: nn.Module | Exported,
+    source: Source,
+    spec: Any,
+    dataset: Dataset,
+    a_run: Run,
+    *,
+    title: str,
+) -> Answers:
+    """What a model, or a file as one, says of all samples, on the CPU in fp32."""
+    feed = Feed(
+        dataset,
+        num_workers=source.network.common(spec).num_workers,
+        stall_seconds=spec.train.stall_timeout,
+    )
+    fabric = build_fabric(Devices("cpu", (0,)), "32-true")
+    try:
+        with track(a_run, title, total=len(dataset)) as advance_to:
+            return predict(fabric, model, feed, batch_size=spec.dataset.batch_size, poll=advance_to)
+    finally:
+        feed.close()
+
+
+def _size(path: Path) -> int:
+    weights = path.with_suffix(".bin")
+    beside = weights.stat().st_size if path.suffix == ".xml" else 0
+    return path.stat().st_size + beside
+
+
+def _told(precision: str, facts: Mapping[str, Any]) -> str:
+    """What was lost and won, in a line."""
+    speed = facts["speed"]
+    right = f"{facts['agreement']:.2f} % of answers as before"
+    if facts["measure"] == "accuracy":
+        before, after = facts["accuracy"], facts["exported_accuracy"]
+        right = f"{before:.2f} % right before, {after:.2f} % after, {right}"
+    return (
+        f"{precision}, {facts['samples']} validation samples: {right}, probabilities off by at "
+        f"most {facts['max_probability_difference']:.3f}; "
+        f"{facts['bytes'] / facts['fp32_bytes']:.0%} of the size, {speed['times_as_fast']:.2f} "
+        f"times as fast on one sample ({facts['runtime']}, {speed['threads']} threads)"
+    )

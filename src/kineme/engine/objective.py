@@ -1,0 +1,106 @@
+"""What a training makes small: the distance to the labels, and to a teacher's answers.
+
+Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015. Promises: models of
+several streams learn as each would alone, because their losses are added; the teacher sees what
+the pupil sees, and does not change.
+Leaves out: the loss of labels itself (optim.py), steps (actions/train.py).
+
+B samples of a batch, R rows (model inputs) of them, S streams, C classes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.nn import functional
+
+from kineme.engine import checkpoint as checkpoints
+from kineme.engine.checkpoint import Checkpoint
+from kineme.engine.optim import Loss
+from kineme.errors import CheckpointError, Problem
+from kineme.network import Batch, Distillation, Network, load_specs
+from kineme.spec.load import load_spec, value_at
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained model, and how much its answers count."""
+
+    module: nn.Module
+    weight: float
+    temperature: float
+
+    def distance(self, logits: torch.Tensor, batch: Batch, fabric: Fabric) -> torch.Tensor:
+        """Of the pupil's `logits` (R, C) from the teacher's answers: the divergence of both at
+        the temperature, times its square, so that gradients keep their size."""
+        with torch.no_grad(), fabric.autocast():
+            told = self.module(**batch.inputs).float()
+        wanted = (told / self.temperature).log_softmax(dim=1)
+        given = (logits / self.temperature).log_softmax(dim=1)
+        loss = functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
+        return loss * self.temperature**2
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a batch's rows: of both labels where samples were mixed, and of the teacher."""
+
+    labels: Loss
+    teacher: Teacher | None = None
+
+    def __call__(self, logits: torch.Tensor, batch: Batch, fabric: Fabric) -> torch.Tensor:
+        """The sum over streams, for logits (R, C) or (R, S, C)."""
+        if logits.dim() == 3:
+            each = [self(stream, batch, fabric) for stream in logits.unbind(dim=1)]
+            return torch.stack(each).sum()
+        loss = self.labels(logits, batch.labels[batch.sample_of_row])
+        if batch.mixed_labels is not None:
+            other = self.labels(logits, batch.mixed_labels[batch.sample_of_row])
+            loss = torch.lerp(loss, other, batch.mixed_share)
+        if self.teacher is None:
+            return loss
+        return torch.lerp(loss, self.teacher.distance(logits, batch, fabric), self.teacher.weight)
+
+
+def answers_of(logits: torch.Tensor) -> torch.Tensor:
+    """(R, C) what a model says: of several streams (R, S, C), the mean of their log
+    probabilities."""
+    return logits.log_softmax(dim=2).mean(dim=1) if logits.dim() == 3 else logits
+
+
+def load_teacher(network: Network, spec: Any, asked: Distillation, fabric: Fabric) -> Teacher:
+    """The teacher of the training `spec`. Raises CheckpointError where it sees other inputs."""
+    found = checkpoints.load_checkpoint(asked.teacher, spec.encryption_key)
+    theirs = trained_spec(network, found)
+    problems = [
+        Problem(
+            str(found.path), f"a teacher with {key} {value_at(spec, key)!r}",
+            f"{value_at(theirs, key)!r}", "Train both with the same.",
+        )
+        for key in asked.inputs
+        if value_at(theirs, key) != value_at(spec, key)
+    ]  # fmt: skip
+    if problems:
+        raise CheckpointError.of(problems)
+    module = checkpoints.build_trained(network, theirs, found).eval()
+    module = module.requires_grad_(requires_grad=False).to(fabric.device)
+    return Teacher(module, asked.weight, asked.temperature)
+
+
+def trained_spec(network: Network, checkpoint: Checkpoint) -> Any:
+    """The spec that a checkpoint was trained with, as inference sees it.
+
+    Raises CheckpointError where the file says nothing of itself.
+    """
+    if not checkpoint.facts.get("spec"):
+        raise CheckpointError(
+            str(checkpoint.path), "a checkpoint that says what it was trained with",
+            "weights alone", "Use one that kineme trained (best.pth).",
+        )  # fmt: skip
+    told = {"results_dir": ".", "inference.checkpoint": str(checkpoint.path)}
+    settings = load_specs(network.name)["inference"]
+    told |= {key: "-" for key in settings.mandatory if key not in told}
+    spec, _ = load_spec(settings, None, told)
+    return checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)

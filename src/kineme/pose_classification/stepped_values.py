@@ -1,0 +1,102 @@
+"""Normalisation of one person's skeletons a frame at a time.
+
+Windows are moved and scaled by what all of the window says (transforms.py). A stream does not know
+what comes, so here
+- none: nothing is changed, and steps see what windows see.
+- center: the origin is the mean place of the centre joint over the window that ends with the
+  frame, not its place in the window's first frame. The two agree where people stay in one place.
+- center_align: as center, turned by the mean line between the shoulders over that window.
+- center_minmax: the first window's frames wait until all of it is known, and are scaled as the
+  window would be; every later frame is scaled by the window that ends with it.
+docs/models.md says how often labels are those of windows.
+Legend: C channels, V joints, D axes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from kineme.pose_classification import transforms
+from kineme.pose_classification.layouts import Layout
+
+
+class SteppedValues:
+    """Frames of a person, (1, C, V, 1), as the model is given them, in order.
+
+    normalize: as in the spec. window: frames.
+    """
+
+    def __init__(self, normalize: str, layout: Layout, window: int) -> None:
+        self.normalize, self.layout, self.window = normalize, layout, window
+        self.num_frames = 0  # taken
+        self._held: list[Tensor] = []
+        self._boxes: deque[tuple[Tensor, Tensor]] = deque(maxlen=window)  # lows, highs (D)
+        self._places: deque[Tensor | None] = deque(maxlen=window)  # (D) of the centre
+        self._lines: deque[Tensor | None] = deque(maxlen=window)  # (D) from right to left
+
+    def update(self, frame: Tensor) -> list[Tensor]:
+        """Take the next frame; those that are ready."""
+        self.num_frames += 1
+        if self.normalize == "none":
+            return [frame]
+        if self.normalize != "center_minmax":
+            return [self._moved(frame)]
+        self._boxes.append(self._box(frame))
+        if self.num_frames > self.window:
+            return [self._scaled(frame)]
+        self._held.append(frame)
+        return self.rest() if self.num_frames == self.window else []
+
+    def rest(self) -> list[Tensor]:
+        """Those that wait."""
+        frames, self._held = self._held, []
+        return [self._scaled(frame) for frame in frames]
+
+    def _moved(self, frame: Tensor) -> Tensor:
+        """About the mean place of the last window, turned as it says. (1, C, V, 1)."""
+        axes = frame[0, : transforms.num_axes(frame, self.layout), :, 0]  # (D, V)
+        seen = (frame[0, :, :, 0] != 0).any(dim=0)  # (V)
+        centre = self.layout.centre_index
+        place = axes[:, centre] if seen[centre] else axes[:, seen].mean(dim=1)
+        self._places.append(place if seen.any() else None)
+        origin, turn = _mean(self._places, len(axes))[None], None
+        pair = transforms.facing_pair(self.layout)
+        if self.normalize == "center_align" and len(axes) == 3 and pair is not None:
+            is_known = bool(seen[list(pair)].all())
+            self._lines.append(axes[:, pair[0]] - axes[:, pair[1]] if is_known else None)
+            across = _mean(self._lines, 3)
+            turn = transforms.about_y(torch.atan2(across[2:], across[:1]))
+        x, present = frame[:, :, None], seen[None, None, None, :, None]
+        return transforms.move(x, present, self.layout, origin=origin, turn=turn)[:, :, 0]
+
+    def _box(self, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """The lowest and highest values (D) of the joints that are there."""
+        axes = frame[0, : transforms.num_axes(frame, self.layout), :, 0]
+        missing = (frame[0, :, :, 0] == 0).all(dim=0)
+        inf = torch.inf
+        return (
+            axes.masked_fill(missing, inf).amin(dim=1),
+            axes.masked_fill(missing, -inf).amax(dim=1),
+        )
+
+    def _scaled(self, frame: Tensor) -> Tensor:
+        """Each axis to [-1, 1] over the last window; one without extent becomes 0."""
+        lows, highs = zip(*self._boxes, strict=True)
+        low, high = torch.stack(lows).amin(dim=0), torch.stack(highs).amax(dim=0)
+        extent = high - low
+        usable = extent.isfinite() & (extent > 0)
+        factor = torch.where(usable, 2 / extent, 0)[:, None, None]
+        offset = torch.where(usable, -1 - low * factor[:, 0, 0], 0)[:, None, None]
+        scaled = frame.clone()
+        scaled[:, : len(low)] = frame[:, : len(low)] * factor + offset
+        return scaled.masked_fill((frame == 0).all(dim=1, keepdim=True), 0)
+
+
+def _mean(values: Iterable[Tensor | None], size: int) -> Tensor:
+    """(size,) of those that are there; zero where none is."""
+    there = [value for value in values if value is not None]
+    return torch.stack(there).mean(dim=0) if there else torch.zeros(size)

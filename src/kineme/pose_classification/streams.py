@@ -1,0 +1,127 @@
+"""What skeleton models look at: joints, bones and how both move; several models at once.
+
+Shi et al., Two-Stream Adaptive Graph Convolutional Networks for Skeleton-Based Action Recognition,
+CVPR 2019 (bones); Shi et al., Skeleton-Based Action Recognition with Multi-Stream Adaptive Graph
+Convolutional Networks, TIP 2020 (motion); Li et al., Two-person Graph Convolutional Network for
+Skeleton-based Human Interaction Recognition, TCSVT 2022 (two people as one graph).
+Promises: a value that needs a missing joint is missing itself; models of several streams share
+nothing but their input, so that each learns as it would alone.
+Leaves out: the models themselves (model.py, adaptive_gcn.py).
+
+Shapes: N samples, C channels, T frames, V joints, M persons, S streams; skeletons (N, C, T, V, M),
+`present` (N, 1, T, V, M) bool.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from kineme.pose_classification.graph import Layout
+
+Values = tuple[torch.Tensor, torch.Tensor]  # skeletons, and which of their joints are there
+
+
+class Stream(nn.Module):
+    """A model that looks at `kinds` of values, one after the other in its channels.
+
+    is_pair: two people are one skeleton of 2 V joints; the model was built for `paired(layout)`.
+    """
+
+    def __init__(
+        self, model: nn.Module, kinds: Sequence[str], layout: Layout, *, is_pair: bool = False
+    ) -> None:
+        super().__init__()
+        self.model, self.kinds, self.is_pair = model, tuple(kinds), is_pair
+        self.layout = layout
+
+    def forward(self, skeleton: torch.Tensor) -> torch.Tensor:
+        """(N, C, T, V, M) -> logits (N, classes)."""
+        present = (skeleton != 0).any(dim=1, keepdim=True)
+        seen = [STREAMS[kind]((skeleton, present), self.layout) for kind in self.kinds]
+        values = torch.cat([value for value, _ in seen], dim=1)
+        there = seen[0][1]
+        if self.is_pair:
+            values, there = as_pair(values), as_pair(there)
+        logits: torch.Tensor = self.model(values, there)
+        return logits
+
+
+class Streams(nn.Module):
+    """Models that look at different values of the same skeletons and answer together."""
+
+    def __init__(self, streams: Mapping[str, Stream]) -> None:
+        super().__init__()
+        self.streams = nn.ModuleDict(streams)
+
+    def forward(self, skeleton: torch.Tensor) -> torch.Tensor:
+        """(N, C, T, V, M) -> in training the logits of each, (N, S, classes), else the mean of
+        their log probabilities, (N, classes)."""
+        logits = torch.stack([stream(skeleton) for stream in self.streams.values()], dim=1)
+        return logits if self.training else logits.float().log_softmax(dim=2).mean(dim=1)
+
+
+def joint(values: Values, layout: Layout) -> Values:
+    """The joints as they are."""
+    del layout
+    return values
+
+
+def bone(values: Values, layout: Layout) -> Values:
+    """Each joint less its neighbour towards the centre; zero for the centre."""
+    x, present = values
+    parents = torch.as_tensor(layout.parents, device=x.device)
+    return _difference(x, present, x[:, :, :, parents], present[:, :, :, parents], layout)
+
+
+def motion(values: Values, layout: Layout) -> Values:
+    """The next frame less this one; zero in the last."""
+    x, present = values
+    after = torch.cat([x[:, :, 1:], x[:, :, -1:]], dim=2)
+    there = torch.cat([present[:, :, 1:], present[:, :, -1:]], dim=2)
+    y, both = _difference(after, there, x, present, layout)
+    return y, both
+
+
+def _difference(
+    x: torch.Tensor, present: torch.Tensor, of: torch.Tensor, there: torch.Tensor, layout: Layout
+) -> Values:
+    """x - of in the axes; of a confidence after them, the mean."""
+    num_axes = min(x.shape[1], layout.num_axes)
+    axes, rest = x[:, :num_axes] - of[:, :num_axes], (x[:, num_axes:] + of[:, num_axes:]) / 2
+    both = present & there
+    return torch.cat([axes, rest], dim=1).masked_fill(~both, 0), both
+
+
+STREAMS: Mapping[str, Callable[[Values, Layout], Values]] = {
+    "joint": joint,
+    "bone": bone,
+    "joint_motion": motion,
+    "bone_motion": lambda values, layout: motion(bone(values, layout), layout),
+}
+
+
+def as_pair(x: torch.Tensor) -> torch.Tensor:
+    """(N, C, T, V, M) -> (N, C, T, 2 V, 1): the first two people side by side."""
+    n, c, t, v, m = x.shape
+    if m < 2:
+        x = torch.cat([x, torch.zeros_like(x)], dim=4)
+    return x[..., :2].transpose(3, 4).reshape(n, c, t, 2 * v, 1)
+
+
+def paired(layout: Layout) -> Layout:
+    """Two skeletons as one, whose joints are linked to those of the other person by name."""
+    people = ("first", "second")
+    joints = tuple(f"{person}_{joint}" for person in people for joint in layout.joints)
+    bones = [(f"{who}_{a}", f"{who}_{b}") for who in people for a, b in layout.bones]
+    links = [(f"first_{joint}", f"second_{joint}") for joint in layout.joints]
+    return Layout(
+        name=f"two of {layout.name}",
+        joints=joints,
+        bones=(*bones, *links),
+        centre=f"first_{layout.centre}",
+        source=layout.source,
+        num_persons=1,
+        num_frames=layout.num_frames,
+        num_axes=layout.num_axes,
+    )

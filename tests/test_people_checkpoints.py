@@ -1,0 +1,314 @@
+"""What a checkpoint decides in an analysis: who is unknown, how many are seen, which key."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import thin
+from acting import CLASSES, FPS, HEIGHT, WIDTH, act, scene_of, train_actor, write_scene
+from kineme.cli import main
+from kineme.engine.checkpoint import save
+from kineme.errors import CheckpointError, SpecError
+from kineme.people import command
+from kineme.people.analysis_settings import AnalysisSettings
+from kineme.people.analyze import analyze
+from kineme.people.classifier import PoseClassifier
+from kineme.people.poses import FramePoses, build_pose
+from kineme.people.sources import StoredSource
+from kineme.people.timeline import Timeline, TimelineSettings, Window
+from kineme.pose_classification.layouts import LAYOUTS
+
+KEY = "a key that nobody should see"
+COCO = LAYOUTS["coco"]
+
+
+@pytest.fixture(autouse=True)
+def _thin_models(monkeypatch):
+    thin.make_thin(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def actor(tmp_path_factory):
+    """(checkpoint, video, key points) of one who waves and one who stands."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    with pytest.MonkeyPatch.context() as patch:
+        thin.make_thin(patch)
+        checkpoint = train_actor(folder)
+    scene = scene_of(act("wave", 30, x=40, seed=3), act("still", 30, x=110, seed=1))
+    return checkpoint, *write_scene(folder, scene)
+
+
+def changed(checkpoint, path, *, key=None, threshold=None, temperature=None, persons=None):
+    """A copy of the checkpoint that says something else of itself."""
+    content = torch.load(checkpoint, weights_only=True)
+    facts = content["kineme"]
+    if threshold is not None:
+        facts["calibration"]["threshold"] = threshold
+    if temperature is not None:
+        facts["calibration"]["temperature"] = temperature
+    if threshold is None and temperature is None:
+        facts["calibration"] = None
+    if persons is not None:
+        facts["spec"]["dataset"]["num_persons"] = persons
+    save(path, content, key)
+    return path
+
+
+def run(actor, out, checkpoint, *words):
+    _, video, points = actor
+    return command.main(
+        [
+            str(video), "--estimator", "files", f"files.path={points}", "files.format=coco",
+            f"--out={out}", "--no-video", f"--checkpoint={checkpoint}", *words,
+        ]
+    )  # fmt: skip
+
+
+def labels(out):
+    with open(out / "timeline.csv", newline="") as file:
+        return [(row["person"], row["label"]) for row in csv.DictReader(file)]
+
+
+def window_of(body, others=()):
+    """A window of (T, 17, 3) x, y, confidence."""
+    length = len(body)
+    return Window(
+        np.float32(body[..., :2]), np.float32(body[..., 2]), np.full(length, 0.9, np.float32),
+        np.arange(length) / FPS, tuple(others),
+    )  # fmt: skip
+
+
+# Unknowns ---------------------------------------------------------------------------------
+
+
+def test_whoever_is_less_familiar_than_the_threshold_is_unknown(actor, tmp_path, capsys):
+    high = changed(actor[0], tmp_path / "high.pth", threshold=0.5, temperature=1.0)
+    run(actor, tmp_path / "high", high)
+    assert labels(tmp_path / "high") == [("1", "unknown"), ("2", "unknown")]
+    told = capsys.readouterr().err
+    assert told.count("familiarity") == 1
+    assert "unknown: whoever has no class of probability 0.5 or more, or less familiarity" in told
+    assert "threshold of 0.500" in told
+    facts = json.loads((tmp_path / "high" / "timeline.json").read_text())
+    assert (facts["threshold"], facts["min_probability"]) == (0.5, 0.5)
+    assert "or familiarity below 0.500" in (tmp_path / "high" / "report.html").read_text()
+
+    run(actor, tmp_path / "off", high, "--no-threshold")
+    assert labels(tmp_path / "off") == [("1", "wave"), ("2", "still")]
+    assert "familiarity" not in capsys.readouterr().err
+
+
+def test_without_a_calibration_the_probability_alone_decides(actor, tmp_path, capsys):
+    plain = changed(actor[0], tmp_path / "plain.pth")
+    run(actor, tmp_path / "plain", plain)
+    assert labels(tmp_path / "plain") == [("1", "wave"), ("2", "still")]
+    assert "note: unknown: whoever has no class of probability 0.5 or more\n" in (
+        capsys.readouterr().err
+    )
+    assert json.loads((tmp_path / "plain" / "timeline.json").read_text())["threshold"] is None
+
+
+def test_familiarity_is_taken_before_the_temperature_and_window_by_window(actor, tmp_path):
+    windows = [window_of(act("wave", 16, x=60)), window_of(act("still", 16, x=60))]
+    known = PoseClassifier(changed(actor[0], tmp_path / "a.pth"), COCO, (WIDTH, HEIGHT))
+    shares = known.classify(windows)
+    entropy = -(shares * np.log(shares)).sum(axis=1)
+    sure, unsure = int(entropy.argmin()), int(entropy.argmax())
+    between = -float(entropy.mean())
+    path = changed(actor[0], tmp_path / "b.pth", threshold=between, temperature=2.0)
+    split = PoseClassifier(path, COCO, (WIDTH, HEIGHT))
+    answers = split.classify(windows)
+    assert answers[unsure].tolist() == [0, 0]
+    logits = np.log(shares[sure]) / 2
+    expected = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(answers[sure], expected, rtol=1e-4)
+    for place in range(2):
+        np.testing.assert_array_equal(split.classify(windows[place : place + 1])[0], answers[place])
+
+
+def test_live_and_file_agree_on_who_is_unknown(actor, tmp_path):
+    checkpoint, video, points = actor
+    settings = AnalysisSettings(
+        out=tmp_path / "file", estimator="files", writes_video=False,
+        estimator_settings={"path": str(points), "format": "coco"},
+        checkpoint=str(changed(checkpoint, tmp_path / "c.pth", threshold=-0.3)),
+    )  # fmt: skip
+    stored = analyze(StoredSource(video), settings)
+    source = StoredSource(video)
+    source.is_live, source.stamp, told = True, "", []
+    live = analyze(source, dataclasses.replace(settings, out=tmp_path / "l"), stream=told.append)
+    assert live.segments == stored.segments
+    assert {one["label"] for one in told if one["event"] == "label"} <= {*CLASSES, "unknown"}
+
+
+# Two people -------------------------------------------------------------------------------
+
+
+class Pairs:
+    """As many probabilities as people; keeps the windows."""
+
+    names, threshold = ("a", "b"), None
+
+    def __init__(self):
+        self.asked = []
+
+    def classify(self, windows):
+        self.asked += windows
+        return np.tile(np.float32([0.1, 0.9]), (len(windows), 1))
+
+
+def body_at(x, height=80.0):
+    return build_pose([[x, 20.0], [x + 20, 20 + height]], [0.9, 0.9], score=0.8)
+
+
+def pairs_of(*paths, num_persons=2, num_frames=40, **settings):
+    """Windows of people who are at paths[i](frame), None for not there."""
+    classifier = Pairs()
+    timeline = Timeline(
+        classifier, TimelineSettings(frame_seconds=0.1, num_persons=num_persons, **settings)
+    )
+    for index in range(num_frames):
+        found = [
+            (place, body_at(x))
+            for place, path in enumerate(paths, 1)
+            if (x := path(index)) is not None
+        ]
+        poses = FramePoses(index, index / 10, tuple(pose for _, pose in found))
+        timeline.update(poses, found)
+    timeline.finish()
+    return classifier.asked
+
+
+def first_x(window):
+    return float(window.joints[0, 0, 0])
+
+
+def test_a_window_of_two_holds_the_nearest_other_in_the_same_frames():
+    asked = pairs_of(lambda i: 100.0, lambda i: 300.0, lambda i: 340.0)
+    pairs = {(first_x(one), *(first_x(other) for other in one.others)) for one in asked}
+    assert pairs == {(100.0, 300.0), (300.0, 340.0), (340.0, 300.0)}
+    for one in asked:
+        (other,) = one.others
+        np.testing.assert_array_equal(one.seconds, other.seconds)
+        assert other.joints.shape == one.joints.shape
+        assert other.others == ()
+
+
+def test_of_a_model_of_one_nobody_else_is_in_the_window():
+    assert all(one.others == () for one in pairs_of(lambda i: 1.0, lambda i: 2.0, num_persons=1))
+
+
+def test_the_nearest_is_so_on_average_over_the_frames_that_show_both():
+    asked = pairs_of(lambda i: 0.0, lambda i: 100.0, lambda i: 20.0 if i % 20 > 15 else 190.0)
+    first = next(one for one in asked if first_x(one) == 0)
+    # 190 in 16 frames of the window and 20 in 4 are 156 on average
+    assert first_x(first.others[0]) == 100.0
+
+
+def test_whoever_is_seen_too_rarely_or_not_at_all_is_no_other():
+    alone = pairs_of(lambda i: 5.0)
+    assert alone
+    assert all(one.others == () for one in alone)
+    passing = pairs_of(lambda i: 5.0, lambda i: 50.0 if i < 8 else None, num_frames=20)
+    assert [one.others for one in passing if first_x(one) == 5] == [(), ()]
+
+
+def test_of_somebody_who_left_the_last_window_still_has_the_other():
+    asked = pairs_of(lambda i: 100.0 if i < 25 else None, lambda i: 130.0 + i, num_frames=80)
+    of_first = [one for one in asked if first_x(one) == 100]
+    assert len(of_first) == 5  # from 0, 0.5, 1 and 1.5 s, and one that ends with the last sight
+    for one in of_first:
+        (other,) = one.others
+        assert np.isfinite(other.joints).all()
+
+
+def test_the_model_gets_the_person_first_and_the_other_second(actor, tmp_path):
+    two = changed(actor[0], tmp_path / "two.pth", persons=2)
+    wave, still = window_of(act("wave", 16, x=60)), window_of(act("still", 16, x=100))
+    model = PoseClassifier(two, COCO, (WIDTH, HEIGHT))
+    assert model.num_persons == 2
+    assert "the model sees 2 people at a time: each person with the nearest other" in model.notes
+    seen = []
+    model._model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["skeleton"]), with_kwargs=True
+    )
+    pair = dataclasses.replace(wave, others=(still,))
+    model.classify([pair, wave])
+    (paired,), (single,) = seen[0].numpy(), seen[1].numpy()
+    assert paired.shape == (3, 16, 17, 2)  # (C, T, V, M)
+    assert np.abs(paired[..., 1]).max() > 0
+    assert np.abs(single[..., 1]).max() == 0
+    # the scale is of both, but who is first is the one that the window is of
+    lifted = paired[1, :, COCO.joints.index("left_wrist"), :].std(axis=0)
+    assert lifted[0] > 3 * lifted[1]
+
+
+def test_a_model_of_two_people_is_told_and_may_be_shown_each_alone(actor, tmp_path, capsys):
+    two = changed(actor[0], tmp_path / "two.pth", persons=2)
+    assert run(actor, tmp_path / "pair", two) == 0
+    assert capsys.readouterr().err.count("each person with the nearest other\n") == 1
+    facts = json.loads((tmp_path / "pair" / "timeline.json").read_text())
+    assert facts["num_persons"] == 2
+    assert run(actor, tmp_path / "alone", two, "--alone") == 0
+    assert "each person with nobody else (--alone)" in capsys.readouterr().err
+    assert json.loads((tmp_path / "alone" / "timeline.json").read_text())["num_persons"] == 1
+
+
+# Keys -------------------------------------------------------------------------------------
+
+
+def test_an_encrypted_checkpoint_opens_with_its_key_which_is_nowhere(
+    actor, tmp_path, capsys, monkeypatch
+):
+    locked = changed(actor[0], tmp_path / "locked.pth", key=KEY)
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    file = f"encryption_key_file={tmp_path / 'key'}"
+    kept = []
+
+    def remove(journal):
+        kept.append(journal.path.read_bytes())
+        journal.path.unlink()
+
+    monkeypatch.setattr("kineme.people.journal.Journal.remove", remove)
+    for name, words in (("file", [file]), ("word", [f"encryption_key='{KEY}'"])):
+        assert run(actor, tmp_path / name, locked, *words) == 0
+    monkeypatch.setenv("KINEME_ENCRYPTION_KEY", KEY)
+    assert run(actor, tmp_path / "variable", locked) == 0
+    assert labels(tmp_path / "file") == labels(tmp_path / "word") == labels(tmp_path / "variable")
+    printed = capsys.readouterr()
+    assert KEY not in printed.out + printed.err
+    left = [path.read_bytes() for path in tmp_path.glob("*/*") if path.is_file()]
+    assert len(left) > 9
+    assert len(kept) == 3
+    assert not any(KEY.encode() in content for content in [*left, *kept])
+    assert KEY not in repr(AnalysisSettings(out=tmp_path, key=KEY))
+
+
+def test_without_the_key_or_with_another_it_is_refused(actor, tmp_path, capsys):
+    locked = changed(actor[0], tmp_path / "locked.pth", key=KEY)
+    with pytest.raises(CheckpointError, match="encrypt"):
+        run(actor, tmp_path / "a", locked)
+    with pytest.raises(CheckpointError) as caught:
+        run(actor, tmp_path / "a", locked, "encryption_key=zyx-987")
+    assert "zyx-987" not in str(caught.value)
+    run(actor, tmp_path / "b", actor[0], f"encryption_key={KEY}")
+    assert "is not encrypted: it was read without encryption_key" in capsys.readouterr().err
+
+
+def test_keys_that_make_no_sense_are_told(tmp_path):
+    for words, message in (
+        (["encryption_key=x"], "a checkpoint that it opens"),
+        (["--checkpoint=a", "encryption_key=''"], r"encryption_key: expected text, got \*\*\*"),
+        (["--checkpoint=a", "encryption_key=[1]"], r"encryption_key: expected text, got \*\*\*"),
+        (["--checkpoint=a", "encryption_key=x", "encryption_key_file=y"], "both"),
+        (["--checkpoint=a", f"encryption_key_file={tmp_path / 'no'}"], "a file that can be read"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            command._settings(command._parsed(["a.mp4", *words]))
+    words = ["--checkpoint=a", "encryption_key=null"]
+    assert command._settings(command._parsed(["a.mp4", *words])).key is None
+    assert main(["analyze", "a.mp4", "--checkpoint=a", "encryption_key="]) == 2

@@ -1,0 +1,209 @@
+"""What skeleton models look at, and what they learn from."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from kineme.engine.objective import Objective, Teacher, answers_of
+from kineme.network import Batch, load_network, load_specs
+from kineme.pose_classification import spec as pose_spec
+from kineme.pose_classification.graph import Layout
+from kineme.pose_classification.streams import STREAMS, Stream, Streams, as_pair, paired
+from kineme.spec.load import load_spec
+
+ARM = Layout(
+    name="arm",
+    joints=("pelvis", "left_elbow", "left_wrist"),
+    bones=(("pelvis", "left_elbow"), ("left_elbow", "left_wrist")),
+    centre="pelvis",
+    source="made up",
+    num_axes=2,
+)
+
+
+def skeleton(*frames):
+    """(1, C, T, V, 1) from frames of joints (channels)."""
+    return torch.tensor(frames, dtype=torch.float32).permute(2, 0, 1)[None, ..., None]
+
+
+TWO_FRAMES = skeleton(
+    [[1.0, 1.0, 0.8], [2.0, 3.0, 0.4], [4.0, 8.0, 0.6]],
+    [[1.0, 2.0, 0.8], [2.5, 3.0, 0.4], [0.0, 0.0, 0.0]],
+)
+
+
+def of(kind, x):
+    """Values (T, V, C) and presence (T, V) of a stream."""
+    values, present = STREAMS[kind]((x, (x != 0).any(dim=1, keepdim=True)), ARM)
+    return values[0, ..., 0].permute(1, 2, 0), present[0, 0, ..., 0]
+
+
+def test_the_spec_names_the_streams_that_there_are():
+    assert tuple(STREAMS) == pose_spec.STREAMS
+
+
+def test_a_bone_is_a_joint_less_its_neighbour_towards_the_centre():
+    values, present = of("bone", TWO_FRAMES)
+    expected = torch.tensor([[0.0, 0.0, 0.8], [1.0, 2.0, 0.6], [2.0, 5.0, 0.5]])
+    torch.testing.assert_close(values[0], expected)
+    assert present.tolist() == [[True, True, True], [True, True, False]]
+    assert values[1, 2].tolist() == [0, 0, 0]  # its joint is missing
+
+
+def test_motion_is_the_next_frame_less_this_one_where_both_are_there():
+    values, present = of("joint_motion", TWO_FRAMES)
+    torch.testing.assert_close(values[0, 0], torch.tensor([0.0, 1.0, 0.8]))
+    torch.testing.assert_close(values[0, 1], torch.tensor([0.5, 0.0, 0.4]))
+    assert values[0, 2].tolist() == [0, 0, 0]
+    torch.testing.assert_close(values[1, 1], torch.tensor([0.0, 0.0, 0.4]))  # the last frame
+    assert present.tolist() == [[True, True, False], [True, True, False]]
+
+
+def test_bone_motion_is_the_motion_of_bones():
+    values, _ = of("bone_motion", TWO_FRAMES)
+    torch.testing.assert_close(values[0, 1], torch.tensor([0.5, -1.0, 0.6]))
+
+
+def test_a_joint_that_does_not_move_is_not_missing():
+    still = skeleton(*[[[1.0, 1.0, 0.5]] * 3] * 2)
+    _, present = of("joint_motion", still)
+    assert present.all()
+
+
+def test_two_people_become_one_skeleton_of_both():
+    x = torch.arange(24, dtype=torch.float32).view(1, 2, 2, 3, 2)
+    pair = as_pair(x)
+    assert pair.shape == (1, 2, 2, 6, 1)
+    assert torch.equal(pair[0, :, :, :3, 0], x[0, ..., 0])
+    assert torch.equal(pair[0, :, :, 3:, 0], x[0, ..., 1])
+    alone = as_pair(x[..., :1])
+    assert torch.equal(alone[0, :, :, :3, 0], x[0, ..., 0])
+    assert not alone[0, :, :, 3:].any()
+
+
+def test_in_a_pair_each_joint_is_linked_to_that_of_the_other():
+    both = paired(ARM)
+    assert both.joints[:4] == (
+        "first_pelvis", "first_left_elbow", "first_left_wrist", "second_pelvis"
+    )  # fmt: skip
+    assert set(both.edges) == {(0, 1), (1, 2), (3, 4), (4, 5), (0, 3), (1, 4), (2, 5)}
+    assert both.centre_index == 0
+
+
+class Told(nn.Module):
+    """Answers what it was built with, and keeps what it was shown."""
+
+    def __init__(self, *logits):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([logits]))
+
+    def forward(self, skeleton, present=None):
+        self.shown, self.present = skeleton, present
+        return self.logits.expand(len(skeleton), -1)
+
+
+def test_streams_answer_the_mean_of_their_log_probabilities_and_learn_each_alone():
+    models = {"joint": Told(2.0, 0.0), "bone": Told(0.0, 4.0)}
+    streams = Streams({kind: Stream(model, [kind], ARM) for kind, model in models.items()})
+    each = streams(TWO_FRAMES)
+    assert each.tolist() == [[[2.0, 0.0], [0.0, 4.0]]]
+    found = streams.eval()(TWO_FRAMES)
+    expected = [
+        (-math.log(1 + math.exp(-2)) - 4 - math.log(1 + math.exp(-4))) / 2,
+        (-2 - math.log(1 + math.exp(-2)) - math.log(1 + math.exp(-4))) / 2,
+    ]
+    torch.testing.assert_close(found, torch.tensor([expected]))
+    torch.testing.assert_close(answers_of(each.detach()), found.detach())
+    torch.testing.assert_close(models["bone"].shown, STREAMS["bone"]((
+        TWO_FRAMES, (TWO_FRAMES != 0).any(dim=1, keepdim=True)), ARM)[0])  # fmt: skip
+
+
+def test_one_model_of_several_streams_sees_them_one_after_the_other():
+    model = Told(0.0)
+    Stream(model, ["joint", "bone"], ARM)(TWO_FRAMES)
+    assert torch.equal(model.shown[:, :3], TWO_FRAMES)
+    assert torch.equal(model.shown[0, 3:, 0, 1, 0], torch.tensor([1.0, 2.0, 0.6]))
+    assert model.present[0, 0, 1, :, 0].tolist() == [True, True, False]  # of the first of them
+
+
+class PlainFabric:
+    """What the objective needs of a fabric."""
+
+    def autocast(self):
+        return torch.autocast("cpu", enabled=False)
+
+
+def batch_of(labels):
+    rows = torch.arange(len(labels))
+    inputs = {"skeleton": TWO_FRAMES.repeat(len(labels), 1, 1, 1, 1)}
+    return Batch(inputs, torch.tensor(labels), rows, rows)
+
+
+def test_the_loss_of_several_streams_is_the_sum_of_their_losses():
+    objective = Objective(nn.functional.cross_entropy)
+    logits = torch.tensor([[[2.0, 0.0], [0.0, 4.0]]])
+    total = objective(logits, batch_of([0]), PlainFabric())
+    assert float(total) == pytest.approx(math.log1p(math.exp(-2)) + math.log1p(math.exp(4)))
+
+
+def test_a_pupil_is_pulled_to_its_teacher():
+    teacher = Teacher(Told(1.0, 3.0).eval(), weight=0.25, temperature=2.0)
+    objective = Objective(nn.functional.cross_entropy, teacher)
+    logits = torch.tensor([[0.0, 0.0]], requires_grad=True)
+    total = objective(logits, batch_of([0]), PlainFabric())
+    p = 1 / (1 + math.exp(-1))  # of the second class, at temperature 2
+    divergence = p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))
+    assert float(total) == pytest.approx(0.75 * math.log(2) + 0.25 * 4 * divergence, rel=1e-5)
+    total.backward()
+    # labels pull to the first class by 0.75 * 0.5, the teacher away by 0.25 * 2 * (p - 0.5)
+    assert float(logits.grad[0, 0]) == pytest.approx(0.75 * -0.5 + 0.25 * 2 * (p - 0.5), rel=1e-4)
+    assert teacher.module.logits.grad is None
+
+
+def pose(action="train", **settings):
+    needed = {"results_dir": "r", "dataset.train_dataset.data_path": "d"}
+    told = {key.replace("__", "."): value for key, value in settings.items()}
+    return load_spec(load_specs("pose_classification")[action], None, {**needed, **told})[0]
+
+
+def size_of(spec):
+    model = load_network("pose_classification").build_model(spec)
+    return sum(p.numel() for p in model.parameters()), model
+
+
+def test_four_streams_are_four_models_and_early_fusion_is_one():
+    four = ["joint", "bone", "joint_motion", "bone_motion"]
+    alone, plain = size_of(pose())
+    late, streams = size_of(pose(model__streams=four))
+    early, _ = size_of(pose(model__streams=four, model__fusion="early"))
+    first = plain.st_gcn_networks[0].gcn.conv.weight.numel()
+    assert late == 4 * alone
+    assert early == alone + 3 * first + 3 * 2 * 3 * 34  # the first map, and BN of the input
+    assert list(streams.streams) == four
+    parts = load_network("pose_classification").common(pose(model__streams=four)).parts
+    assert parts["joint motion"] == "streams.joint_motion"
+
+
+def test_the_head_of_every_stream_is_known_as_such():
+    network = load_network("pose_classification")
+    for settings in ({}, {"model__streams": ["bone"]}, {"model__streams": ["joint", "bone"]}):
+        _, model = size_of(pose(**settings))
+        heads = [name for name in model.state_dict() if name.endswith(("fcn.weight", "fcn.bias"))]
+        assert heads
+        assert set(heads) <= set(network.head)
+
+
+def test_who_does_what_to_whom_is_seen_by_pairs_alone():
+    torch.manual_seed(0)
+    spec = {"model__graph_layout": "nvidia", "dataset__num_classes": 3}
+    x = torch.randn(1, 3, 12, 34, 2)
+    x[..., 1] += 1
+    swapped = x.flip(4)
+    for persons, is_same in (("mean", True), ("pair", False)):
+        _, model = size_of(pose(model__persons=persons, **spec))
+        model.eval()
+        with torch.no_grad():
+            same = torch.allclose(model(skeleton=x), model(skeleton=swapped), atol=1e-5)
+        assert same is is_same
