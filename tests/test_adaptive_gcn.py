@@ -172,6 +172,7 @@ def test_of_equals_the_first_frame_has_the_gradient() -> None:
     assert x.grad.flatten().tolist() == [0, 11, 0, 0, 100, 0, 1000]
 
 
+@pytest.mark.slow
 @both
 def test_onnx_keeps_batch_frames_and_persons_free(name: str, tmp_path) -> None:
     model, reference = build_pair(name, uses_mask=True)

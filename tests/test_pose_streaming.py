@@ -11,7 +11,7 @@ from kineme.pose_classification.graph import Layout
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.model import MODELS
 from kineme.pose_classification.streaming import SteppedModel, Steps
-from kineme.pose_classification.streams import Stream, paired
+from kineme.pose_classification.streams import Stream, Streams, paired
 
 LAYOUT = LAYOUTS["sbu-15"]
 BODIES = ["ST-GCN", "ST-GCN++", "ST-GCN++ with a mask", "ST-GCN of bones and movement"]
@@ -150,9 +150,14 @@ def test_training_on_does_not_change_what_steps():
 
 
 def test_models_that_need_the_whole_window_are_refused():
-    with pytest.raises(SpecError, match=r"model\.model_type: expected STGCN or STGCNPlus.*CTRGCN"):
+    with pytest.raises(
+        SpecError, match=r"model\.model_type: expected ST-GCN or ST-GCN\+\+.*CTRGCN"
+    ):
         SteppedModel(MODELS["CTR-GCN"](5, 3, layout=LAYOUT), window=64)
     pair: Layout = paired(LAYOUT)
     model = Stream(MODELS["ST-GCN"](5, 3, layout=pair), ["joint"], LAYOUT, is_pair=True)
     with pytest.raises(SpecError, match=r"model\.persons: expected mean"):
         SteppedModel(model, window=64)
+    several = Streams({"a": build(BODIES[-1]), "b": build(BODIES[-1])})
+    with pytest.raises(SpecError, match=r"model\.streams: expected one model.*2 models"):
+        SteppedModel(several, window=64)

@@ -9,13 +9,14 @@ Leaves out: what several processes agree on (engine/runtime.py), and what is sav
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
 from kineme.errors import EXIT_SIGINT, EXIT_SIGTERM, KinemeError
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOPPING_JOBS = (*STOPPING, signal.SIGUSR2)  # SLURM's word that time is up soon
 
 
 class Interrupted(KinemeError):
@@ -67,10 +68,12 @@ def patient_signals() -> Iterator[StopRequest]:
 
 
 @contextlib.contextmanager
-def signal_handlers(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle both signals while the block runs; a signal that is ignored stays ignored."""
+def signal_handlers(
+    on_signal: Callable[[int, FrameType | None], None], numbers: Sequence[int] = STOPPING
+) -> Iterator[None]:
+    """Handle these signals while the block runs; one that is ignored stays ignored."""
     is_main = threading.current_thread() is threading.main_thread()  # only there it is allowed
-    before = {n: signal.getsignal(n) for n in STOPPING if is_main and not is_ignored(n)}
+    before = {n: signal.getsignal(n) for n in numbers if is_main and not is_ignored(n)}
     for number in before:
         signal.signal(number, on_signal)
     try:

@@ -138,25 +138,17 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
             _load_pretrained(network, spec, module, a_run, part=part, path=path)
     optimizer = optim.build_optimizer(module, settings.optim, head=network.head)
     model, wrapped = fabric.setup(module, optimizer)  # moves the module to its device
-    training = Training(
-        module,
-        optimizer,
-        optim.Schedule(
-            settings.optim,
-            steps_per_epoch=steps,
-            num_epochs=settings.num_epochs,
-            lr=optim.scaled_rate(settings.optim, samples_per_step),
-        ),
-        optim.AveragedWeights(module, settings.ema_decay) if settings.ema_decay > 0 else None,
-        Progress(samples_per_step=samples_per_step),
+    training = _new_training(
+        module, optimizer, settings, steps_per_epoch=steps, samples_per_step=samples_per_step
     )
     num_classes = len(network.class_names(spec))
-    is_distilled = common.distillation is not None
+    asked = common.distillation
+    teacher = load_teacher(network, spec, asked, fabric) if asked else None
+    loss = optim.build_loss(settings, data.labels, num_classes=num_classes, device=fabric.device)
     chance = health.chance_of(
-        data.labels, settings, num_classes=num_classes, is_distilled=is_distilled
+        data.labels, settings, num_classes=num_classes, is_distilled=teacher is not None
     )
     facts = model_facts(network, spec) | {"chance": chance.facts()}
-    rate = optim.scaled_rate(settings.optim, samples_per_step)
     feed_of = functools.partial(
         Feed, num_workers=common.num_workers, stall_seconds=settings.stall_timeout
     )
@@ -168,24 +160,40 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
         training=training,
         model=model,
         optimizer=wrapped,
-        objective=Objective(
-            optim.build_loss(settings, data.labels, num_classes=num_classes, device=fabric.device),
-            load_teacher(network, spec, common.distillation, fabric)
-            if common.distillation
-            else None,
-        ),
+        objective=Objective(loss, teacher),
         feed=feed_of(data),
         val_feed=feed_of(val_data) if val_data else None,
         steps_per_epoch=steps,
         grad_clip=common.grad_clip,
         keeper=Keeper(a_run, fabric, training, network.prefix, facts, spec.encryption_key),
-        watch=health.Watch(chance, settings, rate, steps, samples_per_step),
+        watch=health.Watch(chance, settings, training.schedule.highest, steps, samples_per_step),
     )
     if text := left_out_note(len(data), num_steps=steps, samples_per_step=samples_per_step):
         a_run.note(text)
     if start.checkpoint:
         _continue(job, checkpoints.load_checkpoint(start.checkpoint, spec.encryption_key))
     return job
+
+
+def _new_training(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: Any,
+    *,
+    steps_per_epoch: int,
+    samples_per_step: int,
+) -> Training:
+    """The state of a training that has not begun. settings: `train`."""
+    schedule = optim.Schedule(
+        settings.optim,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=settings.num_epochs,
+        lr=optim.scaled_rate(settings.optim, samples_per_step),
+    )
+    averaged = optim.AveragedWeights(module, settings.ema_decay) if settings.ema_decay > 0 else None
+    return Training(
+        module, optimizer, schedule, averaged, Progress(samples_per_step=samples_per_step)
+    )
 
 
 def _load_data(network: Network, spec: Any, a_run: Run) -> tuple[Dataset, Dataset | None]:
@@ -291,7 +299,7 @@ def _step(job: _Job, batch: Batch) -> float:
             job.model, job.optimizer, max_norm=job.grad_clip, error_if_nonfinite=False
         )
     is_scaled = job.spec.train.precision == "16-mixed"  # its scaler skips bad steps itself
-    if not is_scaled and not math.isfinite(health.gradient_norm(training.module)):
+    if not is_scaled and not math.isfinite(optim.gradient_norm(training.module)):
         progress.global_step += 1  # the step that failed, as users count
         raise _not_finite(job, batch, float(loss.detach()), rate)
     job.optimizer.step()
@@ -350,7 +358,7 @@ def _end_epoch(job: _Job, seconds: float) -> None:
         "train_loss": progress.loss_sum / progress.num_rows,
         "train_acc": progress.num_correct / progress.num_rows,
     }
-    norm = health.gradient_norm(training.module)
+    norm = optim.gradient_norm(training.module)
     for text in job.watch.warnings(figures, progress.metrics, epoch=epoch, norm=norm):
         job.run.note(text)
         job.run.status(text)
@@ -457,7 +465,7 @@ def _stop(job: _Job, number: int) -> None:
 def _not_finite(job: _Job, batch: Batch, loss: float, rate: float) -> QualityError:
     progress, ids = job.training.progress, job.feed.dataset.ids
     names = ", ".join(str(ids[i]) for i in batch.indices[:4].tolist())
-    norm = health.gradient_norm(job.training.module)
+    norm = optim.gradient_norm(job.training.module)
     return QualityError(
         f"epoch {progress.epoch + 1}, step {progress.global_step}",
         "a finite loss and gradient",

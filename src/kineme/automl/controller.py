@@ -9,7 +9,6 @@ Leaves out: what is proposed (algorithms), how jobs run (jobs/runners), files (t
 
 import contextlib
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,6 +43,7 @@ from kineme.errors import (
 from kineme.files import sweep_temporaries
 from kineme.jobs.record import JobRecord, State
 from kineme.jobs.runners import check_platform, load_runner
+from kineme.signals import STOPPING, Interrupted, StopRequest, signal_handlers
 
 POLL_SECONDS = 0.3
 ASK_RUNNER_SECONDS = 10.0
@@ -57,14 +57,8 @@ _ERRORS: Mapping[int, type[KinemeError]] = {
 }  # fmt: skip
 
 
-class SearchStopped(KinemeError):
-    """A signal ended the search; the exit code is the shell's."""
-
-    exit_code = EXIT_SIGTERM
-
-    def __init__(self, where: str, expected: str, received: str, fix: str = "") -> None:
-        super().__init__(where, expected, received, fix)
-        self.exit_code = EXIT_SIGINT if where == "SIGINT" else EXIT_SIGTERM
+class SearchStopped(Interrupted):
+    """A signal ended the search, after its trials were asked to save and end."""
 
 
 def search(
@@ -118,13 +112,6 @@ def stop_seconds(running: Iterable[JobRecord]) -> float:
 
 
 @dataclass
-class _Stop:
-    """The last signal that asked to stop, 0 if none did."""
-
-    number: int = 0
-
-
-@dataclass
 class _Search:
     """A search under way, in the one process that leads it."""
 
@@ -132,7 +119,7 @@ class _Search:
     files: Files
     show: Callable[[SearchView], None]
     tell: Callable[[str], None]
-    stop: _Stop
+    stop: StopRequest
     poll_seconds: float
     notes: list[str] = field(default_factory=list)
     _before: frozenset[int] = frozenset()  # trials that had ended when this process began
@@ -402,27 +389,18 @@ class _Search:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[_Stop]:
+def _signals() -> Iterator[StopRequest]:
     """SIGTERM and SIGINT ask to stop; a second one ends the process at once."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
+    stop = StopRequest()
+    before = {number: signal.getsignal(number) for number in STOPPING}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.number = number
         for one, handler in before.items():
             signal.signal(one, handler)
 
-    for number in numbers:
-        signal.signal(number, on_signal)
-    try:
+    with signal_handlers(on_signal):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _first_line(text: str) -> str:

@@ -36,8 +36,8 @@ from kineme.engine.names import find_checkpoints
 from kineme.engine.weights import WeightsReport, fit_weights
 from kineme.errors import CheckpointError, Problem, ResourceError, SpecError
 from kineme.files import link_or_copy, write_json, write_whole
-from kineme.network import Network
-from kineme.spec.load import user_set, value_at, with_values
+from kineme.network import Network, load_specs
+from kineme.spec.load import load_spec, user_set, value_at, with_values
 
 FORMAT = 1
 STATE_PREFIX = "model."
@@ -364,6 +364,23 @@ def restore_spec(
         raise CheckpointError(
             str(checkpoint.path), f"{first.where}: {first.expected}", first.received
         ) from error
+
+
+def trained_spec(network: Network, checkpoint: Checkpoint) -> Any:
+    """The spec that a checkpoint was trained with, as inference sees it.
+
+    Raises CheckpointError where the file says nothing of itself.
+    """
+    if not checkpoint.facts.get("spec"):
+        raise CheckpointError(
+            str(checkpoint.path), "a checkpoint that says what it was trained with",
+            "weights alone", "Use one that kineme trained (best.pth).",
+        )  # fmt: skip
+    told = {"results_dir": ".", "inference.checkpoint": str(checkpoint.path)}
+    settings = load_specs(network.name)["inference"]
+    told |= {key: "-" for key in settings.mandatory if key not in told}
+    spec, _ = load_spec(settings, None, told)
+    return restore_spec(spec, checkpoint, network.identity, network.inherited)
 
 
 _NOTHING = object()

@@ -4,7 +4,7 @@ Promises: model and file are asked for the same samples, each once; where labels
 share of right answers counts, where none is, the share of equal ones. What is too bad is a
 QualityError that says how bad. Times are the shortest of turns that alternate, so that whatever
 else the machine does falls on neither.
-Leaves out: which data these are (actions/export_data.py), publishing (actions/export.py).
+Leaves out: which data these are (actions/reduced.py), publishing (actions/export.py).
 """
 
 import time

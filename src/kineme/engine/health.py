@@ -13,11 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from kineme.engine.optim import class_weights
+from kineme.errors import SpecError
 
 EXPLODED = 10.0  # times the loss of guessing
 ENOUGH = (5, 100)  # epochs and steps after which a model has learned something
@@ -62,6 +60,32 @@ def chance_of(
     parts = parts[parts > 0] / total
     loss = float((parts * np.log(parts.sum() / parts)).sum())
     return Chance(float(shares.max()), loss, len(labels))
+
+
+def class_weights(
+    asked: str | list[float], labels: NDArray[np.int64], num_classes: int
+) -> list[float] | None:
+    """`balanced` weights a class by 1 / its share of the labels; absent classes get 0.
+
+    Raises SpecError for a list of another length.
+    """
+    if isinstance(asked, list):
+        if len(asked) != num_classes:
+            raise SpecError(
+                "train.class_weights",
+                f"{num_classes} weights, one for each class",
+                f"{len(asked)}",
+                "Give them in the order of the class numbers, or set balanced.",
+            )
+        return asked
+    if asked == "none":
+        return None
+    counts = np.bincount(labels, minlength=num_classes)
+    num_present = max(1, int((counts > 0).sum()))
+    balanced = np.divide(
+        len(labels), num_present * counts, out=np.zeros(num_classes), where=counts > 0
+    )
+    return [float(weight) for weight in balanced]
 
 
 def read_chance(facts: Mapping[str, Any]) -> Chance | None:
@@ -184,9 +208,3 @@ def _explosion(figures: Mapping[str, float], chance: Chance, *, epoch: int, lr: 
         f"train_loss {figures['train_loss']:.3g} of epoch {epoch + 1} is far above guessing"
         f" ({chance.loss:.3g}): is train.optim.lr {lr:g} too high?"
     )
-
-
-def gradient_norm(module: nn.Module) -> float:
-    """Norm of all gradients together; NaN without any."""
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else math.nan

@@ -17,11 +17,10 @@ from torch import nn
 from torch.nn import functional
 
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.optim import Loss
 from kineme.errors import CheckpointError, Problem
-from kineme.network import Batch, Distillation, Network, load_specs
-from kineme.spec.load import load_spec, value_at
+from kineme.network import Batch, Distillation, Network
+from kineme.spec.load import value_at
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def answers_of(logits: torch.Tensor) -> torch.Tensor:
 def load_teacher(network: Network, spec: Any, asked: Distillation, fabric: Fabric) -> Teacher:
     """The teacher of the training `spec`. Raises CheckpointError where it sees other inputs."""
     found = checkpoints.load_checkpoint(asked.teacher, spec.encryption_key)
-    theirs = trained_spec(network, found)
+    theirs = checkpoints.trained_spec(network, found)
     problems = [
         Problem(
             str(found.path), f"a teacher with {key} {value_at(spec, key)!r}",
@@ -87,20 +86,3 @@ def load_teacher(network: Network, spec: Any, asked: Distillation, fabric: Fabri
     module = checkpoints.build_trained(network, theirs, found).eval()
     module = module.requires_grad_(requires_grad=False).to(fabric.device)
     return Teacher(module, asked.weight, asked.temperature)
-
-
-def trained_spec(network: Network, checkpoint: Checkpoint) -> Any:
-    """The spec that a checkpoint was trained with, as inference sees it.
-
-    Raises CheckpointError where the file says nothing of itself.
-    """
-    if not checkpoint.facts.get("spec"):
-        raise CheckpointError(
-            str(checkpoint.path), "a checkpoint that says what it was trained with",
-            "weights alone", "Use one that kineme trained (best.pth).",
-        )  # fmt: skip
-    told = {"results_dir": ".", "inference.checkpoint": str(checkpoint.path)}
-    settings = load_specs(network.name)["inference"]
-    told |= {key: "-" for key in settings.mandatory if key not in told}
-    spec, _ = load_spec(settings, None, told)
-    return checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)

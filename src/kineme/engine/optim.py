@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from kineme.errors import SpecError
+from kineme.engine.health import class_weights
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -186,27 +186,7 @@ def build_loss(
     return loss
 
 
-def class_weights(
-    asked: str | list[float], labels: NDArray[np.int64], num_classes: int
-) -> list[float] | None:
-    """`balanced` weights a class by 1 / its share of the labels; absent classes get 0.
-
-    Raises SpecError for a list of another length.
-    """
-    if isinstance(asked, list):
-        if len(asked) != num_classes:
-            raise SpecError(
-                "train.class_weights",
-                f"{num_classes} weights, one for each class",
-                f"{len(asked)}",
-                "Give them in the order of the class numbers, or set balanced.",
-            )
-        return asked
-    if asked == "none":
-        return None
-    counts = np.bincount(labels, minlength=num_classes)
-    num_present = max(1, int((counts > 0).sum()))
-    balanced = np.divide(
-        len(labels), num_present * counts, out=np.zeros(num_classes), where=counts > 0
-    )
-    return [float(weight) for weight in balanced]
+def gradient_norm(module: nn.Module) -> float:
+    """Norm of all gradients together; NaN without any."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else math.nan

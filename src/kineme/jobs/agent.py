@@ -7,11 +7,8 @@ Canceled in either case. If the agent itself is killed, its leash ends the actio
 Leaves out: processes and the log (leash.py), the record (course.py), who starts agents (runners/).
 """
 
-import contextlib
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -24,6 +21,7 @@ from kineme.jobs.liveness import agent_lock, record_crash
 from kineme.jobs.log import MAX_BYTES
 from kineme.jobs.record import JobRecord, State
 from kineme.jobs.store import LOG_FILE, SPEC_FILE, JobStore
+from kineme.signals import STOPPING_JOBS, signal_handlers
 
 PROGRAM = (sys.executable, "-P", "-m", "kineme")
 LOCK_SECONDS = 0.5  # of patience with readers who look at the lock
@@ -79,7 +77,7 @@ class _Agent:
         self._id = job_id
 
     def run(self, program: tuple[str, ...], key: str | None, max_log_bytes: int) -> JobRecord:
-        with self._signals():
+        with signal_handlers(self._on_signal, STOPPING_JOBS):
             record, is_ours = self._course.begin()
             if not is_ours:
                 return record
@@ -107,21 +105,9 @@ class _Agent:
             end_all(lambda: marked(self._id), grace_seconds=grace_seconds)
         return ended
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """A request to stop is passed on to the action. SIGUSR2: of SLURM, time is up soon."""
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            self._course.stopped_by = self._course.stopped_by or signal_name(number)
-
-        is_main = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2) if is_main else ()
-        before = {number: signal.signal(number, on_signal) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """A request to stop is passed on to the action."""
+        self._course.stopped_by = self._course.stopped_by or signal_name(number)
 
 
 def main() -> int:

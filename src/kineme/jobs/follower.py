@@ -7,7 +7,6 @@ Leaves out: states, which are the agent's business on the first node.
 """
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from kineme.jobs.agent import PROGRAM, environment_of, words_of
 from kineme.jobs.leash import Ended, Leash, Order
 from kineme.jobs.record import JobRecord, State
 from kineme.jobs.store import JobStore
+from kineme.signals import STOPPING_JOBS, signal_handlers
 
 _POLL_SECONDS = 1.0
 _WAITS = (State.PENDING,)
@@ -32,8 +32,14 @@ def follow_job(store: JobStore, job_id: str, *, program: Sequence[str] = PROGRAM
     def on_signal(number: int, frame: FrameType | None) -> None:
         stops.append(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-        signal.signal(number, on_signal)
+    with signal_handlers(on_signal, STOPPING_JOBS):
+        return _follow(store, job_id, program, stops)
+
+
+def _follow(
+    store: JobStore, job_id: str, program: Sequence[str], stops: Sequence[int]
+) -> Ended | None:
+    """stops: signals that came, which grows meanwhile."""
     folder = store.folder(job_id)
     record = store.read(folder)
     while record.state in _WAITS and not stops:

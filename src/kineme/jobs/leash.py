@@ -30,6 +30,7 @@ from kineme import concealment
 from kineme.jobs.ending import Processes, descendants, end_all, send
 from kineme.jobs.log import MAX_BYTES, LogWriter, last_error
 from kineme.processes import start_ticks
+from kineme.signals import STOPPING, is_ignored
 
 LEFTOVER_SECONDS = 2.0  # for what outlives the program
 END = b"end\n"
@@ -259,11 +260,12 @@ def _received(agent: socket.socket) -> bytes:
 
 
 def _wake_on_signals(on_signal: Callable[[int, FrameType | None], None]) -> int:
-    """A descriptor that can be read when a signal came."""
+    """A descriptor that can be read when a signal came; what is ignored stays so."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    asked = (n for n in (*STOPPING, signal.SIGHUP) if not is_ignored(n))
+    for number in (signal.SIGCHLD, *asked):
         signal.signal(number, on_signal)
     return reading
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +20,11 @@ from numpy.typing import NDArray
 from kineme.data import sampling
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine.calibration import load_calibration
-from kineme.errors import CheckpointError
-from kineme.network import load_network, load_specs
+from kineme.network import load_network
 from kineme.people.timeline import Window
 from kineme.pose_classification.dataset import View, prepare
 from kineme.pose_classification.layout_mapping import in_picture, map_layout
 from kineme.pose_classification.layouts import Layout, layout_of
-from kineme.spec.load import load_spec
 
 _NETWORK = "pose_classification"
 _WINDOW_SECONDS = 2.0  # where the checkpoint does not say how many frames it sees
@@ -55,7 +52,7 @@ class PoseClassifier:
     ) -> None:
         network = load_network(_NETWORK)
         loaded = checkpoints.load_checkpoint(path, key)
-        spec = _restored_spec(loaded, network)
+        spec = checkpoints.trained_spec(network, loaded)
         self.path, self.names = loaded.path, network.class_names(spec)
         self.layout: Layout = layout_of(spec.model)
         self.mapping = map_layout(source, self.layout)
@@ -65,7 +62,8 @@ class PoseClassifier:
         self._known_from = found if uses_threshold else None
         self.threshold = self._known_from.threshold if self._known_from else None
         self._view = View(settings=spec.dataset, layout=self.layout, seed=0, is_random=False)
-        self._num_places = spec.dataset.num_persons or self.layout.num_persons
+        num_persons = spec.dataset.num_persons or self.layout.num_persons
+        self._num_places = max(num_persons, 2 if spec.model.persons == "pair" else 1)
         self.num_persons = 1 if is_alone else self._num_places
         self._model = checkpoints.build_trained(network, spec, loaded).eval()
         told = (self.mapping.told(), checkpoints.plain_note(loaded, key), self._people_note())
@@ -82,7 +80,10 @@ class PoseClassifier:
 
     def classify(self, windows: Sequence[Window]) -> NDArray[np.float32]:
         """(B, K) probabilities, each window's its own; all 0 where it looks like no class."""
-        logits = torch.stack([self._logits(window) for window in windows])
+        return self._shares(torch.stack([self._logits(window) for window in windows]))
+
+    def _shares(self, logits: torch.Tensor) -> NDArray[np.float32]:
+        """(B, K) probabilities of logits (B, K); all 0 where they look like no class."""
         shares: NDArray[np.float32] = (logits / self._temperature).softmax(dim=1).numpy()
         if self._known_from is not None:
             shares[self._known_from.unknown(logits.log_softmax(dim=1).numpy())] = 0
@@ -98,8 +99,20 @@ class PoseClassifier:
 
     def _values(self, window: Window) -> NDArray[np.float32]:
         """(C, T, V) of the frames that the model sees; what is not seen is zero."""
-        joints, confidence = self.mapping.apply(window.joints, window.confidence)
-        values = in_picture(
+        values = self._in_picture(window.joints, window.confidence)
+        settings = self._spec.dataset
+        length = np.array([len(values)])
+        if settings.sampling == "uniform":
+            frames = sampling.uniform_indices(length, settings.num_frames)[0]
+            values = values[frames]
+        return values.transpose(2, 0, 1)
+
+    def _in_picture(
+        self, joints: NDArray[np.float32], confidence: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """(T, V, C) the model's joints as shares of the picture, of those (T, V', D) found."""
+        joints, confidence = self.mapping.apply(joints, confidence)
+        return in_picture(
             joints,
             confidence,
             width=self._size[0],
@@ -107,12 +120,6 @@ class PoseClassifier:
             num_channels=self._spec.model.input_channels,
             num_axes=self.layout.num_axes,
         )
-        settings = self._spec.dataset
-        length = np.array([len(values)])
-        if settings.sampling == "uniform":
-            frames = sampling.uniform_indices(length, settings.num_frames)[0]
-            values = values[frames]
-        return values.transpose(2, 0, 1)
 
     def _logits(self, window: Window) -> torch.Tensor:
         """(K,) of one window, alone: batches of other sizes round otherwise. Places M for which
@@ -125,24 +132,3 @@ class PoseClassifier:
             prepared = prepare(torch.from_numpy(x), self._view, np.zeros(1, np.int64), 0)
             logits: torch.Tensor = self._model(skeleton=prepared)[0].float()
         return logits
-
-
-def _restored_spec(loaded: checkpoints.Checkpoint, network: Any) -> Any:
-    """The spec that the checkpoint was trained with, as inference sees it."""
-    if not loaded.facts.get("spec"):
-        raise CheckpointError(
-            str(loaded.path),
-            "a checkpoint that says what it was trained with",
-            "weights alone",
-            "Use one that kineme trained (best.pth).",
-        )
-    spec, _ = load_spec(
-        load_specs(_NETWORK)["inference"],
-        None,
-        {
-            "results_dir": ".",
-            "inference.checkpoint": str(loaded.path),
-            "inference.test_dataset.data_path": "-",
-        },
-    )
-    return checkpoints.restore_spec(spec, loaded, network.identity, network.inherited)

@@ -28,7 +28,6 @@ from kineme.people.classifier import PoseClassifier
 from kineme.people.poses import FramePoses, PersonPose
 from kineme.people.segments import Segment
 from kineme.people.timeline import Timeline, TimelineSettings, Window
-from kineme.pose_classification.layout_mapping import in_picture
 from kineme.pose_classification.layouts import Layout
 from kineme.pose_classification.stepped_values import SteppedValues
 from kineme.pose_classification.streaming import SteppedModel, Steps
@@ -78,7 +77,7 @@ class SteppedClassifier(PoseClassifier):
             one = self._people[person] = self._begin(seconds)
         self._take(one, one.gaps.add(seconds, pose))
         logits = self.model.answer(one.steps)
-        return None if logits is None else self._shares(logits)
+        return None if logits is None else self._shares(logits)[0]
 
     def classify(self, windows: Sequence[Window]) -> NDArray[np.float32]:
         """(B, K) probabilities of people through windows, by the steps taken with them since."""
@@ -90,7 +89,11 @@ class SteppedClassifier(PoseClassifier):
         one = self._people[person]
         begin, end = (round((at - one.start) / self.step_seconds) for at in (first, last))
         begin = min(begin, end + 1 - self.model.stride)  # so that there is a feature
-        return self._shares(self.model.answer(one.steps, (begin, end + 1)))
+        logits = self.model.answer(one.steps, (begin, end + 1))
+        if logits is None:  # nothing to go by
+            return np.zeros(len(self.names), np.float32)
+        shares: NDArray[np.float32] = self._shares(logits)[0]
+        return shares
 
     def complete_until(self, person: int) -> float:
         """Seconds up to which no answer about somebody will change."""
@@ -139,27 +142,8 @@ class SteppedClassifier(PoseClassifier):
 
     def _as_seen(self, frame: _Frame) -> torch.Tensor:
         """(1, C, V, 1) as the model is given it."""
-        joints, confidence = self.mapping.apply(frame.joints[None], frame.confidence[None])
-        values = in_picture(
-            joints,
-            confidence,
-            width=self._size[0],
-            height=self._size[1],
-            num_channels=self._spec.model.input_channels,
-            num_axes=self.layout.num_axes,
-        )
+        values = self._in_picture(frame.joints[None], frame.confidence[None])
         return torch.from_numpy(values.transpose(0, 2, 1)[..., None].copy())
-
-    def _shares(self, logits: torch.Tensor | None) -> NDArray[np.float32]:
-        """(K,) probabilities of (1, K) logits; all 0 where they look like no class, or where there
-        is nothing to go by."""
-        if logits is None:
-            return np.zeros(len(self.names), np.float32)
-        shares: NDArray[np.float32] = (logits / self._temperature).softmax(dim=1).numpy()
-        if self._known_from is not None:
-            shares[self._known_from.unknown(logits.log_softmax(dim=1).numpy())] = 0
-        first: NDArray[np.float32] = shares[0]
-        return first
 
     def _delay_note(self) -> str:
         delay = self.model.delay * self.step_seconds

@@ -82,9 +82,11 @@ class Layout:
     @cached_property
     def sides(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The joints of the left and of the right side, by name."""
-        named = enumerate(self.joints)
-        left = tuple(i for i, name in named if name.startswith("left_"))
-        return left, tuple(i for i, n in enumerate(self.joints) if n.startswith("right_"))
+        left, right = (
+            self._named(name for name in self.joints if name.startswith(side))
+            for side in ("left_", "right_")
+        )
+        return left, right
 
     def _named(self, names: Iterable[str]) -> tuple[int, ...]:
         wanted = set(names)

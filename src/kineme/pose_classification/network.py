@@ -25,16 +25,16 @@ from kineme.network import (
     SkeletonDrawing,
 )
 from kineme.pose_classification import convert
+from kineme.pose_classification.building import build_model
 from kineme.pose_classification.dataset import SkeletonDataset, View
 from kineme.pose_classification.folds import of_folds, subset
 from kineme.pose_classification.inspection import inspect
 from kineme.pose_classification.labels import class_names
-from kineme.pose_classification.layouts import Layout, layout_facts, layout_of
-from kineme.pose_classification.model import MODELS
+from kineme.pose_classification.layouts import layout_facts, layout_of
 from kineme.pose_classification.occlusion import occluded
 from kineme.pose_classification.paths import SECTIONS, data_path
 from kineme.pose_classification.sources import complete, load_sequences
-from kineme.pose_classification.streams import STREAMS, Stream, Streams, paired
+from kineme.pose_classification.streams import STREAMS
 from kineme.pose_classification.weights import adapt_weights, transfer
 from kineme.spec.load import with_values
 
@@ -66,39 +66,6 @@ def _dataset(spec: Any, split: str, *, is_random: bool) -> SkeletonDataset:
         is_centred=sequences.is_centred,
     )
     return SkeletonDataset(sequences, view)
-
-
-def build_model(spec: Any) -> torch.nn.Module:
-    """An untrained model of `spec.model`, with a head for `spec.dataset.num_classes`."""
-    settings, layout = spec.model, layout_of(spec.model)
-    is_pair, kinds = settings.persons == "pair", tuple(settings.streams)
-    if kinds == ("joint",) and not is_pair:
-        return _single_model(spec, layout, num_kinds=1)
-    body = paired(layout) if is_pair else layout
-    if len(kinds) == 1 or settings.fusion == "early":
-        model = _single_model(spec, body, num_kinds=len(kinds))
-        return Stream(model, kinds, layout, is_pair=is_pair)
-    return Streams(
-        {
-            kind: Stream(_single_model(spec, body, num_kinds=1), [kind], layout, is_pair=is_pair)
-            for kind in kinds
-        }
-    )
-
-
-def _single_model(spec: Any, layout: Layout, *, num_kinds: int) -> torch.nn.Module:
-    """A model of `num_kinds` values for each joint of `layout` and channel of the data."""
-    settings = spec.model
-    options = {"uses_mask": True} if settings.mask else {}
-    return MODELS[settings.model_type](
-        num_classes=spec.dataset.num_classes,
-        in_channels=num_kinds * settings.input_channels,
-        layout=layout,
-        strategy=settings.graph_strategy,
-        edge_importance_weighting=settings.edge_importance_weighting,
-        dropout=settings.dropout,
-        **options,
-    )
 
 
 def _title(settings: Any) -> str:

@@ -20,7 +20,7 @@ from kineme.errors import SpecError
 from kineme.pose_classification.adaptive_gcn import STGCNPlus
 from kineme.pose_classification.graph import Layout
 from kineme.pose_classification.model import STGCN
-from kineme.pose_classification.streams import Stream
+from kineme.pose_classification.streams import Stream, Streams
 
 Map = Callable[[Tensor], Tensor]
 
@@ -58,21 +58,24 @@ class Form(NamedTuple):
 
 def stepped_form(model: nn.Module, dtype: torch.dtype) -> Form:
     """Raises SpecError for a model that has no steps."""
+    if isinstance(model, Streams):
+        given, fix = f"{len(model.streams)} models", "Distil them into one, or analyse by windows."
+        raise SpecError("model.streams", "one model, to go a frame at a time", given, fix)
     if isinstance(model, Stream):
         if model.is_pair:
-            raise _has_no_steps("model.persons", "mean", "pair", "Two people need one clock.")
+            fix = "Analyse by windows."
+            raise SpecError("model.persons", "mean, to go a frame at a time", "pair", fix)
         form = stepped_form(model.model, dtype)
         return form._replace(kinds=model.kinds, layout=model.layout)
     for kind, build in _FORMS.items():
         if type(model) is kind:
             return build(model, dtype)
-    known = " or ".join(kind.__name__ for kind in _FORMS)
-    fix = "CTR-GCN weighs joints by the mean of the whole window; analyse by windows instead."
-    raise _has_no_steps("model.model_type", known, type(model).__name__, fix)
-
-
-def _has_no_steps(where: str, expected: str, received: str, fix: str) -> SpecError:
-    return SpecError(where, f"{expected}, to go a frame at a time", received, fix)
+    raise SpecError(
+        "model.model_type",
+        "ST-GCN or ST-GCN++, to go a frame at a time",
+        type(model).__name__,
+        "CTR-GCN weighs joints by the mean of the whole window; analyse by windows.",
+    )
 
 
 def _stgcn(model: Any, dtype: torch.dtype) -> Form:

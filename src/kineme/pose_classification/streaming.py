@@ -13,7 +13,8 @@ What it does not equal: windows run each on its own. There a feature near either
 sees zeros where a step sees the frames that are really there.
 
 Promises: what steps give does not change afterwards, and depends on no other `Steps`.
-Leaves out: the layers of each model (stepped_forms.py), normalisation (stepped_values.py).
+Leaves out: the layers of each model (stepped_forms.py), normalisation (stepped_values.py),
+models side by side (`Streams`), two people as one graph.
 Legend: N samples, C channels, V joints, M persons, R = N M rows, F features, K classes.
 """
 

@@ -12,7 +12,9 @@ from typing import Any
 
 from kineme.spec.fields import Setting
 
-_NAMES = re.compile(r"(\w+_)?(path|dir|file|weights|checkpoint|data|labels|layout)")
+_NAMES = re.compile(
+    r"(\w+_)?(path|dir|file|weights|checkpoint|data|labels|layout|baseline|teacher)"
+)
 
 
 def is_path(declared: Setting) -> bool:

@@ -250,7 +250,6 @@ class Export(Output):
         "numbers that the file computes with; bf16 and int8 are judged on the validation data, "
         "and int8 is calibrated on the training data, those of the checkpoint where none are set",
         choices=("fp32", "bf16", "int8"),
-        popular=True,
         ours=True,
     )
     calibration_samples: int = setting(
