@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kineme.engine import health
-from kineme.engine.health import Chance, Watch, chance_of, is_guessing, learning_alarm
+from kineme.engine.chance import Chance, chance_of, class_weights, read_chance
+from kineme.engine.health import Watch, is_guessing, learning_alarm
 from kineme.engine.names import read_metrics
 from kineme.report.findings import Training, find_next_steps
 from kineme.report.scores import compute_scores
@@ -48,7 +48,7 @@ def test_no_constant_answer_has_a_lower_loss_than_chance(weights, smoothing):
     """By search: the best logits that know nothing of the sample, in torch's own loss."""
     labels = np.array([0] * 12 + [1] * 5 + [2] * 2 + [3])
     asked = settings(class_weights=weights, label_smoothing=smoothing)
-    counted = health.class_weights(weights, labels, 4)
+    counted = class_weights(weights, labels, 4)
     weight = None if counted is None else torch.tensor(counted, dtype=torch.float64)
     logits = torch.zeros(4, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-12)
@@ -158,7 +158,7 @@ def test_a_training_of_shuffled_labels_says_so_in_log_status_and_report(tmp_path
     assert line["message"].startswith("Epoch 5: It is not learning: train_acc 0.")
     assert capfd.readouterr().err.count("It is not learning") == 1
     facts = json.loads((tmp_path / "train" / "last.json").read_text())
-    chance = health.read_chance(facts)
+    chance = read_chance(facts)
     assert chance == Chance(pytest.approx(1 / 3), pytest.approx(math.log(3)), 120)
     history = [
         {name: float(value) for name, value in row.items() if value}
@@ -178,4 +178,4 @@ def test_a_training_that_learns_says_nothing(tmp_path, capfd):
 
 @pytest.mark.parametrize("facts", [{}, {"chance": 3}, {"chance": {"accuracy": "x"}}])
 def test_a_checkpoint_that_does_not_tell_its_chance_is_read_all_the_same(facts):
-    assert health.read_chance(facts) is None
+    assert read_chance(facts) is None

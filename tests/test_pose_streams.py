@@ -41,7 +41,7 @@ def of(kind, x):
 
 
 def test_the_spec_names_the_streams_that_there_are():
-    assert tuple(STREAMS) == pose_spec.STREAMS
+    assert tuple(STREAMS) == pose_spec.STREAM_NAMES
 
 
 def test_a_bone_is_a_joint_less_its_neighbour_towards_the_centre():

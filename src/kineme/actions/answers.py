@@ -29,8 +29,8 @@ from kineme.engine import checkpoint as checkpoints
 from kineme.engine import launching, results, runtime
 from kineme.engine.answer_journal import AnswerJournal
 from kineme.engine.calibration import UNKNOWN, Calibration, calibrated, load_calibration
+from kineme.engine.chance import Chance, read_chance
 from kineme.engine.feeding import Feed
-from kineme.engine.health import Chance, read_chance
 from kineme.engine.memory import keep_freed_memory
 from kineme.engine.metrics import Scores
 from kineme.engine.names import (

@@ -25,6 +25,7 @@ from torch import nn
 from kineme.data.randomness import derived_seed
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import health, journal, launching, optim, results, runtime, validation
+from kineme.engine.chance import chance_of
 from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.feeding import Feed, steps_per_epoch, training_requests
 from kineme.engine.keeping import Keeper, model_facts
@@ -145,7 +146,7 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
     asked = common.distillation
     teacher = load_teacher(network, spec, asked, fabric) if asked else None
     loss = optim.build_loss(settings, data.labels, num_classes=num_classes, device=fabric.device)
-    chance = health.chance_of(
+    chance = chance_of(
         data.labels, settings, num_classes=num_classes, is_distilled=teacher is not None
     )
     facts = model_facts(network, spec) | {"chance": chance.facts()}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from kineme.engine.health import class_weights
+from kineme.engine.chance import class_weights
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -25,7 +25,7 @@ FORMATS = (
 ESTIMATORS = ("movenet", "blazepose", "rtmpose")  # of people/estimators, those that see videos
 OPTIMIZERS = ("SGD", "Adam", "Adamax")
 MODEL_TYPES = ("ST-GCN", "ST-GCN++", "CTR-GCN")
-STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
+STREAM_NAMES = ("joint", "bone", "joint_motion", "bone_motion")
 
 # `recipe: modern`: how ST-GCN is trained well today (values beneath the user's).
 RECIPES: Mapping[str, Mapping[str, Any]] = {
@@ -78,7 +78,7 @@ class Model(Section):
     streams: list[str] = setting(
         ["joint"],
         "what is looked at: joints, bones towards the centre, and how both move",
-        choices=STREAMS,
+        choices=STREAM_NAMES,
         ours=True,
     )
     fusion: str = setting(

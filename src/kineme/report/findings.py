@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kineme.engine.health import Chance, is_guessing
+from kineme.engine.chance import Chance
+from kineme.engine.health import is_guessing
 from kineme.errors import listed
 from kineme.report.plots import Curve, curves_of
 from kineme.report.scores import Scores
