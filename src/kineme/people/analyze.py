@@ -36,6 +36,7 @@ from kineme.people.results import (
     SEGMENT_LINES_FILE,
     Facts,
     Found,
+    earlier_source,
     in_order,
     segment_line,
     write_results,
@@ -60,9 +61,10 @@ def analyze(
     tell: notes and progress, a line each. stream: results as they come, as plain values.
     Raises Interrupted on SIGTERM and SIGINT, after what is over was written.
     """
+    analysis = _Analysis(source, settings, tell, stream)  # what cannot be leaves no folder
     with lease.held(settings.out / LEASE_FILE):
         files.sweep_temporaries(settings.out, is_ours_alone=True)
-        return _Analysis(source, settings, tell, stream).run()
+        return analysis.run()
 
 
 class _Analysis:
@@ -94,6 +96,9 @@ class _Analysis:
 
     def run(self) -> Found:
         began = time.monotonic()
+        earlier = earlier_source(self.settings.out)
+        if earlier not in ("", self.source.name):
+            self.tell(f"{self.settings.out} has results of {earlier}, which are replaced.")
         known, num_known = self._known_frames()
         lines = self.settings.out / SEGMENT_LINES_FILE
         lines.unlink(missing_ok=True)

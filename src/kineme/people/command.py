@@ -37,7 +37,7 @@ from kineme.people.streams import StreamSettings, is_stream
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.spec.key_file import read_key
 from kineme.spec.overrides import parse_overrides
-from kineme.spec.suggest import closest
+from kineme.spec.suggest import did_you_mean
 
 USAGE = """\
 kineme analyze SOURCE [options] [ESTIMATOR.SETTING=VALUE ...] [encryption_key_file=FILE]
@@ -110,9 +110,9 @@ def main(words: Sequence[str]) -> int:
             _say(_analyze_one(str(video), one, stream), one.out, is_live=stream.is_live)
         except DataError as error:
             failed += error.problems
-            _tell(f"{video}: left out: {error}")
+            _tell(f"left out: {error}")
     if failed:
-        received = f"{len(failed)} that cannot be read, the first: {failed[0]}"
+        received = f"{len(failed)} that cannot be read, the first: {failed[0]}".rstrip(".")
         raise PartialError(request.source, f"{len(videos)} videos", received)
     return EXIT_OK
 
@@ -129,13 +129,14 @@ def _parsed(words: Sequence[str]) -> _Request:
     """Raises SpecError with all problems."""
     request, problems = _Request(), list[Problem]()
     known = [*_WORDS, *_NUMBERS, *_FLAGS, "--help"]
-    rest = iter(words)
-    for word in rest:
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
         option, equals, attached = word.partition("=")
         if word in _FLAGS:
             request.flags.add(word)
         elif option in (*_WORDS, *_NUMBERS):
-            value = attached if equals else next(rest, "")
+            value = attached if equals else _value_in(rest)
             if not value:
                 problems.append(Problem(option, "a value after it", "nothing"))
             elif option in _WORDS:
@@ -143,14 +144,18 @@ def _parsed(words: Sequence[str]) -> _Request:
             else:
                 problems += _take_number(request, option, value)
         elif word.startswith("-") and not word[1:].isdigit():
-            meant = closest(option, known)
-            fix = f"Did you mean {meant}?" if meant else "`kineme analyze --help` lists them."
+            fix = did_you_mean(option, known, otherwise="`kineme analyze --help` lists them.")
             expected = f"a known option ({', '.join(known)})"
             problems.append(Problem("analyze", expected, shortened(option), fix))
+            if not equals and fix == did_you_mean(option, (*_WORDS, *_NUMBERS)):
+                _value_in(rest)  # it is no source
         elif equals and option in _KEYS:
             request.keys.append(word)
         elif equals and option.partition(".")[0] in ESTIMATORS and "." in option:
             request.settings[option] = attached
+        elif equals and (fix := _meant_setting(word, option)):
+            expected = "a setting of an estimator, or a source"
+            problems.append(Problem("analyze", expected, shortened(f"{option}=..."), fix))
         elif request.source:
             problems.append(Problem("analyze", "one source", shortened(word), _ONE_AT_A_TIME))
         else:
@@ -164,6 +169,27 @@ def _parsed(words: Sequence[str]) -> _Request:
     if problems:
         raise SpecError.of(problems)
     return request
+
+
+def _value_in(rest: list[str]) -> str:
+    """The value of an option, taken off the words after it; "" where another option follows."""
+    return rest.pop(0) if rest and not rest[0].startswith("--") else ""
+
+
+def _meant_setting(word: str, key: str) -> str:
+    """What to write in place of a `key=value` that is neither known nor a source; "" if nothing.
+
+    Never the value, which may be a key.
+    """
+    if is_stream(word) or Path(word).expanduser().exists():
+        return ""
+    if key in ESTIMATORS:
+        return f"Settings of an estimator are {key}.SETTING=VALUE; --estimator {key} chooses it."
+    estimator, dot, setting = key.partition(".")
+    if dot:
+        return did_you_mean(estimator, ESTIMATORS, shown=lambda name: f"{name}.{setting}")
+    option = "--" + key.replace("_", "-")
+    return did_you_mean(key, _KEYS) or did_you_mean(option, (*_WORDS, *_NUMBERS))
 
 
 _ONE_AT_A_TIME = "Several videos can be given as a folder."
@@ -268,6 +294,9 @@ def _print(values: Mapping[str, Any]) -> None:
 
 def _say(found: Found, out: Path, *, is_live: bool) -> None:
     facts = found.facts
+    if facts.damage:
+        _tell(f"{facts.source} is damaged: {facts.damage}")
     people = "1 person" if len(found.people) == 1 else f"{len(found.people):,} people"
-    text = f"{people} in {facts.num_frames:,} frames; {out / REPORT_FILE}"
+    frames = "1 frame" if facts.num_frames == 1 else f"{facts.num_frames:,} frames"
+    text = f"{people} in {frames}; {out / REPORT_FILE}"
     print(json.dumps({"event": "done", "text": text}) if is_live else text, flush=True)

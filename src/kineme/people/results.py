@@ -85,15 +85,29 @@ class Found:
 def write_results(
     folder: Path, found: Found, tracks: Tracks, picture: Callable[[int], bytes]
 ) -> None:
-    """All files of an analysis but its video. picture: of a person, as JPEG."""
+    """All files of an analysis but its video. picture: of a person, as JPEG.
+
+    Those of an earlier run that this one does not write are removed.
+    """
+    if not found.facts.has_video:
+        (folder / ANNOTATED_FILE).unlink(missing_ok=True)
     tracks.save(folder / TRACKS_FILE)
     write_segments(folder, found.segments)
-    if found.counts is None:  # of an earlier run
+    if found.counts is None:
         (folder / REPETITIONS_FILE).unlink(missing_ok=True)
     else:
         write_repetitions(folder / REPETITIONS_FILE, found.counts, found.rules)
     files.write_json(folder / TIMELINE_JSON_FILE, _as_plain(found))
     files.write_text(folder / REPORT_FILE, render_page(found, picture))
+
+
+def earlier_source(folder: Path) -> str:
+    """Of which source the results in a folder are; "" where there are none that say it."""
+    try:
+        source = json.loads((folder / TIMELINE_JSON_FILE).read_bytes())["source"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return source if isinstance(source, str) else ""
 
 
 def write_segments(folder: Path, segments: Iterable[Segment]) -> None:

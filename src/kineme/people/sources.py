@@ -18,10 +18,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.data import video
+from kineme.data import images, video
 from kineme.data.frames import FrameReader, stamp_of
 from kineme.errors import DataError
-from kineme.people.streams import Stream, StreamSettings, is_stream
+from kineme.people.streams import Stream, StreamSettings, is_stream, shown_address
 
 DEFAULT_FPS = 25.0  # of images, and where nothing says it
 VIDEO_ENDINGS = (
@@ -70,6 +70,12 @@ def open_source(word: str, settings: StreamSettings) -> Source:
     if not path.exists():
         fix = "Check the path. Cameras are numbers, streams are addresses (rtsp://...)."
         raise DataError(word, "a video, a folder, a camera or an address", "no such file", fix)
+    if path.is_dir() and not images.list_frames(path).paths:
+        fix = "Folders in it are not looked into: name one of them."
+        raise DataError(word, "a folder of images or videos", "one without either", fix)
+    if not path.is_dir() and path.suffix.lower() in images.IMAGE_ENDINGS:
+        fix = "Name the folder that it lies in: all images of a folder are one video."
+        raise DataError(word, "a video, or a folder of images", "one image", fix)
     return StoredSource(path)
 
 
@@ -120,7 +126,7 @@ class LiveSource:
     """A camera or an address; see streams.py."""
 
     def __init__(self, word: str, settings: StreamSettings) -> None:
-        self.name, self.stamp, self.num_frames = word, "", 0
+        self.name, self.stamp, self.num_frames = shown_address(word), "", 0
         self.is_live = True
         self.stream = Stream(word, settings)
         with contextlib.ExitStack() as on_error:
