@@ -5,9 +5,11 @@ import threading
 import time
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from kineme.errors import ServiceError
+from kineme.people import sources
 from kineme.people.streams import Stream, StreamSettings, is_stream, shown_address
 from streaming import free_port, number_of, packets, send_paced, served
 
@@ -37,6 +39,24 @@ def test_numbers_and_addresses_are_streams_and_paths_are_not():
 def test_an_address_is_shown_without_user_and_password():
     assert shown_address("rtsp://me:secret@host:554/a?b=c") == "rtsp://host:554/a?b=c"
     assert shown_address("rtsp://host/a@b") == "rtsp://host/a@b"
+
+
+def test_results_name_a_stream_without_user_and_password(monkeypatch):
+    class OneFrame:
+        fps = FPS
+
+        def __init__(self, word, settings):
+            assert word == "rtsp://me:secret@host/a"
+
+        def first(self):
+            return np.zeros((4, 6, 3), np.uint8)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(sources, "Stream", OneFrame)
+    source = sources.open_source("rtsp://me:secret@host/a", QUICK)
+    assert (source.name, source.width, source.height) == ("rtsp://host/a", 6, 4)
 
 
 def test_frames_come_in_order_with_the_times_of_the_stream():
