@@ -170,6 +170,12 @@ def test_who_shares_half_of_the_joints_is_one_person():
     assert pose_distance(one, half) > 0.5
     assert pose_distance(one, half, share=0.5) == pytest.approx(math.sqrt(2) / math.sqrt(20 * 50))
     assert without_duplicates([half, one], 0.3) == (one,)
+    aside = build_pose(guessed + np.array([5, 5]), np.ones(10), score=0.8)
+    assert pose_distance(one, aside, share=0.5) == pytest.approx(math.sqrt(50 / 1000))  # 0.22
+    assert len(without_duplicates([one, aside], 0.3)) == 2
+    within = build_pose(guessed + np.array([0, 7]), np.ones(10), score=0.8)  # 94 % of its box
+    assert pose_distance(one, within, share=0.5) == pytest.approx(7 / math.sqrt(1000))  # 0.22
+    assert without_duplicates([one, within], 0.3) == (one,)
     beside = build_pose(whole + np.array([14, 0]), np.ones(10), score=0.8)
     assert len(without_duplicates([one, beside], 0.3)) == 2
     few = [build_pose(joints[3:8], np.ones(5), score=0.9) for joints in (whole, guessed)]

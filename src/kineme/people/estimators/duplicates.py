@@ -16,11 +16,13 @@ import numpy as np
 from kineme.people.poses import PersonPose, box_around
 
 _MIN_JOINTS = 6  # that both show, below which half of them tell nothing
+_INSIDE = 0.9  # share of the smaller box from which it lies in the larger one
 
 
 def without_duplicates(people: Iterable[PersonPose], max_distance: float) -> tuple[PersonPose, ...]:
     """`people` by falling score, without those nearer than `max_distance` to a surer one, or with
-    the nearer half of their joints than half of that."""
+    the nearer half of their joints than half of that: than all of it, where one lies in the other.
+    """
     kept: list[PersonPose] = []
     for person in sorted(people, key=lambda one: -one.score):
         if not any(_is_one(person, other, max_distance) for other in kept):
@@ -33,7 +35,9 @@ def _is_one(person: PersonPose, other: PersonPose, max_distance: float) -> bool:
         return True
     if int((person.is_seen & other.is_seen).sum()) < _MIN_JOINTS:
         return False
-    return pose_distance(person, other, share=0.5) < max_distance / 2
+    is_inside = _share_inside(person, other) >= _INSIDE
+    limit = max_distance if is_inside else max_distance / 2
+    return pose_distance(person, other, share=0.5) < limit
 
 
 def pose_distance(one: PersonPose, other: PersonPose, *, share: float = 1.0) -> float:
@@ -49,6 +53,14 @@ def pose_distance(one: PersonPose, other: PersonPose, *, share: float = 1.0) -> 
         return float("inf")
     size = min(_size(one), _size(other))
     return float(gaps[: math.ceil(share * len(gaps))].mean() / max(size, 1e-6))
+
+
+def _share_inside(one: PersonPose, other: PersonPose) -> float:
+    """How much of the smaller of the boxes around their joints lies in the other's."""
+    first, second = box_around(one.joints), box_around(other.joints)
+    sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
+    areas = [max(float((box[2:] - box[:2]).prod()), 1e-6) for box in (first, second)]
+    return float(np.clip(sides, 0, None).prod()) / min(areas)
 
 
 def _size(pose: PersonPose) -> float:
