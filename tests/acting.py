@@ -13,6 +13,7 @@ from kineme.actions import train
 from kineme.data.labels import Labels, write_labels
 from kineme.data.video import write_video
 from kineme.network import load_network
+from kineme.people import command
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.spec import SPECS
 from kineme.spec.load import load_spec
@@ -20,6 +21,7 @@ from kineme.spec.load import load_spec
 LAYOUT = LAYOUTS["coco"]
 CLASSES = ("still", "wave")
 FPS, WIDTH, HEIGHT = 10, 160, 120
+FILES = "files.format=coco"  # of the key points that `write_scene` writes
 _AT = {name: place for place, name in enumerate(LAYOUT.joints)}
 _STANDING = {
     "nose": (0, -42), "eye": (2, -44), "ear": (4, -43), "shoulder": (9, -32), "elbow": (12, -18),
@@ -104,3 +106,9 @@ def train_actor(folder: Path, *words):
     spec, _ = load_spec(SPECS["train"], None, [*base, *words])
     train.run(load_network("pose_classification"), spec)
     return folder / "train" / "best.pth"
+
+
+def run(video, points, out, *words):
+    """`kineme analyze` with key points in place of an estimator."""
+    asked = ["--estimator", "files", f"files.path={points}", FILES, f"--out={out}"]
+    return command.main([str(video), *asked, *words])

@@ -34,13 +34,7 @@ from kineme.jobs.course import verdict
 from kineme.jobs.leash import Ended
 from kineme.jobs.liveness import reconcile
 from kineme.jobs.record import TERMINAL, TRANSITIONS, Failure, State
-from kineme.jobs.store import JobStore
 from kineme.processes import identity
-
-
-@pytest.fixture
-def store(tmp_path):
-    return JobStore(tmp_path / "jobs")
 
 
 def test_a_job_runs_to_its_end_and_says_who_ran_it(store):

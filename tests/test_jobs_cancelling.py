@@ -7,8 +7,6 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
-
 from job_ground import (
     IGNORES_SIGTERM,
     PYTHON,
@@ -28,12 +26,6 @@ from kineme.jobs import record as record_module
 from kineme.jobs.agent import run_agent
 from kineme.jobs.liveness import ask_to_end
 from kineme.jobs.record import Failure, State
-from kineme.jobs.store import JobStore
-
-
-@pytest.fixture
-def store(tmp_path):
-    return JobStore(tmp_path / "jobs")
 
 
 def test_j06_a_running_job_is_cancelled_within_a_second_and_asking_again_changes_nothing(store):

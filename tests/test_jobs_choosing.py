@@ -11,19 +11,9 @@ from kineme.engine import checkpoint as engine_checkpoint
 from kineme.engine import encryption, metrics
 from kineme.jobs import choosing
 from kineme.jobs.choosing import NoCheckpointError, choose, damage_of, list_checkpoints, rule_of
-from parked_jobs import POSE, checkpoint, ended, parked_client, pose_data, trained, training_results
+from parked_jobs import POSE, checkpoint, ended, trained, training_results
 
 VALUES = {0: 0.25, 1: 0.75, 2: 0.5}
-
-
-@pytest.fixture
-def client(monkeypatch, tmp_path):
-    return parked_client(monkeypatch, tmp_path / "jobs")
-
-
-@pytest.fixture
-def data(tmp_path):
-    return pose_data(tmp_path / "data")
 
 
 def chosen(client, job, rule="best"):

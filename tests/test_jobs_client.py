@@ -23,21 +23,9 @@ from parked_jobs import (
     checkpoint,
     ended,
     parked_client,
-    pose_data,
     train,
     training_results,
 )
-
-
-@pytest.fixture
-def client(monkeypatch, tmp_path):
-    return parked_client(monkeypatch, tmp_path / "jobs")
-
-
-@pytest.fixture
-def data(tmp_path):
-    return pose_data(tmp_path / "data")
-
 
 # Importing
 

@@ -9,18 +9,13 @@ from kineme import cli
 from kineme.jobs import Client, command
 from kineme.jobs.client import Job
 from kineme.jobs.record import State
-from parked_jobs import POSE, ended, parked_client, pose_data, trained, training_results
+from parked_jobs import POSE, ended, parked_client, trained, training_results
 
 
 @pytest.fixture
 def client(monkeypatch, tmp_path):
     monkeypatch.setenv("KINEME_JOBS", str(tmp_path / "jobs"))
     return parked_client(monkeypatch, tmp_path / "jobs")
-
-
-@pytest.fixture
-def data(tmp_path):
-    return pose_data(tmp_path / "data")
 
 
 @pytest.fixture

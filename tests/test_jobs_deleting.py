@@ -12,22 +12,10 @@ from parked_jobs import (
     POSE,
     checkpoint,
     ended,
-    parked_client,
-    pose_data,
     train,
     trained,
     training_results,
 )
-
-
-@pytest.fixture
-def client(monkeypatch, tmp_path):
-    return parked_client(monkeypatch, tmp_path / "jobs")
-
-
-@pytest.fixture
-def data(tmp_path):
-    return pose_data(tmp_path / "data")
 
 
 def test_j24_a_job_that_others_go_on_with_is_deleted_with_them_or_not_at_all(client, data):

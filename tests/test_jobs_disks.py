@@ -14,12 +14,6 @@ from kineme import files
 from kineme.jobs import course
 from kineme.jobs.agent import run_agent
 from kineme.jobs.record import State
-from kineme.jobs.store import JobStore
-
-
-@pytest.fixture
-def store(tmp_path):
-    return JobStore(tmp_path / "jobs")
 
 
 @pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT"])

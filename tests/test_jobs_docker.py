@@ -8,23 +8,14 @@ import sys
 
 import pytest
 
-from job_ground import GROUND, ended, forget_keys, log_of, made, silent, wait_until
+from job_ground import GROUND, ended, log_of, made, silent, wait_until
 from kineme.errors import ResourceError, ServiceError, SpecError
 from kineme.jobs.liveness import reconcile
 from kineme.jobs.record import Failure, State
 from kineme.jobs.runners import docker, load_runner
-from kineme.jobs.store import JobStore
 from kineme.processes import identity
 
-
-@pytest.fixture
-def store(tmp_path):
-    return JobStore(tmp_path / "jobs")
-
-
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch):
-    forget_keys(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_key")
 
 
 def docker_job(store, tmp_path, **changes):

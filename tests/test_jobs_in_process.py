@@ -17,12 +17,6 @@ from kineme.errors import SpecError
 from kineme.jobs import course
 from kineme.jobs.record import Failure, State
 from kineme.jobs.runners import check_platform, in_process
-from kineme.jobs.store import JobStore
-
-
-@pytest.fixture
-def store(tmp_path):
-    return JobStore(tmp_path / "jobs")
 
 
 def job(store, monkeypatch, act, **changes):

@@ -19,7 +19,6 @@ from parked_jobs import (
     checkpoint,
     choice,
     ended,
-    parked_client,
     pose_data,
     problems_of,
     rewrite,
@@ -27,16 +26,6 @@ from parked_jobs import (
     trained,
     training_results,
 )
-
-
-@pytest.fixture
-def client(monkeypatch, tmp_path):
-    return parked_client(monkeypatch, tmp_path / "jobs")
-
-
-@pytest.fixture
-def data(tmp_path):
-    return pose_data(tmp_path / "data")
 
 
 def videos(folder: Path) -> Path:

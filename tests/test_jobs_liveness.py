@@ -8,20 +8,12 @@ import sys
 import threading
 import time
 
-import pytest
-
 from job_ground import PYTHON, SLEEPS, elsewhere, made, silence, states, wait_until_nobody
 from kineme.jobs import course, ending, liveness
 from kineme.jobs.agent import run_agent
 from kineme.jobs.liveness import ask_to_end, is_forgotten, reconcile
 from kineme.jobs.record import State
-from kineme.jobs.store import JobStore
 from kineme.processes import identity
-
-
-@pytest.fixture
-def store(tmp_path):
-    return JobStore(tmp_path / "jobs")
 
 
 def test_j14_after_a_reboot_the_number_of_the_agent_means_nobody(store):

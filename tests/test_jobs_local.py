@@ -14,7 +14,6 @@ from job_ground import (
     LEAVES_CHILDREN,
     agent,
     ended,
-    forget_keys,
     log_of,
     made,
     processes_of,
@@ -27,17 +26,8 @@ from kineme import concealment
 from kineme.errors import ResourceError
 from kineme.jobs.record import State
 from kineme.jobs.runners import load_runner, local
-from kineme.jobs.store import JobStore
 
-
-@pytest.fixture
-def store(tmp_path):
-    return JobStore(tmp_path / "jobs")
-
-
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch):
-    forget_keys(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_key")
 
 
 @pytest.fixture

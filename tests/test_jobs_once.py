@@ -12,17 +12,7 @@ import parked_jobs
 from kineme import errors
 from kineme.jobs import Client
 from kineme.jobs.record import State
-from parked_jobs import POSE, ended, parked_client, pose_data, problems_of, spec_file, train
-
-
-@pytest.fixture
-def client(monkeypatch, tmp_path):
-    return parked_client(monkeypatch, tmp_path / "jobs")
-
-
-@pytest.fixture
-def data(tmp_path):
-    return pose_data(tmp_path / "data")
+from parked_jobs import POSE, ended, problems_of, spec_file, train
 
 
 def test_j04_the_same_idempotency_key_makes_one_job(client, data):

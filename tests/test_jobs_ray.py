@@ -6,24 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from job_ground import elsewhere, forget_keys, made, silence, states
+from job_ground import elsewhere, made, silence, states
 from kineme.errors import ServiceError
 from kineme.jobs import liveness
 from kineme.jobs.agent import run_agent
 from kineme.jobs.liveness import reconcile
 from kineme.jobs.record import Failure, State
 from kineme.jobs.runners import load_runner, ray
-from kineme.jobs.store import JobStore
 
-
-@pytest.fixture
-def store(tmp_path):
-    return JobStore(tmp_path / "jobs")
-
-
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch):
-    forget_keys(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_key")
 
 
 class FakeRay:

@@ -9,18 +9,7 @@ from kineme.jobs import requests
 from kineme.jobs.record import State
 from kineme.jobs.said import policy_of
 from kineme.network import load_specs
-from parked_jobs import POSE, parked_client, pose_data, problems_of, spec_file, train, trained
-
-
-@pytest.fixture
-def client(monkeypatch, tmp_path):
-    return parked_client(monkeypatch, tmp_path / "jobs")
-
-
-@pytest.fixture
-def data(tmp_path):
-    return pose_data(tmp_path / "data")
-
+from parked_jobs import POSE, problems_of, spec_file, train, trained
 
 # What is written
 

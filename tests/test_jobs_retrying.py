@@ -5,17 +5,7 @@ import pytest
 from kineme.errors import SpecError
 from kineme.jobs import Client
 from kineme.jobs.record import State
-from parked_jobs import ended, parked_client, pose_data, train
-
-
-@pytest.fixture
-def client(monkeypatch, tmp_path):
-    return parked_client(monkeypatch, tmp_path / "jobs")
-
-
-@pytest.fixture
-def data(tmp_path):
-    return pose_data(tmp_path / "data")
+from parked_jobs import ended, parked_client, train
 
 
 def test_a_retry_is_a_new_job_that_asks_for_the_same(client, data):

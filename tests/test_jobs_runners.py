@@ -12,24 +12,15 @@ import numpy as np
 import pytest
 import yaml
 
-from job_ground import ended, forget_keys, log_of, made, states, wait_for_words, wait_until_nobody
+from job_ground import ended, log_of, made, states, wait_for_words, wait_until_nobody
 from kineme import concealment
 from kineme.data.labels import Labels, write_labels
 from kineme.errors import SpecError
 from kineme.jobs.record import Failure, State
 from kineme.jobs.runners import RUNNERS, check_platform, load_runner
-from kineme.jobs.store import JobStore
 from stick import CLASSES, LAYOUT, waves
 
-
-@pytest.fixture
-def store(tmp_path):
-    return JobStore(tmp_path / "jobs")
-
-
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch):
-    forget_keys(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_key")
 
 
 # The contract

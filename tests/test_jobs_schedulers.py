@@ -9,17 +9,7 @@ from kineme import errors
 from kineme.errors import SpecError
 from kineme.jobs import client as client_module
 from kineme.jobs.record import State
-from parked_jobs import parked_client, pose_data, train
-
-
-@pytest.fixture
-def client(monkeypatch, tmp_path):
-    return parked_client(monkeypatch, tmp_path / "jobs")
-
-
-@pytest.fixture
-def data(tmp_path):
-    return pose_data(tmp_path / "data")
+from parked_jobs import train
 
 
 def scheduler(monkeypatch, *answers):

@@ -11,19 +11,9 @@ from kineme.jobs import client as client_module
 from kineme.jobs.record import State
 from kineme.network import NETWORKS, load_specs
 from kineme.spec.fields import settings_by_key
-from parked_jobs import POSE, ended, parked_client, pose_data, problems_of, train
+from parked_jobs import POSE, ended, problems_of, train
 
 KEY = "a key that nobody should see"
-
-
-@pytest.fixture
-def client(monkeypatch, tmp_path):
-    return parked_client(monkeypatch, tmp_path / "jobs")
-
-
-@pytest.fixture
-def data(tmp_path):
-    return pose_data(tmp_path / "data")
 
 
 def on_disk(folder: Path) -> str:

@@ -13,7 +13,6 @@ from kineme.errors import ResourceError, ServiceError
 from kineme.jobs.agent import run_agent
 from kineme.jobs.record import Failure, State
 from kineme.jobs.runners import load_runner
-from kineme.jobs.store import JobStore
 
 DONE = "import os; os.makedirs('results'); open('results/best.pth', 'w').close()"
 TRIAL = "0b6e57a2-0000-4000-8000-000000000000"
@@ -65,11 +64,6 @@ def uploader(monkeypatch):
     monkeypatch.setattr(FakeUploader, "made", [])
     monkeypatch.setattr(spool, "Uploader", FakeUploader)
     return FakeUploader
-
-
-@pytest.fixture
-def store(tmp_path):
-    return JobStore(tmp_path / "jobs")
 
 
 def sent(store, code=DONE, **changes):

@@ -14,7 +14,6 @@ from job_ground import (
     PYTHON,
     SAVES_ON_SIGTERM,
     agent,
-    forget_keys,
     made,
     silent,
     states,
@@ -25,17 +24,8 @@ from kineme.jobs import follower, liveness
 from kineme.jobs.liveness import reconcile
 from kineme.jobs.record import Failure, State
 from kineme.jobs.runners import load_runner, local, slurm
-from kineme.jobs.store import JobStore
 
-
-@pytest.fixture
-def store(tmp_path):
-    return JobStore(tmp_path / "jobs")
-
-
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch):
-    forget_keys(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_key")
 
 
 def test_slurm_is_told_what_the_platform_says(store):

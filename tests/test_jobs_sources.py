@@ -10,15 +10,10 @@ import pytest
 from kineme.errors import ServiceError, SpecError
 from kineme.jobs import sources
 from kineme.jobs.sources import resolve_sources
-from parked_jobs import POSE, VIDEO, choice, parked_client, pose_data, spec_file
+from parked_jobs import POSE, VIDEO, choice, pose_data, spec_file
 
 TRAIN, VAL = "dataset.train_dataset", "dataset.val_dataset"
 TEST, SEEN = "evaluate.test_dataset", "inference.test_dataset"
-
-
-@pytest.fixture
-def client(monkeypatch, tmp_path):
-    return parked_client(monkeypatch, tmp_path / "jobs")
 
 
 def found(network, action, place, *, given=None, eval_dataset=None) -> dict:

@@ -7,29 +7,34 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import thin
-from acting import CLASSES, FPS, HEIGHT, WIDTH, absent, act, scene_of, train_actor, write_scene
-from kineme.cli import main
+from acting import (
+    CLASSES,
+    FILES,
+    FPS,
+    HEIGHT,
+    WIDTH,
+    absent,
+    act,
+    run,
+    scene_of,
+    train_actor,
+    write_scene,
+)
 from kineme.data.tracks import Tracks
 from kineme.data.video import iterate, probe, write_video
-from kineme.errors import DataError, PartialError, SpecError
-from kineme.people import command
 from kineme.people.analysis_settings import AnalysisSettings
 from kineme.people.analyze import analyze
 from kineme.people.journal import Journal
 from kineme.people.poses import FramePoses, build_pose
-from kineme.people.sources import Moment, StoredSource, open_source
-from kineme.people.streams import StreamSettings
+from kineme.people.sources import Moment, StoredSource
 from kineme.pose_classification.layouts import LAYOUTS
 from streaming import shade
-
-FILES = "files.format=coco"
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +53,6 @@ def actor(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _thin_models(monkeypatch):
     thin.make_thin(monkeypatch)
-
-
-def run(video, points, out, *words):
-    return command.main(
-        [str(video), "--estimator", "files", f"files.path={points}", FILES, f"--out={out}", *words]
-    )
 
 
 def rows_of(out):
@@ -462,134 +461,3 @@ def test_a_journal_that_was_cut_off_anywhere_goes_on_after_its_last_whole_line(t
     np.testing.assert_array_equal(read.confidence, pose.confidence)
     np.testing.assert_array_equal(read.box, pose.box)
     assert read.score == 0.25
-
-
-# Words -----------------------------------------------------------------------------------
-
-
-def test_of_a_folder_of_videos_each_has_results_of_its_own_and_one_that_fails_is_told(
-    actor, tmp_path, capsys
-):
-    _, video, points = actor
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    (folder / "a.mp4").write_bytes(video.read_bytes())
-    (folder / "b.mp4").write_bytes(b"no video")
-    with pytest.raises(PartialError, match="1 that cannot be read") as caught:
-        run(folder, points, tmp_path / "out", "--max-frames=5")
-    assert caught.value.exit_code == 8
-    assert (tmp_path / "out" / "a.mp4" / "timeline.csv").is_file()
-    assert f"left out: {folder / 'b.mp4'}: expected" in capsys.readouterr().err
-    assert not str(caught.value).endswith("..")
-
-
-def test_a_folder_of_images_is_one_video(actor, tmp_path):
-    from PIL import Image
-
-    _, _, points = actor
-    (tmp_path / "images").mkdir()
-    for number in range(6):
-        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / f"{number}.png")
-    run(tmp_path / "images", points, tmp_path / "out")
-    facts = json.loads((tmp_path / "out" / "timeline.json").read_text())
-    assert (facts["num_frames"], facts["fps"]) == (6, 25.0)
-
-
-def test_results_of_another_video_are_replaced_and_that_is_told(actor, tmp_path, capsys):
-    _, video, points = actor
-    again = tmp_path / "again.mp4"
-    again.write_bytes(video.read_bytes())
-    run(video, points, tmp_path / "out", "--max-frames=3")
-    assert (tmp_path / "out" / "annotated.mp4").exists()
-    assert "replaced" not in capsys.readouterr().err
-    run(again, points, tmp_path / "out", "--max-frames=3", "--no-video")
-    assert f"has results of {video}, which are replaced" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "annotated.mp4").exists()
-
-
-def test_what_cannot_be_analysed_leaves_no_folder(actor, tmp_path):
-    _, video, _ = actor
-    with pytest.raises(SpecError, match="Did you mean path"):
-        command.main([str(video), "--estimator=files", "files.pat=x", f"--out={tmp_path / 'out'}"])
-    assert not (tmp_path / "out").exists()
-
-
-def test_damage_is_told_at_the_end(actor, tmp_path, capsys):
-    _, video, points = actor
-    cut = tmp_path / "cut.mkv"
-    with iterate(video) as stream:
-        write_video(cut, [frame for _, frame in stream], fps=FPS)
-    content = cut.read_bytes()
-    cut.write_bytes(content[: len(content) // 2])
-    run(cut, points, tmp_path / "out", "--no-video")
-    assert "cut.mkv is damaged: " in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [("empty", "expected a folder of images or videos"), ("a.jpg", "one image. Name the folder")],
-)
-def test_what_is_no_video_is_told_with_what_to_name(tmp_path, name, told):
-    (tmp_path / "empty" / "walk").mkdir(parents=True)
-    (tmp_path / "a.jpg").touch()
-    with pytest.raises(DataError, match=told):
-        open_source(str(tmp_path / name), StreamSettings())
-
-
-def test_a_source_that_is_not_there_is_told_with_what_can_be_named():
-    with pytest.raises(DataError, match="a video, a folder, a camera or an address"):
-        open_source("nothing.mp4", StreamSettings())
-
-
-def test_all_that_is_wrong_with_the_words_is_told_at_once():
-    with pytest.raises(SpecError) as caught:
-        command.main(["a.mp4", "b.mp4", "--outt=x", "--max-frames=0", "--stride"])
-    told = [str(problem) for problem in caught.value.problems]
-    assert len(told) == 4
-    assert "Several videos can be given as a folder." in told[0]
-    assert "Did you mean --out?" in told[1]
-    assert "a whole number of at least 1" in told[2]
-    assert told[3] == "--stride: expected a value after it, got nothing."
-    with pytest.raises(SpecError, match=r"at most 0\.3"):
-        command.main(["a.mp4", "--min-probability=0.3", "--keep-probability=0.4"])
-    with pytest.raises(SpecError, match="settings of the estimator movenet"):
-        command.main(["a.mp4", "files.path=x"])
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["--max-frame", "3", "a.mp4"], ["Did you mean --max-frames?"]),
-        (["a.mp4", "--out", "--no-video"], ["--out: expected a value after it, got nothing."]),
-        (["checkpoint=best.pth", "a.mp4"], ["Did you mean --checkpoint?"]),
-        (["a.mp4", "max_frames=3"], ["Did you mean --max-frames?"]),
-        (["a.mp4", "movnet.long_side=512"], ["Did you mean movenet.long_side?"]),
-        (["a.mp4", "movenet=512"], ["movenet.SETTING=VALUE; --estimator movenet chooses it."]),
-        (["encription_key=secret"], ["got 'encription_key=...'. Did you mean encryption_key?"]),
-    ],
-)
-def test_words_that_miss_are_told_once_and_what_was_meant(words, told):
-    with pytest.raises(SpecError) as caught:
-        command.main(words)
-    assert len(caught.value.problems) == len(told)
-    assert all(one in str(caught.value) for one in told)
-    assert "secret" not in str(caught.value)
-
-
-def test_a_source_whose_name_looks_like_a_setting_is_a_source(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "out=a.mp4").touch()
-    with pytest.raises(DataError, match="an empty file"):
-        command.main(["out=a.mp4"])
-
-
-def test_the_command_ends_with_the_exit_code_of_what_went_wrong(tmp_path, capsys):
-    assert main(["analyze"]) == 2
-    assert main(["analyze", str(tmp_path / "none.mp4")]) == 3
-    assert main(["analyze", "tcp://127.0.0.1:9"]) == 6
-    assert main(["analyze", "--help"]) == 0
-    assert "usage: kineme analyze SOURCE" in capsys.readouterr().out
-    began = time.monotonic()
-    assert main(["analyze", "rtsp://user:secret@127.0.0.1:9/a"]) == 6
-    assert time.monotonic() - began < 5
-    assert "secret" not in capsys.readouterr().err

@@ -133,6 +133,23 @@ def test_a_track_is_counted_and_judged_as_all_of_it_at_once_would_be(squats, rul
     assert verdicts == {"knee depth": "not met", "straight legs": "met", "seen": "not seen"}
 
 
+@pytest.mark.parametrize("is_live", [False, True])
+def test_depth_that_an_estimator_guesses_changes_no_angle(
+    squats, rules, tmp_path, monkeypatch, is_live
+):
+    seconds, joints = squats
+    flat = film_of(seconds, joints)
+    guessed = 80 * np.sin(np.arange(joints.size // 2)).reshape(*joints.shape[:2], 1)
+    deep = film_of(seconds, np.concatenate([joints, guessed], axis=2))
+    told = {}
+    for name, frames in (("flat", flat), ("deep", deep)):
+        asked = {"counts": True, "rules": rules, "is_live": is_live}
+        _, events = analyzed(frames, tmp_path / name, monkeypatch, **asked)
+        told[name] = (rows_of(tmp_path / name / "repetitions.csv"), events)
+    assert len(told["flat"][0]) == 5
+    assert told["deep"] == told["flat"]
+
+
 def test_frames_around_a_repetition_say_what_all_frames_say(squats, rules):
     seconds, joints = squats
     whole = count_repetitions(joints, seconds, "coco").series[0].repetitions

@@ -7,16 +7,12 @@ version and the checkpoint's digest travel in its metadata; a failed export leav
 Leaves out: what the inputs are called and look like (the network's `ExportForm`).
 """
 
-import contextlib
 import hashlib
-import io
 import itertools
 import json
-import logging
 import re
 import tempfile
 import traceback
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +32,7 @@ from kineme.engine.calibration import load_calibration
 from kineme.engine.exported import open_exported
 from kineme.engine.names import EXPORT_FILE, ONNX_FILE, OPENVINO_FILE
 from kineme.engine.openvino_files import load_nncf, load_openvino, write_openvino
+from kineme.engine.quiet import quiet
 from kineme.errors import QualityError
 from kineme.network import ExportForm, Network
 
@@ -146,7 +143,7 @@ def save_onnx(model: torch.nn.Module, form: ExportForm, path: Path) -> None:
     }
     axis_names = [dict(form.dynamic[word]) for word in form.examples]
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 model,
                 (),
@@ -176,7 +173,7 @@ def _folded(model: ir.Model) -> ir.Model:
 
     Runtimes see weights in what they are given as such: only these do they quantize.
     """
-    with _quiet():
+    with quiet():
         return onnxscript.optimizer.optimize(
             model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT
         )
@@ -294,21 +291,3 @@ def _cut(samples: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor
             return
         yield {word: x[start : start + size] for word, x in samples.items()}
         start += size
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter, pages of graphs, off the user's terminal."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    silence = io.StringIO()
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(silence),
-        contextlib.redirect_stderr(silence),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logging.disable(disabled)

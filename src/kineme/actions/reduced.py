@@ -119,7 +119,10 @@ def _written(source: Source, spec: Any, a_run: Run) -> tuple[Path, dict[str, Any
     """The file, and what it was calibrated on."""
     asked, form = spec.export, source.form
     samples, origin = [], {}
-    if asked.precision == "int8" and source.network.unaugmented is not None:
+    if asked.precision == "int8":
+        if source.network.unaugmented is None:
+            expected = f"fp32 or bf16, as {source.network.name} has no samples to calibrate on"
+            raise SpecError("export.precision", expected, "int8")
         dataset, seed = source.network.unaugmented(spec), max(spec.train.seed, 0)
         samples = calibration_samples(
             dataset,

@@ -6,9 +6,7 @@ file holds, the graph holds under `kineme`.
 Leaves out: running such files (exported.py), ONNX files in eight bits (quantization.py).
 """
 
-import contextlib
 import importlib
-import io
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kineme.engine.quiet import quiet
 from kineme.errors import SpecError
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what computes in floats
@@ -81,8 +80,7 @@ def _quantized(model: Any, samples: Sequence[Mapping[str, NDArray[Any]]]) -> Any
         disable_bias_correction=True,  # it takes what is added to each joint for a bias, and fails
         activations_range_estimator_params=estimators.RangeEstimatorParametersSet.MINMAX,
     )
-    silence = io.StringIO()
-    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+    with quiet():
         return nncf.quantize(
             model,
             nncf.Dataset([dict(feeds) for feeds in samples]),

@@ -8,8 +8,6 @@ Leaves out: whether the result is good enough (export_gate.py), OpenVINO (openvi
 """
 
 import contextlib
-import io
-import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,10 +19,10 @@ from numpy.typing import NDArray
 
 from kineme.data.randomness import permutation
 from kineme.engine.feeding import Feed
+from kineme.engine.quiet import quiet
 from kineme.network import Dataset
 
 QUANTIZED = ("Conv", "MatMul", "Gemm")
-BATCH_SIZE = 1  # of samples for calibration: short ones are not padded
 
 
 def calibration_samples(
@@ -62,7 +60,7 @@ def quantize_onnx(
             feeds = next(self.rest, None)
             return None if feeds is None else dict(feeds)
 
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, _quiet():
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
         folded = Path(scratch) / "folded.onnx"
         quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
         heavy = [node.name for node in onnx.load(folded).graph.node if node.op_type in QUANTIZED]
@@ -93,15 +91,3 @@ def _restore_names(source: Path, target: Path) -> None:
     model.producer_name, model.producer_version = known.producer_name, known.producer_version
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, target)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep advice about pre-processing and progress off the user's terminal."""
-    disabled, silence = logging.root.manager.disable, io.StringIO()
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-            yield
-    finally:
-        logging.disable(disabled)

@@ -2,7 +2,8 @@
 
 Promises: at the end everybody is counted from their whole track, a file and a stream alike; live,
 what was told last is what the end says of the same frames; memory is that of a few minutes of each
-person in sight, however long the video.
+person in sight, however long the video. Angles are those of the picture: the depth that estimators
+guess from one camera bends straight knees by half.
 Method: live, everybody is asked about every `ASK_SECONDS` of the video, which takes tens of
 milliseconds each. What a repetition begins with may be known later only (repetitions.py), so a
 count that was told may be taken back, and a verdict is of what was seen by then.
@@ -53,19 +54,24 @@ def count_track(track: Track, layout: Sequence[str], rules: Sequence[FormRule] =
     """One person's repetitions; rows are read one by one, so that they may lie on the disk."""
     counter = RepetitionCounter(layout)
     for seconds, joints in zip(track.seconds, track.joints, strict=True):
-        counter.update(float(seconds), joints)
+        counter.update(float(seconds), _in_picture(joints))
     found, judgements = counter.result(), list[tuple[Judgement, ...]]()
     for series in found.series if rules else ():
         number = len(judgements)
         first, last = series.repetitions[0].start, series.repetitions[-1].end
         begin, end = np.searchsorted(track.seconds, [first - MARGIN_SECONDS, last + MARGIN_SECONDS])
         judged = judge(
-            rules, series.repetitions, track.joints[begin:end], track.seconds[begin:end],
-            layout=layout, since=float(track.seconds[0]),
+            rules, series.repetitions, _in_picture(track.joints[begin:end]),
+            track.seconds[begin:end], layout=layout, since=float(track.seconds[0]),
         )  # fmt: skip
         numbered = [replace(one, repetition=one.repetition + number) for one in judged]
         judgements += _by_repetition(numbered, len(rules))
     return PersonCount(track.id, found, tuple(judgements))
+
+
+def _in_picture(joints: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(..., V, C) -> (..., V, 2): without depth."""
+    return joints[..., :2]
 
 
 def _by_repetition(judgements: Sequence[Judgement], size: int) -> Iterator[tuple[Judgement, ...]]:
@@ -121,9 +127,10 @@ class LiveCounts:
             person = self._people.get(id_)
             if person is None:
                 person = self._people[id_] = _Person(RepetitionCounter(self._layout), seconds)
-            person.counter.update(seconds, pose.joints)
+            joints = _in_picture(pose.joints)
+            person.counter.update(seconds, joints)
             if self._rules:
-                person.recent.append((seconds, pose.joints[self._columns]))
+                person.recent.append((seconds, joints[self._columns]))
                 while person.recent[0][0] < seconds - _KEPT_SECONDS:
                     person.recent.popleft()
         gone = self._people.keys() - here
