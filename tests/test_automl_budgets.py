@@ -151,17 +151,15 @@ def test_a_pruned_trial_is_not_promoted():
 # ASHA
 
 
-def test_asha_promotes_as_soon_as_a_third_is_known_by_hand():
-    settings = settings_of("asha", max_epochs=9, num_recommendations=9)
+def test_asha_begins_all_then_promotes_the_best_third_and_waits_for_nobody_by_hand():
+    settings = settings_of("asha", max_epochs=9, num_recommendations=4, max_concurrent=2)
     space = Space((X,))
-    (proposal,) = propose(space, settings, [ended(0, 0.1), ended(1, 0.3)])
-    assert (proposal.rung, proposal.budget, proposal.member) == (0, 1, 2)
     history = [ended(0, 0.1), ended(1, 0.3), ended(2, 0.2)]
-    (proposal,) = propose(space, settings, history)
+    proposal = propose(space, settings, history)[0]
+    assert (proposal.rung, proposal.budget, proposal.member) == (0, 1, 3)
+    running = Trial(3, {"x": 0.01}, 1, TrialState.RUNNING, None, 0, 0, member=3)
+    (proposal,) = propose(space, settings, [*history, running])
     assert proposal == Proposal({"x": 0.01}, 3, 1, 1, 0, 1, "promoted")
-    promoted = Trial(3, {"x": 0.01}, 3, TrialState.RUNNING, None, 1, 1, member=1)
-    (proposal,) = propose(space, replace(settings, max_concurrent=2), [*history, promoted])
-    assert (proposal.rung, proposal.member) == (0, 3)  # it waits for nobody
 
 
 def test_the_epochs_of_asha_are_those_counted_by_hand():

@@ -4,8 +4,9 @@ A promoted configuration goes on from its own checkpoint, under the schedule of 
 training; only where it stops moves. So a rung is a prefix of a full training.
 
 Promises: what failed is never promoted, and fewer are promoted where fewer are left. What a
-bracket draws depends on (seed, bracket, member), not on the order in which trials end; BOHB's
-model reads what is known when it is asked. ASHA trains at least one configuration to the end.
+bracket draws depends on (seed, bracket, member), not on the order in which trials end; the model
+of BOHB and ASHA reads what is known when it is asked. ASHA trains at least one configuration to
+the end.
 Leaves out: ending trials within a rung (early_stop.py), evolution (dehb.py).
 """
 
@@ -19,7 +20,7 @@ from kineme.automl.parameters import Space
 from kineme.automl.settings import Settings
 from kineme.automl.trials import Idle, Proposal, Trial, next_number, ranked
 
-RANDOM_SHARE = 1 / 3  # of BOHB's configurations, whatever the model says (Falkner et al. 2018)
+RANDOM_SHARE = 1 / 3  # of modelled configurations, whatever the model says (Falkner et al. 2018)
 Point = Mapping[str, float]
 Draw = Callable[[Space, Settings, Sequence[Trial], int, int], tuple[Point, str]]
 
@@ -35,18 +36,21 @@ def bohb(space: Space, settings: Settings, history: Sequence[Trial]) -> Proposal
 
 
 def asha(space: Space, settings: Settings, history: Sequence[Trial]) -> Proposal | Idle:
-    """Promote whatever is among the best 1 / eta of its rung; else begin a new configuration.
+    """Begin all configurations; then promote whatever is among the best 1 / eta of its rung.
 
-    Li et al. 2020, algorithm 2. Failed trials count for the size of a rung.
+    Li et al. 2020, algorithm 2, but what is new comes first: the number of configurations is
+    given, so no worker waits, and none is promoted for being the best of the first three.
+    Configurations come from a model as BOHB's do (Klein et al. 2020). Failed trials count for
+    the size of a rung.
     """
     levels = [level * settings.epoch_multiplier for level in budgets(*_units(settings))]
-    if promoted := _promotable(settings, history, levels):
-        return promoted
     members = {trial.member for trial in history}
     if len(members) < settings.num_trials:
         member = max(members, default=-1) + 1
-        point, origin = drawn(space, settings, history, 0, member)
+        point, origin = _modelled(space, settings, history, 0, member)
         return Proposal(space.params_at(point), levels[0], member=member, origin=origin)
+    if promoted := _promotable(settings, history, levels):
+        return promoted
     if any(trial.is_active for trial in history):
         return Idle.WAIT
     return _last_promotion(settings, history, levels) or Idle.DONE
@@ -126,7 +130,7 @@ def _modelled(
     if not enough or is_random:
         return drawn(space, settings, history, bracket, member)
     known = observations(space, settings, _compared_at(max(enough), history))
-    return parzen(space, settings, known, next_number(history)), "bohb"
+    return parzen(space, settings, known, next_number(history)), settings.algorithm
 
 
 def _compared_at(budget: int, history: Sequence[Trial]) -> list[Trial]:
