@@ -1,10 +1,13 @@
 """Normalisation a frame at a time, held against that of windows."""
 
+import numpy as np
 import pytest
 import torch
 
 from kineme.pose_classification import transforms
+from kineme.pose_classification.dataset import View, prepare
 from kineme.pose_classification.layouts import LAYOUTS
+from kineme.pose_classification.spec import PoseSpec
 from kineme.pose_classification.stepped_values import SteppedValues
 
 LAYOUT, WINDOW = LAYOUTS["coco"], 5
@@ -82,3 +85,19 @@ def test_who_stays_in_place_is_centred_and_turned_as_a_window_is():
         values = SteppedValues(normalize, layout, WINDOW)
         received = torch.stack([values.update(one)[0] for one in x.unbind(2)], dim=2)
         torch.testing.assert_close(received, expected, rtol=0, atol=1e-6)
+
+
+def test_turned_and_scaled_frames_are_those_of_the_window_that_ends_there():
+    layout = LAYOUTS["nvidia"]
+    x = torch.rand(1, 3, 9, 34, 1, generator=torch.Generator().manual_seed(3)) + 0.1
+    x[:, :, 2:4, layout.joints.index("left_shoulder")] = 0
+    values = SteppedValues("center_align_minmax", layout, WINDOW)
+    taken = [values.update(frame) for frame in x.unbind(2)]
+    assert taken[: WINDOW - 1] == [[]] * (WINDOW - 1)
+    settings = PoseSpec(dataset={"normalize": "center_align_minmax"}).dataset
+    view = View(settings, layout, seed=0, is_random=False)
+    for end in range(WINDOW, 10):
+        window = prepare(x[:, :, end - WINDOW : end], view, np.array([0]), epoch=0)
+        expected = window if end == WINDOW else window[:, :, -1:]
+        received = torch.stack(taken[end - 1], dim=2)
+        torch.testing.assert_close(received, expected, rtol=0, atol=1e-5)

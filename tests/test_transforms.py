@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from kineme.pose_classification import transforms
+from kineme.pose_classification.dataset import View, prepare
 from kineme.pose_classification.layouts import LAYOUTS, Layout
+from kineme.pose_classification.spec import PoseSpec
 
 PLUS = Layout(
     name="plus",
@@ -227,3 +229,15 @@ def test_in_data_centred_on_the_pelvis_zero_is_its_place():
     assert present.flatten().tolist() == [True, True, True, False, False, False]
     origin = transforms.origins(x, present, PLUS)
     assert origin.tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("degrees", [-170, -35, 20, 120])
+def test_aligned_and_scaled_skeletons_are_the_same_from_every_side(degrees):
+    x = torch.rand(2, 3, 5, 3, 1, generator=torch.Generator().manual_seed(1)) + 1
+    turn = transforms.about_y(torch.full((2,), math.radians(degrees)))
+    seen = transforms.move(x, None, PLUS, origin=torch.zeros(2, 3), turn=turn) + 5
+    settings = PoseSpec(dataset={"normalize": "center_align_minmax"}).dataset
+    view = View(settings, PLUS, seed=0, is_random=False)
+    here, there = (prepare(one, view, np.arange(2), epoch=0) for one in (x, seen))
+    torch.testing.assert_close(here, there, rtol=0, atol=1e-4)
+    assert here.amax(dim=(2, 3, 4)).allclose(torch.ones(2, 3))

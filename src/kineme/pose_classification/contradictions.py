@@ -26,8 +26,8 @@ def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
     elif is_free:
         for key in ("dataset.window_size", "dataset.random_choose"):
             yield key, f"dataset.sampling is {spec.dataset.sampling}"
-    if is_free and spec.dataset.normalize == "center_minmax":
-        yield "dataset.augmentation.scale", "dataset.normalize is center_minmax"
+    if is_free and spec.dataset.normalize.endswith("minmax"):
+        yield "dataset.augmentation.scale", f"dataset.normalize is {spec.dataset.normalize}"
     if is_free and len(spec.model.streams) == 1:
         yield "model.fusion", "model.streams has one stream"
     if is_free and not spec.train.distill.teacher:

@@ -129,7 +129,7 @@ def prepare(x: torch.Tensor, view: View, indices: NDArray[np.int64], epoch: int)
         chosen = draw("persons", 1)[:, 0] < options.swap_persons_prob
         x, present = transforms.swap_persons(x, present, chosen)
     turn = None
-    if normalize == "center_align":
+    if normalize.startswith("center_align"):
         turn = transforms.facing_turns(x, present, layout)
     if draw and (options.view_rotation_degrees > 0 or tuple(options.scale) != (1.0, 1.0)):
         low, high = options.scale
@@ -145,7 +145,7 @@ def prepare(x: torch.Tensor, view: View, indices: NDArray[np.int64], epoch: int)
         x = transforms.move(x, present, layout, origin=origin, turn=turn)
     if draw:
         x, present = augment(x, present, view, draw)
-    if normalize == "center_minmax":
+    if normalize.endswith("minmax"):
         x = transforms.min_max(x, present, layout)
     return x
 

@@ -6,8 +6,9 @@ what comes, so here
 - center: the origin is the mean place of the centre joint over the window that ends with the
   frame, not its place in the window's first frame. The two agree where people stay in one place.
 - center_align: as center, turned by the mean line between the shoulders over that window.
-- center_minmax: the first window's frames wait until all of it is known, and are scaled as the
-  window would be; every later frame is scaled by the window that ends with it.
+- center_minmax, center_align_minmax: the first window's frames wait until all of it is known, and
+  are turned and scaled as the window would be; every later frame is as in the window that ends
+  with it.
 docs/models.md says how often labels are those of windows.
 Legend: C channels, V joints, D axes.
 """
@@ -33,8 +34,7 @@ class SteppedValues:
     def __init__(self, normalize: str, layout: Layout, window: int) -> None:
         self.normalize, self.layout, self.window = normalize, layout, window
         self.num_frames = 0  # taken
-        self._held: list[Tensor] = []
-        self._boxes: deque[tuple[Tensor, Tensor]] = deque(maxlen=window)  # lows, highs (D)
+        self._frames: deque[Tensor] = deque(maxlen=window)  # (1, C, V, 1), kept for minmax
         self._places: deque[Tensor | None] = deque(maxlen=window)  # (D) of the centre
         self._lines: deque[Tensor | None] = deque(maxlen=window)  # (D) from right to left
 
@@ -43,18 +43,19 @@ class SteppedValues:
         self.num_frames += 1
         if self.normalize == "none":
             return [frame]
-        if self.normalize != "center_minmax":
+        if not self.normalize.endswith("minmax"):
             return [self._moved(frame)]
-        self._boxes.append(self._box(frame))
-        if self.num_frames > self.window:
-            return [self._scaled(frame)]
-        self._held.append(frame)
-        return self.rest() if self.num_frames == self.window else []
+        self._frames.append(frame)
+        if self.num_frames < self.window:
+            return []
+        ready = self._scaled()
+        return ready if self.num_frames == self.window else ready[-1:]
 
     def rest(self) -> list[Tensor]:
-        """Those that wait."""
-        frames, self._held = self._held, []
-        return [self._scaled(frame) for frame in frames]
+        """Those that wait, when the person is gone."""
+        waiting = self._scaled() if 0 < len(self._frames) < self.window else []
+        self._frames.clear()
+        return waiting
 
     def _moved(self, frame: Tensor) -> Tensor:
         """About the mean place of the last window, turned as it says. (1, C, V, 1)."""
@@ -73,27 +74,15 @@ class SteppedValues:
         x, present = frame[:, :, None], seen[None, None, None, :, None]
         return transforms.move(x, present, self.layout, origin=origin, turn=turn)[:, :, 0]
 
-    def _box(self, frame: Tensor) -> tuple[Tensor, Tensor]:
-        """The lowest and highest values (D) of the joints that are there."""
-        axes = frame[0, : transforms.num_axes(frame, self.layout), :, 0]
-        missing = (frame[0, :, :, 0] == 0).all(dim=0)
-        inf = torch.inf
-        return (
-            axes.masked_fill(missing, inf).amin(dim=1),
-            axes.masked_fill(missing, -inf).amax(dim=1),
-        )
-
-    def _scaled(self, frame: Tensor) -> Tensor:
-        """Each axis to [-1, 1] over the last window; one without extent becomes 0."""
-        lows, highs = zip(*self._boxes, strict=True)
-        low, high = torch.stack(lows).amin(dim=0), torch.stack(highs).amax(dim=0)
-        extent = high - low
-        usable = extent.isfinite() & (extent > 0)
-        factor = torch.where(usable, 2 / extent, 0)[:, None, None]
-        offset = torch.where(usable, -1 - low * factor[:, 0, 0], 0)[:, None, None]
-        scaled = frame.clone()
-        scaled[:, : len(low)] = frame[:, : len(low)] * factor + offset
-        return scaled.masked_fill((frame == 0).all(dim=1, keepdim=True), 0)
+    def _scaled(self) -> list[Tensor]:
+        """The frames that are kept, turned and scaled together, as a window's are."""
+        x = torch.stack(list(self._frames), dim=2)
+        present = transforms.present_joints(x)
+        if self.normalize == "center_align_minmax":
+            turn = transforms.facing_turns(x, present, self.layout)
+            origin = x.new_zeros(1, transforms.num_axes(x, self.layout))
+            x = transforms.move(x, present, self.layout, origin=origin, turn=turn)
+        return list(transforms.min_max(x, present, self.layout).unbind(2))
 
 
 def _mean(values: Iterable[Tensor | None], size: int) -> Tensor:
