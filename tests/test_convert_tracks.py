@@ -97,6 +97,23 @@ def test_a_video_without_people_is_counted_and_left_out(tmp_path: Path) -> None:
     )
 
 
+def test_estimator_and_length_go_with_the_labels_and_other_estimators_are_counted(
+    tmp_path: Path,
+) -> None:
+    for name, estimator, num_frames in (("1", "movenet", 10), ("2", "blazepose", 20)):
+        folder = tmp_path / "in" / f"class{name}"
+        folder.mkdir(parents=True)
+        track = moving(1, list(range(num_frames)), 1.0)
+        made = made_tracks(track, layout="coco", estimator=estimator, fps=5.0)
+        made.save(folder / f"{name}.npz")
+    found = run(tmp_path / "in", tmp_path / "out", format="tracks")
+    assert found["warnings"] == ["1 tracks of another estimator than the first; first: class2/2"]
+    facts = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert (facts["estimator"], facts["files"]["data"]["fps"]) == ("movenet", 5.0)
+    labels = json.loads((tmp_path / "out" / "label.json").read_text())
+    assert labels["origin"] == {"estimator": "movenet", "clip_seconds": 2.0, "fps": 5.0}
+
+
 def test_files_of_different_layouts_are_not_mixed(tmp_path: Path) -> None:
     made_tracks(moving(1, [0, 1], 1.0), layout="coco").save(tmp_path / "in" / "a.npz")
     made_tracks(moving(1, [0, 1], 1.0), layout="human3.6m").save(tmp_path / "in" / "b.npz")

@@ -42,8 +42,11 @@ def actor(tmp_path_factory):
     return checkpoint, *write_scene(folder, scene)
 
 
-def changed(checkpoint, path, *, key=None, threshold=None, temperature=None, persons=None):
-    """A copy of the checkpoint that says something else of itself."""
+def changed(
+    checkpoint, path, *, key=None, threshold=None, temperature=None, persons=None, data=None
+):
+    """A copy of the checkpoint that says something else of itself: of its training data what
+    `data` says, and with `persons` nothing, as older ones."""
     content = torch.load(checkpoint, weights_only=True)
     facts = content["kineme"]
     if threshold is not None:
@@ -54,6 +57,9 @@ def changed(checkpoint, path, *, key=None, threshold=None, temperature=None, per
         facts["calibration"] = None
     if persons is not None:
         facts["spec"]["dataset"]["num_persons"] = persons
+        del facts["training_data"]
+    if data is not None:
+        facts["training_data"] = data
     save(path, content, key)
     return path
 
@@ -106,10 +112,22 @@ def test_without_a_calibration_the_probability_alone_decides(actor, tmp_path, ca
     plain = changed(actor[0], tmp_path / "plain.pth")
     run(actor, tmp_path / "plain", plain)
     assert labels(tmp_path / "plain") == [("1", "wave"), ("2", "still")]
-    assert "note: unknown: whoever has no class of probability 0.5 or more\n" in (
-        capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "note: unknown: whoever has no class of probability 0.5 or more\n" in told
+    facts = json.loads((tmp_path / "plain" / "timeline.json").read_text())
+    assert facts["threshold"] is None
+    (caution,) = facts["cautions"]
+    assert caution.startswith(
+        "the checkpoint has no calibration: its probabilities may be far too "
     )
-    assert json.loads((tmp_path / "plain" / "timeline.json").read_text())["threshold"] is None
+    assert "dataset.val_dataset.data_path" in caution
+    assert told.count(f"note: {caution}\n") == 1
+    assert (tmp_path / "plain" / "report.html").read_text().count(caution) == 1
+
+    run(actor, tmp_path / "calibrated", actor[0])
+    assert "no calibration" not in capsys.readouterr().err
+    assert json.loads((tmp_path / "calibrated" / "timeline.json").read_text())["cautions"] == []
+    assert "Before you rely on it" not in (tmp_path / "calibrated" / "report.html").read_text()
 
 
 def test_familiarity_is_taken_before_the_temperature_and_window_by_window(actor, tmp_path):
@@ -254,8 +272,72 @@ def test_a_model_of_two_people_is_told_and_may_be_shown_each_alone(actor, tmp_pa
     facts = json.loads((tmp_path / "pair" / "timeline.json").read_text())
     assert facts["num_persons"] == 2
     assert run(actor, tmp_path / "alone", two, "--alone") == 0
-    assert "each person with nobody else (--alone)" in capsys.readouterr().err
+    told = (
+        "learned from samples of 2 people, and sees each person with nobody else (--alone, --step)"
+    )
+    assert told in capsys.readouterr().err
+    assert told in (tmp_path / "alone" / "report.html").read_text()
     assert json.loads((tmp_path / "alone" / "timeline.json").read_text())["num_persons"] == 1
+
+
+# What it learned from ----------------------------------------------------------------------
+
+
+def test_windows_last_as_long_as_the_clips_that_the_model_learned_from(actor, tmp_path):
+    def model(**data):
+        path = changed(actor[0], tmp_path / "a.pth", data=data)
+        return PoseClassifier(path, COCO, (WIDTH, HEIGHT))
+
+    assert model().window_seconds(10) == 1.6  # 16 frames
+    assert model(clip_seconds=2.5, fps=25.0).window_seconds(10) == 2.5
+    long = model(clip_seconds=42.0, fps=25.0)
+    assert long.window_seconds(10) == 10
+    assert any("learned from clips of 42 s, and sees windows of at most 10 s" in one
+               for one in long.cautions)  # fmt: skip
+    first = model(clip_seconds=2.5, fps=20.0)
+    first._spec.dataset.__dict__.update(sampling="none", window_size=30)
+    assert first.window_seconds(10) == 1.5  # the frames that it sees, at the rate of training
+
+
+def test_training_writes_down_how_many_people_its_data_show(actor):
+    facts = torch.load(actor[0], weights_only=True)["kineme"]
+    assert facts["training_data"] == {"persons": 1, "most_people": 1}
+
+
+def test_places_are_those_of_training_and_people_as_many_as_it_showed(actor, tmp_path):
+    for data, places, people in (
+        ({"persons": 2, "most_people": 2}, 2, 2), ({"persons": 2, "most_people": 1}, 2, 1),
+        ({"persons": 1, "most_people": 1}, 1, 1), ({}, 1, 1),
+    ):  # fmt: skip
+        path = changed(actor[0], tmp_path / "a.pth", data=data)
+        model = PoseClassifier(path, COCO, (WIDTH, HEIGHT))
+        assert (model._num_places, model.num_persons) == (places, people)
+        alone = PoseClassifier(path, COCO, (WIDTH, HEIGHT), is_alone=True)
+        assert any("samples of 2 people" in one for one in alone.cautions) == (people == 2)
+
+
+def test_another_estimator_than_that_of_training_is_told(actor, tmp_path):
+    path = changed(actor[0], tmp_path / "a.pth", data={"estimator": "blazepose"})
+
+    def told(estimator):
+        model = PoseClassifier(path, COCO, (WIDTH, HEIGHT), estimator=estimator)
+        return [one for one in model.cautions if "people that" in one]
+
+    assert told("blazepose") == told("") == []
+    assert told("movenet") == [
+        "the model learned from people that blazepose found, and sees those of movenet, whose "
+        "joints lie and tremble otherwise; --estimator blazepose is like its training"
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"persons": "2"}, {"persons": 1 << 40}, {"clip_seconds": float("nan")}, {"estimator": [1]}, 7],
+)
+def test_training_data_that_cannot_be_are_an_error_of_the_checkpoint(actor, tmp_path, data):
+    path = changed(actor[0], tmp_path / "a.pth", data=data)
+    with pytest.raises(CheckpointError, match="training_data with persons and most_people"):
+        PoseClassifier(path, COCO, (WIDTH, HEIGHT))
 
 
 # Keys -------------------------------------------------------------------------------------

@@ -322,7 +322,7 @@ def test_joints_are_those_of_the_estimator(tmp_path):
     settings = command._settings(request)
     assert (settings.counts, len(settings.rules)) == (True, 3)
     with pytest.raises(SpecError, match="joints of the layout, got 'left_heel'"):
-        command._settings(command._parsed(["a.mp4", "--rules", path]))
+        command._settings(command._parsed(["a.mp4", "--rules", path, "--estimator=movenet"]))
     assert command._settings(command._parsed(["a.mp4", "--repetitions"])).counts
     assert not command._settings(command._parsed(["a.mp4"])).counts
 
@@ -338,6 +338,8 @@ def test_the_layout_of_an_estimator_is_known_without_its_model(tmp_path):
 
 
 def test_tracks_are_put_together_in_one_place():
-    recording = Recording(COCO, 8, 6, 25.0, "a.mp4")
+    recording = Recording(COCO, 8, 6, 25.0, "a.mp4", "movenet")
     made = recording.tracks([], num_frames=3, num_axes=3, cuts=[1])
-    assert vars(made) == vars(Tracks("coco", COCO.joints, 8, 6, 25.0, "a.mp4", 3, 3, (1,)))
+    assert vars(made) == vars(
+        Tracks("coco", COCO.joints, 8, 6, 25.0, "a.mp4", 3, 3, (1,), estimator="movenet")
+    )

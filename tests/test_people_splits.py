@@ -58,7 +58,8 @@ def test_without_subjects_clips_of_each_class_are_held_out_and_that_is_told() ->
     expected = {name for c in "ab" for name in sorted((i for i in ids if i[0] == c), key=rank)[:2]}
     assert held(found) == expected
     assert tally.lines()[0].startswith(
-        "4 clips held out of each class on their own, as there is no subject in names or folders"
+        "4 clips in all held out for validation, about 20 % of each class and at least one of two "
+        "(dataset_convert.val_share), as there is no subject in names or folders"
     )
 
 

@@ -39,6 +39,7 @@ REAL_MOVENET = ESTIMATORS["movenet"]
 @pytest.fixture(autouse=True)
 def blocks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Blocks]]:
     monkeypatch.setenv("KINEME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("KINEME_MODELS", raising=False)
     monkeypatch.setitem(ESTIMATORS, "movenet", "blocks_filmed:Blocks")  # type: ignore[arg-type]
     monkeypatch.setattr(Blocks, "looked", [])
     monkeypatch.setattr(Blocks, "stops_after", 10**9)

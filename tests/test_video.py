@@ -186,6 +186,30 @@ def test_frames_come_in_the_size_asked_for(made, asked, expected):
         assert next(stream)[1].shape == (*expected, 3)
 
 
+@pytest.mark.parametrize(
+    "kind", ["plain.mp4", "odd_444.mp4", "ten_bits.mp4", "mjpeg.avi", "ffv1.mkv", "picture.gif"]
+)
+def test_frames_made_quickly_are_as_good_to_look_at(made, kind):
+    path = made.kind(kind)
+    well, quickly = (
+        [frame for _, frame in iterate(path, short_side=40, is_quick=is_quick)]
+        for is_quick in (False, True)
+    )
+    assert [number_in(frame) for frame in quickly] == [number_in(frame) for frame in well]
+    assert np.abs(np.stack(quickly).astype(int) - np.stack(well)).mean() < 5
+    if kind == "picture.gif":  # not in yuv: there is no shorter way
+        np.testing.assert_array_equal(quickly, well)
+
+
+def test_a_turned_video_is_made_quickly_the_same_way_up(tmp_path):
+    path = make_video(tmp_path / "turned.mp4", 3, rotation=90)
+    well, quickly = (
+        next(iterate(path, short_side=40, is_quick=is_quick))[1] for is_quick in (False, True)
+    )
+    assert quickly.shape == (50, 40, 3)
+    assert np.abs(quickly.astype(int) - well).mean() < 5
+
+
 def test_no_frames_asked_for_is_an_empty_clip(made):
     assert read_frames(made.kind("plain.mp4"), np.zeros(0, np.int64)).frames.shape == (0, 64, 80, 3)
 

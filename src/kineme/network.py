@@ -251,6 +251,7 @@ class Network:
     data_path: where the data of `split` are, as a file where it is one; "" where nothing is named.
     data_keys: the settings that name the data of a split, first where they lie.
     unaugmented: training data as validation sees its own, nothing random, each sample once.
+    describe_data: what a checkpoint says of the data that it learned from, in plain values.
     """
 
     name: str
@@ -281,6 +282,7 @@ class Network:
     subset: Callable[[Any, Collection[str]], Dataset] | None = None  # (dataset, ids)
     data_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by split
     unaugmented: Callable[[Any], Dataset] | None = None  # (spec)
+    describe_data: Callable[[Any], Mapping[str, Any]] | None = None  # (dataset)
     # (weights, what their file says of itself, spec, untrained model) -> weights, what to tell
     transfer: (
         Callable[

@@ -149,7 +149,7 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
     chance = chance_of(
         data.labels, settings, num_classes=num_classes, is_distilled=teacher is not None
     )
-    facts = model_facts(network, spec) | {"chance": chance.facts()}
+    facts = model_facts(network, spec, data) | {"chance": chance.facts()}
     feed_of = functools.partial(
         Feed, num_workers=common.num_workers, stall_seconds=settings.stall_timeout
     )

@@ -6,7 +6,8 @@ Leaves out: which classes a run wants (the spec), and the skeletons (arrays.py).
 
 .pkl   [names, labels], a list or tuple, as NTU and TAO data come.
 .json  {"classes": [...], "layout": ..., "samples": [{"id": ..., "label": name or number}]}
-       (what `write_labels` writes), or [names, labels], or {id: label}.
+       (what `write_labels` writes; "origin" too, where it is known), or [names, labels], or
+       {id: label}.
 .csv   a header with id and label, further columns ignored.
 """
 
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data.inputs import read_bytes
+from kineme.data.origin import ORIGIN_FORM, UNKNOWN_ORIGIN, Origin, read_origin
 from kineme.data.pickles import read_plain_pickle
 from kineme.errors import DataError, Problem, listed
 from kineme.files import write_text
@@ -42,12 +44,13 @@ _SHOWN = 3
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """N samples in the order of their data. `class_names` and `layout` where the file has them."""
+    """N samples in the order of their data. The rest is known where the file says it."""
 
     ids: tuple[str, ...]
     labels: NDArray[np.int64]  # (N,), -1 where unknown
     class_names: tuple[str, ...] | None = None
     layout: str | None = None
+    origin: Origin = UNKNOWN_ORIGIN
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -105,7 +108,7 @@ def read_labels(
     own = {name: i for i, name in enumerate(raw.class_names or ())}
     numbers = own if label_map is None else label_map  # names mean what the spec says
     labels = _as_numbers(where, values, numbers, num_classes)
-    return Labels(ids, labels, raw.class_names, raw.layout)
+    return Labels(ids, labels, raw.class_names, raw.layout, raw.origin)
 
 
 def renumbered(labels: Labels, label_map: Mapping[str, int], *, where: str) -> Labels:
@@ -129,7 +132,9 @@ def write_labels(path: str | os.PathLike[str], labels: Labels) -> None:
         for name, value in zip(labels.ids, values, strict=True)
     ]
     lines = ",\n".join(json.dumps(sample, ensure_ascii=False) for sample in samples)
-    head = json.dumps({"classes": names, "layout": labels.layout}, ensure_ascii=False)
+    known = labels.origin.known()
+    told = {"classes": names, "layout": labels.layout, **({"origin": known} if known else {})}
+    head = json.dumps(told, ensure_ascii=False)
     write_text(path, f'{head[:-1]}, "samples": [\n{lines}\n]}}\n')
 
 
@@ -205,6 +210,7 @@ class _Raw:
     labels: Sequence[Any]
     class_names: tuple[str, ...] | None = None
     layout: str | None = None
+    origin: Origin = UNKNOWN_ORIGIN
 
 
 def _read_pickle(path: Path) -> _Raw:
@@ -248,6 +254,10 @@ def _described_samples(where: str, value: Mapping[str, Any]) -> _Raw:
         raise DataError(f"{where}: classes", "a list of different names", repr(classes)[:80])
     if layout is not None and not isinstance(layout, str):
         raise DataError(f"{where}: layout", "a name", repr(layout)[:80])
+    try:
+        origin = read_origin(value.get("origin"))
+    except ValueError as error:
+        raise DataError(f"{where}: origin", ORIGIN_FORM, str(error)) from error
     for index, sample in enumerate(samples):
         if not isinstance(sample, dict) or "id" not in sample:
             expected = '{"id": ..., "label": ...}'
@@ -257,6 +267,7 @@ def _described_samples(where: str, value: Mapping[str, Any]) -> _Raw:
         [UNKNOWN if sample.get("label") is None else sample["label"] for sample in samples],
         None if classes is None else tuple(classes),
         layout,
+        origin,
     )
 
 

@@ -1,6 +1,7 @@
 """A folder of skeletons that need not fit in memory, nor in one file, nor have one length.
 
-    index.json               shapes, ids, labels, lengths, classes, layout, files and sha256
+    index.json               shapes, ids, labels, lengths, classes, layout, files and sha256;
+                             origin, where it is known
     skeletons-00000.npy ...  float32 (frames, C, V, M): samples one after the other in time
 
 A sample is one contiguous stretch of one file, stored without its trailing zero frames.
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 from kineme.data.arrays import Shape, as_bytes, check_indices, read_header
 from kineme.data.inputs import InputFile, Stamp, read_bytes
 from kineme.data.labels import Labels
+from kineme.data.origin import UNKNOWN_ORIGIN, Origin, read_origin
 from kineme.errors import DataError, Problem
 from kineme.files import atomic_write, sweep_temporaries, write_text
 
@@ -198,6 +200,7 @@ class ShardWriter:
         *,
         layout: str | None = None,
         class_names: Sequence[str] | None = None,
+        origin: Origin = UNKNOWN_ORIGIN,
         shard_bytes: int = 64 << 20,
     ) -> None:
         self.folder = Path(folder)
@@ -207,7 +210,7 @@ class ShardWriter:
                 "Name another folder, or delete this one.",
             )  # fmt: skip
         sweep_temporaries(self.folder)
-        self._layout = layout
+        self._layout, self._origin = layout, origin
         self._class_names = None if class_names is None else tuple(class_names)
         self._shard_bytes = shard_bytes
         self._frame_shape: tuple[int, int, int] | None = None  # (C, V, M)
@@ -251,9 +254,12 @@ class ShardWriter:
             self._flush()
         index = _Index(
             _FORMAT, channels, joints, persons, self._num_frames, self._layout, self._class_names,
-            tuple(self._shards), self._ids, self._labels, self._lengths,
+            tuple(self._shards), self._ids, self._labels, self._lengths, self._origin.known(),
         )  # fmt: skip
-        write_text(self.folder / INDEX_NAME, json.dumps(asdict(index), ensure_ascii=False) + "\n")
+        content = asdict(index)
+        if not index.origin:
+            del content["origin"]
+        write_text(self.folder / INDEX_NAME, json.dumps(content, ensure_ascii=False) + "\n")
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -300,10 +306,12 @@ class _Index:
     ids: list[str]
     labels: list[int]
     lengths: list[int]
+    origin: dict[str, Any] | None = None
 
     def as_labels(self) -> Labels:
         labels = np.asarray(self.labels, np.int64)
-        return Labels(tuple(self.ids), labels, self.classes, self.layout)
+        origin = read_origin(self.origin)
+        return Labels(tuple(self.ids), labels, self.classes, self.layout, origin)
 
 
 def _read_index(file: InputFile) -> _Index:
@@ -341,6 +349,10 @@ def _what_is_wrong(index: _Index) -> str | None:
         return f"{len(index.ids)} ids, {len(index.labels)} labels, {len(index.lengths)} lengths"
     if not all(0 <= length <= index.num_frames for length in index.lengths) or min(counts) < 0:
         return f"a length outside [0, {index.num_frames}]"
+    try:
+        read_origin(index.origin)
+    except ValueError as error:
+        return f"origin: {error}"
     start = 0
     for shard in index.shards:
         if sum(index.lengths[start : start + shard.samples]) != shard.frames:

@@ -92,6 +92,7 @@ class Tracks:
     layout: the name of the joints' layout. joint_names: (V,). width, height: of the video in
     pixels. fps: 0.0 where nothing says it. source: what the video was called. num_frames: how
     many frames were looked at, people or none. num_axes: D. cuts: frames that begin a new scene.
+    estimator: what found the people, "" where nothing says it.
     """
 
     layout: str
@@ -104,6 +105,7 @@ class Tracks:
     num_axes: int = 2
     cuts: tuple[int, ...] = ()
     tracks: tuple[Track, ...] = ()
+    estimator: str = ""
 
     def __post_init__(self) -> None:
         wrong = [*_wrong_facts(self)] or [*_wrong_tracks(self)]
@@ -143,6 +145,7 @@ def _member(name: str) -> zipfile.ZipInfo:
 def _index_text(tracks: Tracks) -> str:
     index: dict[str, Any] = {"format": FORMAT}
     index |= {name: getattr(tracks, name) for name in _FACTS}
+    index |= {"estimator": tracks.estimator} if tracks.estimator else {}
     index["tracks"] = [{"id": track.id, "rows": len(track)} for track in tracks.tracks]
     return json.dumps(index, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -211,7 +214,7 @@ def _parse_index(where: str, text: bytes) -> tuple[Tracks, list[tuple[int, int]]
         for name in ("joint_names", "cuts"):
             facts[name] = tuple(facts[name]) if isinstance(facts[name], list) else None
         rows = [(track["id"], track["rows"]) for track in content["tracks"]]
-        empty = Tracks(**facts)
+        empty = Tracks(**facts, estimator=content.get("estimator", ""))
     except KeyError as error:
         raise DataError(where, f"the key {error.args[0]!r}", "none", _AGAIN) from error
     except (ValueError, TypeError, RecursionError) as error:
@@ -270,9 +273,9 @@ def _bytes_of(where: str, member: Member, max_bytes: int) -> bytes:
 
 def _wrong_facts(tracks: Tracks) -> Iterator[str]:
     """What is wrong with everything but the people."""
-    texts = (tracks.layout, tracks.source)
+    texts = (tracks.layout, tracks.source, tracks.estimator)
     if not all(isinstance(text, str) and len(text) <= _MAX_TEXT for text in texts):
-        yield f"layout or source that is no text of at most {_MAX_TEXT:,} characters"
+        yield f"layout, source or estimator that is no text of at most {_MAX_TEXT:,} characters"
     names = tracks.joint_names
     is_list = isinstance(names, tuple) and 0 < len(names) <= _MAX_JOINTS
     if not is_list or not all(isinstance(n, str) and len(n) <= _MAX_TEXT for n in names):

@@ -26,7 +26,7 @@ from kineme.engine.names import (
 )
 from kineme.engine.results import Run
 from kineme.engine.training import Training
-from kineme.network import VAL, Network
+from kineme.network import VAL, Dataset, Network
 from kineme.spec.schema import resolved
 
 
@@ -87,8 +87,9 @@ class Keeper:
         return {**self.facts, "metric": metric, "calibration": trust}
 
 
-def model_facts(network: Network, spec: Any) -> dict[str, Any]:
-    """What a checkpoint says of its model, in plain values."""
+def model_facts(network: Network, spec: Any, data: Dataset) -> dict[str, Any]:
+    """What a checkpoint says of its model and of the data it learns from, in plain values."""
+    of_data = network.describe_data(data) if network.describe_data else None
     return {
         "format": checkpoints.FORMAT,
         "network": network.name,
@@ -96,6 +97,7 @@ def model_facts(network: Network, spec: Any) -> dict[str, Any]:
         "class_names": list(network.class_names(spec)),
         "describe": checkpoints.plain(network.describe(spec)),
         "validated_on": validated_on(network, spec),
+        "training_data": checkpoints.plain(of_data),
         "versions": {"kineme": __version__, "torch": str(torch.__version__)},
     }
 

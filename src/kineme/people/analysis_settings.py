@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kineme.people.estimators.choosing import maker_of
 from kineme.people.form_rules import FormRule
 from kineme.people.segments import SegmentSettings
 from kineme.people.sources import Source
@@ -27,15 +28,17 @@ _WINDOW_SECONDS = 2.0  # without a checkpoint
 
 @dataclass(frozen=True)
 class AnalysisSettings:
-    """out: the folder of results. max_frames: 0 for all. window_seconds: 0 for what the checkpoint
+    """out: the folder of results. estimator: by name; None for the default of
+    estimators/choosing.py. max_frames: 0 for all. window_seconds: 0 for what the checkpoint
     sees. stride_seconds: 0 for a quarter of the window. writes_video: annotated.mp4 too.
+    video_side: pixels of its longer side, at most.
     key: of an encrypted checkpoint. uses_threshold: that of the checkpoint, for unknowns.
     is_alone: whoever is asked about is shown alone, also to a model of two people.
     is_stepped: the model takes every frame once (stepping.py) in place of windows.
     counts: repetitions, which rules are then held against, if there are any."""
 
     out: Path
-    estimator: str = "movenet"
+    estimator: str | None = None
     estimator_settings: Mapping[str, object] = field(default_factory=dict)
     checkpoint: str | None = None
     key: str | None = field(default=None, repr=False)
@@ -47,6 +50,7 @@ class AnalysisSettings:
     is_alone: bool = False
     is_stepped: bool = False
     writes_video: bool = True
+    video_side: int = 1280
     counts: bool = False
     rules: tuple[FormRule, ...] = ()
 
@@ -68,7 +72,7 @@ def build_timeline(
     build: Callable[[Any, TimelineSettings], Timeline] = Timeline
     if settings.checkpoint:
         model, build = _model(settings, layout, source)
-        for note in model.notes:
+        for note in (*model.notes, *model.cautions):
             tell(note)
         tell(_unknowns(model.threshold, settings.segments.min_probability))
         window = settings.window_seconds or model.window_seconds(source.fps)
@@ -88,14 +92,16 @@ def _model(
     from kineme.people.stepping import SteppedClassifier, SteppedTimeline
 
     path, size = settings.checkpoint or "", (source.width, source.height)
+    estimator = maker_of(settings.estimator or "")
     if settings.is_stepped:
         return SteppedClassifier(
             path, layout, size, fps=source.fps, window_seconds=settings.window_seconds,
-            key=settings.key, uses_threshold=settings.uses_threshold,
+            key=settings.key, uses_threshold=settings.uses_threshold, estimator=estimator,
         ), SteppedTimeline  # fmt: skip
     return PoseClassifier(
         path, layout, size,
         key=settings.key, uses_threshold=settings.uses_threshold, is_alone=settings.is_alone,
+        estimator=estimator,
     ), Timeline  # fmt: skip
 
 

@@ -9,10 +9,11 @@ Leaves out: what a frame brings (follower.py), what is written (results.py), com
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ from kineme.engine.names import LEASE_FILE
 from kineme.people.analysis_settings import AnalysisSettings, build_timeline
 from kineme.people.counting import LiveCounts, PersonCount, count_people
 from kineme.people.drawing import Thumbnails
-from kineme.people.estimators import Estimator, build_estimator
+from kineme.people.estimators import Estimator, build_estimator, spelled_settings
+from kineme.people.estimators.choosing import choose_estimator, maker_of
+from kineme.people.estimators.sight import small_people_note
 from kineme.people.follower import Follower
 from kineme.people.journal import Journal
 from kineme.people.labelled_video import LabelledVideo
 from kineme.people.live_events import LiveEvents
 from kineme.people.poses import FramePoses
 from kineme.people.progress import FrameProgress
+from kineme.people.read_ahead import read_ahead
 from kineme.people.recording import Recording
 from kineme.people.results import (
     ANNOTATED_FILE,
@@ -38,6 +42,7 @@ from kineme.people.results import (
     Found,
     earlier_source,
     in_order,
+    remove_results,
     segment_line,
     write_results,
     write_segments,
@@ -75,12 +80,15 @@ class _Analysis:
         tell: Callable[[str], None],
         stream: Callable[[Mapping[str, Any]], None] | None,
     ) -> None:
-        self.source, self.settings, self.tell = source, settings, tell
-        estimator = build_estimator(settings.estimator, settings.estimator_settings)
-        for note in getattr(estimator, "notes", ()):
+        chosen = choose_estimator(settings.estimator, settings.estimator_settings)
+        estimator = build_estimator(chosen.name, settings.estimator_settings)
+        for note in filter(None, (chosen.note, *getattr(estimator, "notes", ()))):
             tell(note)
+        settings = dataclasses.replace(settings, estimator=chosen.name)
+        self.source, self.settings, self.tell = source, settings, tell
+        self.estimator_name = chosen.name
         self.layout = LAYOUTS[estimator.layout]
-        self._is_in_order = _needs_all_frames(settings.estimator, estimator)
+        self._is_in_order = _needs_all_frames(chosen.name, estimator)
         self.timeline = build_timeline(settings, self.layout, source, tell)
         self.follower = Follower(estimator, self.layout, self.timeline)
         self.thumbnails = Thumbnails()
@@ -100,15 +108,17 @@ class _Analysis:
         if earlier not in ("", self.source.name):
             self.tell(f"{self.settings.out} has results of {earlier}, which are replaced.")
         known, num_known = self._known_frames()
-        lines = self.settings.out / SEGMENT_LINES_FILE
-        lines.unlink(missing_ok=True)
+        remove_results(self.settings.out)
         if self.settings.writes_video:
             path = self.settings.out / ANNOTATED_FILE
-            self.video = LabelledVideo(path, self.layout, self.source, self.timeline)
+            self.video = LabelledVideo(
+                path, self.layout, self.source, self.timeline, long_side=self.settings.video_side
+            )
         progress = FrameProgress(self.tell, total=self._total(), num_known=num_known)
+        moments = self._moments() if self.source.is_live else read_ahead(self._moments())
         try:
-            with patient_signals() as request:
-                for moment in self._moments():
+            with patient_signals() as request, contextlib.closing(moments):
+                for moment in moments:
                     self._look(moment, next(known, None))
                     progress.at(self._num_frames)
                     if request.number:
@@ -125,9 +135,9 @@ class _Analysis:
             raise Interrupted.by(request.number, fix="Its results are written.")
         return found
 
-    def _moments(self) -> Iterator[Moment]:
-        moments = self.source.moments()
-        return itertools.islice(moments, self.settings.max_frames or None)
+    def _moments(self) -> Generator[Moment]:
+        with contextlib.closing(self.source.moments()) as moments:
+            yield from itertools.islice(moments, self.settings.max_frames or None)
 
     def _look(self, moment: Moment, known: FramePoses | None) -> None:
         step = self.follower.look(moment, known)
@@ -163,14 +173,12 @@ class _Analysis:
     # Beginning and end -----------------------------------------------------------------
 
     def _journal_facts(self, estimator: Estimator) -> dict[str, Any]:
-        settings = getattr(estimator, "settings", None)
-        names = [one.name for one in dataclasses.fields(settings)] if settings else []
         return {
             "kineme": __version__,
             "source": self.source.name,
             "stamp": self.source.stamp,
-            "estimator": self.settings.estimator,
-            "settings": {name: str(getattr(settings, name)) for name in names},
+            "estimator": self.estimator_name,
+            "settings": spelled_settings(estimator),
             "layout": self.layout.name,
         }
 
@@ -199,12 +207,16 @@ class _Analysis:
         self._take_events()
         source, settings = self.source, self.settings
         name = source.name if source.is_live else Path(source.name).name
-        recording = Recording(self.layout, source.width, source.height, source.fps, name)
+        size, made_by = (source.width, source.height), maker_of(self.estimator_name)
+        recording = Recording(self.layout, *size, source.fps, name, made_by)
         with self.journal.tracks(recording) as tracks:
             counts = count_people(tracks, settings.rules) if settings.counts else None
-            found = self._found(began, counts)
+            note = small_people_note(self.follower.estimator, self.estimator_name, tracks)
+            found = self._found(began, counts, note)
             write_results(settings.out, found, tracks, self.thumbnails.picture)
         self.journal.remove()
+        if note:
+            self.tell(note)
         return found
 
     def _stopped(self, number: int) -> Interrupted:
@@ -216,7 +228,7 @@ class _Analysis:
             f"the same command {how}.",
         )
 
-    def _found(self, began: float, counts: tuple[PersonCount, ...] | None) -> Found:
+    def _found(self, began: float, counts: tuple[PersonCount, ...] | None, note: str) -> Found:
         source, settings = self.source, self.settings
         stream = source.stream if isinstance(source, LiveSource) else None
         facts = Facts(
@@ -229,7 +241,7 @@ class _Analysis:
             num_dropped=stream.num_dropped if stream else 0,
             num_ignored=self.follower.tracker.num_ignored,
             damage=source.damage,
-            estimator=settings.estimator,
+            estimator=self.estimator_name,
             layout=self.layout.name,
             checkpoint=settings.checkpoint or "",
             class_names=tuple(self.timeline.classifier.names),
@@ -241,6 +253,7 @@ class _Analysis:
             wall_seconds=time.monotonic() - began,
             estimate_seconds=self.follower.estimate_seconds,
             has_video=self.video is not None and self._num_frames > 0,
+            cautions=tuple(filter(None, (*self.timeline.classifier.cautions, note))),
         )
         return Found(facts, in_order(self.segments), tuple(self.events), counts, settings.rules)
 

@@ -19,16 +19,18 @@ from numpy.typing import NDArray
 
 from kineme.data import sampling
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine.calibration import load_calibration
+from kineme.engine.calibration import Calibration, load_calibration
 from kineme.network import load_network
 from kineme.people.timeline import Window
 from kineme.pose_classification.dataset import View, prepare
 from kineme.pose_classification.layout_mapping import in_picture, map_layout
 from kineme.pose_classification.layouts import Layout, layout_of
+from kineme.pose_classification.training_data import training_data_of
 
 _NETWORK = "pose_classification"
 _WINDOW_SECONDS = 2.0  # where the checkpoint does not say how many frames it sees
-_SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 4.0
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 4.0  # where it does not say of how many seconds
+_SHORTEST_CLIP_SECONDS, _LONGEST_CLIP_SECONDS = 0.5, 10.0  # where it does
 
 
 class PoseClassifier:
@@ -36,8 +38,9 @@ class PoseClassifier:
 
     source: the layout of these joints. size: (width, height) of the video. key: of an encrypted
     checkpoint. uses_threshold: windows less familiar than the checkpoint's threshold are unknown.
-    is_alone: nobody else is shown. mapping: of joints. num_persons: that a window should hold.
-    threshold: the one in use, None where there is none.
+    is_alone: nobody else is shown. estimator: what finds these joints, "" for anything. mapping:
+    of joints. num_persons: that a window should hold. threshold: the one in use, None where there
+    is none. cautions: what to know before its answers are relied on.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class PoseClassifier:
         key: str | None = None,
         uses_threshold: bool = True,
         is_alone: bool = False,
+        estimator: str = "",
     ) -> None:
         network = load_network(_NETWORK)
         loaded = checkpoints.load_checkpoint(path, key)
@@ -62,16 +66,30 @@ class PoseClassifier:
         self._known_from = found if uses_threshold else None
         self.threshold = self._known_from.threshold if self._known_from else None
         self._view = View(settings=spec.dataset, layout=self.layout, seed=0, is_random=False)
-        num_persons = spec.dataset.num_persons or self.layout.num_persons
-        self._num_places = max(num_persons, 2 if spec.model.persons == "pair" else 1)
-        self.num_persons = 1 if is_alone else self._num_places
+        learned = training_data_of(loaded.facts, where=str(loaded.path))
+        self._learned = learned
+        persons = learned.persons or spec.dataset.num_persons or self.layout.num_persons
+        self._num_places = max(persons, 2 if spec.model.persons == "pair" else 1)
+        self._num_learned = learned.most_people or self._num_places
+        self.num_persons = 1 if is_alone else self._num_learned
         self._model = checkpoints.build_trained(network, spec, loaded).eval()
         told = (self.mapping.told(), checkpoints.plain_note(loaded, key), self._people_note())
         self.notes = tuple(filter(None, told))
+        cautions = (
+            _trust_note(found), self._alone_note(), self._estimator_note(estimator),
+            _length_note(learned.origin.clip_seconds),
+        )  # fmt: skip
+        self.cautions = tuple(filter(None, cautions))
 
     def window_seconds(self, fps: float) -> float:
-        """How long a window should be: the frames that the model sees, of a video of that rate."""
-        settings = self._spec.dataset
+        """How long a window should be: as long as what the model learned from; where that is not
+        known, the frames that it sees, of a video of that rate."""
+        settings, origin = self._spec.dataset, self._learned.origin
+        if origin.clip_seconds:
+            seconds = origin.clip_seconds
+            if settings.sampling != "uniform" and settings.window_size > 0 and origin.fps:
+                seconds = min(seconds, settings.window_size / origin.fps)
+            return min(max(seconds, _SHORTEST_CLIP_SECONDS), _LONGEST_CLIP_SECONDS)
         is_uniform = settings.sampling == "uniform"
         num_frames = settings.num_frames if is_uniform else max(settings.window_size, 0)
         if not num_frames or fps <= 0:
@@ -90,12 +108,27 @@ class PoseClassifier:
         return shares
 
     def _people_note(self) -> str:
-        if self._num_places < 2:
+        if self.num_persons < 2:
             return ""
-        others = "the nearest other" if self._num_places == 2 else "the nearest others"
-        if self.num_persons == 1:
-            others = "nobody else (--alone)"
-        return f"the model sees {self._num_places} people at a time: each person with {others}"
+        others = "the nearest other" if self.num_persons == 2 else "the nearest others"
+        return f"the model sees {self.num_persons} people at a time: each person with {others}"
+
+    def _alone_note(self) -> str:
+        if self.num_persons == self._num_learned:
+            return ""
+        return (
+            f"the model learned from samples of {self._num_learned} people, and sees each person "
+            "with nobody else (--alone, --step): what takes two may go by another name"
+        )
+
+    def _estimator_note(self, estimator: str) -> str:
+        known = self._learned.origin.estimator
+        if not estimator or known in ("", estimator):
+            return ""
+        return (
+            f"the model learned from people that {known} found, and sees those of {estimator}, "
+            f"whose joints lie and tremble otherwise; --estimator {known} is like its training"
+        )
 
     def _values(self, window: Window) -> NDArray[np.float32]:
         """(C, T, V) of the frames that the model sees; what is not seen is zero."""
@@ -132,3 +165,22 @@ class PoseClassifier:
             prepared = prepare(torch.from_numpy(x), self._view, np.zeros(1, np.int64), 0)
             logits: torch.Tensor = self._model(skeleton=prepared)[0].float()
         return logits
+
+
+def _trust_note(calibration: Calibration | None) -> str:
+    if calibration is not None:
+        return ""
+    return (
+        "the checkpoint has no calibration: its probabilities may be far too high, and nobody is "
+        "unknown for being unfamiliar. Training with validation data "
+        "(dataset.val_dataset.data_path) fits both; take its best.pth"
+    )
+
+
+def _length_note(clip_seconds: float) -> str:
+    if clip_seconds <= _LONGEST_CLIP_SECONDS:
+        return ""
+    return (
+        f"the model learned from clips of {clip_seconds:.0f} s, and sees windows of at most "
+        f"{_LONGEST_CLIP_SECONDS:.0f} s unless --window says otherwise"
+    )

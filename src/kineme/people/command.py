@@ -29,6 +29,7 @@ from kineme.errors import (
 from kineme.people.analysis_settings import AnalysisSettings
 from kineme.people.analyze import analyze
 from kineme.people.estimators import ESTIMATORS, layout_of_estimator
+from kineme.people.estimators.choosing import choose_estimator
 from kineme.people.form_rules import FormRule, load_form_rules
 from kineme.people.results import Found
 from kineme.people.segments import SegmentSettings
@@ -49,7 +50,8 @@ follows them; with one it says what each of them does, and when.
   --checkpoint FILE        a model of pose_classification, for example results/train/best.pth;
                            of an encrypted one the key: encryption_key_file=FILE,
                            KINEME_ENCRYPTION_KEY in the environment, or encryption_key=KEY
-  --estimator NAME         who finds people: movenet, blazepose, rtmpose, files (default movenet)
+  --estimator NAME         who finds people: movenet, blazepose, rtmpose, files (default: movenet
+                           where its file is here, or blazepose)
   --out FOLDER             for the results (default: <name of the source>-people)
   --max-frames N           look at no more frames
   --window SECONDS         what the model sees at a time (default: what the checkpoint says)
@@ -64,6 +66,7 @@ follows them; with one it says what each of them does, and when.
   --repetitions            count repetitions of each person, whatever they do
   --rules FILE             count, and hold every repetition against the form rules of a YAML file
   --no-video               do not write annotated.mp4
+  --video-side N           pixels of its longer side, at most (default 1280)
   --live                   print results as they come, as JSON lines; leave out frames rather than
                            fall behind a stream
   --wait                   wait for a stream that is not there
@@ -77,6 +80,7 @@ _FLAGS = ("--no-video", "--live", "--wait", "--repetitions", "--no-threshold", "
 _NUMBERS = {  # option: lowest, highest
     "--max-frames": (1, 1e12), "--window": (0.1, 60), "--stride": (0.02, 60),
     "--min-probability": (0, 1), "--keep-probability": (0, 1), "--min-seconds": (0, 60),
+    "--video-side": (64, 1e12),
 }  # fmt: skip
 _WORDS = ("--checkpoint", "--estimator", "--out", "--rules")
 _KEYS = ("encryption_key", "encryption_key_file")
@@ -197,13 +201,13 @@ _ONE_AT_A_TIME = "Several videos can be given as a folder."
 
 def _take_number(request: _Request, option: str, value: str) -> list[Problem]:
     low, high = _NUMBERS[option]
-    is_whole = option == "--max-frames"
+    is_whole = option in ("--max-frames", "--video-side")
     try:
         number = int(value) if is_whole else float(value)
     except ValueError:
         number = float("nan")
     if not low <= number <= high:
-        kind = "a whole number of at least 1" if is_whole else f"a number from {low} to {high}"
+        kind = f"a whole number of at least {low}" if is_whole else f"a number from {low} to {high}"
         return [Problem(option, kind, shortened(value))]
     request.numbers[option] = number
     return []
@@ -211,8 +215,9 @@ def _take_number(request: _Request, option: str, value: str) -> list[Problem]:
 
 def _settings(request: _Request) -> AnalysisSettings:
     numbers, words = request.numbers, request.words
-    estimator = words.get("--estimator", "movenet")
     own = {key.partition(".")[2]: value for key, value in request.settings.items()}
+    chosen = choose_estimator(words.get("--estimator"), own)
+    estimator = chosen.name
     others = [key for key in request.settings if key.partition(".")[0] != estimator]
     if others:
         expected = f"settings of the estimator {estimator}"
@@ -227,6 +232,8 @@ def _settings(request: _Request) -> AnalysisSettings:
         raise SpecError("--stride", f"at most {window} (--window)", str(stride))
     if "--step" in request.flags and "--checkpoint" not in words:
         raise SpecError("--step", "a checkpoint whose model steps", "none", "Set --checkpoint.")
+    if chosen.note:
+        _tell(chosen.note)
     return AnalysisSettings(
         out=Path(words["--out"]).expanduser() if "--out" in words else _out(request.source),
         estimator=estimator,
@@ -237,6 +244,7 @@ def _settings(request: _Request) -> AnalysisSettings:
         stride_seconds=stride,
         segments=SegmentSettings(high, low, numbers.get("--min-seconds", 0.5)),
         writes_video="--no-video" not in request.flags,
+        video_side=int(numbers.get("--video-side", 1280)),
         key=_key(request),
         uses_threshold="--no-threshold" not in request.flags,
         is_alone="--alone" in request.flags,

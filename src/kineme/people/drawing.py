@@ -14,7 +14,7 @@ import functools
 import io
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from PIL import Image, ImageDraw
 from kineme.data.video.writing import write_video
 from kineme.errors import KinemeError, printable
 from kineme.people.poses import PersonPose
+from kineme.people.read_ahead import read_ahead
 from kineme.people.sources import Moment
 from kineme.pose_classification.layouts import Layout
 from kineme.report.annotate import TEXT_SHARE, font_of
@@ -36,7 +37,9 @@ COLOURS = (
     (255, 183, 77), (79, 209, 193), (108, 176, 255), (255, 138, 128), (186, 160, 255),
     (174, 213, 129), (240, 98, 146), (255, 241, 118), (77, 208, 225), (188, 170, 164),
 )  # fmt: skip
-_LAG_FRAMES = 1000  # that may wait to be drawn
+_LAG_FRAMES = 1000  # that may wait to be drawn, without pixels
+_LIVE_LAG_FRAMES = 32  # with them
+_AHEAD_BYTES = 64 << 20  # of frames read again before they are due, so that the end comes soon
 _MAX_REPEATS = 250
 _MIN_CONFIDENCE = 0.1
 _THUMB_HEIGHT, _THUMB_MARGIN, _MAX_THUMBS = 96, 0.12, 200
@@ -54,7 +57,8 @@ class Figure:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """All that is drawn on frame `index`. frame: None where it is read again."""
+    """All that is drawn on frame `index`. figures: in pixels of the annotated video. frame: None
+    where it is read again."""
 
     index: int
     seconds: float
@@ -115,13 +119,22 @@ def _letters(text: str, size: int) -> NDArray[np.uint8]:
 
 
 class AnnotatedVideo:
-    """Writes scenes as they are put, in a thread. again: the frames of the source once more, where
-    scenes come without."""
+    """Writes scenes as they are put, in a thread. size: height and width of all frames. again: the
+    frames of the source once more, where scenes come without."""
 
     def __init__(
-        self, path: Path, layout: Layout, *, fps: float, again: Iterator[Moment] | None = None
+        self,
+        path: Path,
+        layout: Layout,
+        *,
+        fps: float,
+        size: tuple[int, int],
+        again: Generator[Moment] | None = None,
     ) -> None:
-        self._path, self._layout, self._fps, self._again = path, layout, fps, again
+        self._path, self._layout, self._fps, self._size = path, layout, fps, size
+        num_ahead = max(_AHEAD_BYTES // (3 * size[0] * size[1]), 1)
+        self._again = None if again is None else read_ahead(again, num_ahead=num_ahead)
+        self._lag = _LIVE_LAG_FRAMES if again is None else _LAG_FRAMES
         self._waiting: deque[Scene] = deque()
         self._changed = threading.Condition()
         self._is_finished = self._is_abandoned = False
@@ -133,7 +146,7 @@ class AnnotatedVideo:
     def put(self, scene: Scene) -> None:
         """Waits where the video lags far behind."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < _LAG_FRAMES or self._error)
+            self._changed.wait_for(lambda: len(self._waiting) < self._lag or self._error)
             self._waiting.append(scene)
             self._changed.notify_all()
 
@@ -163,6 +176,9 @@ class AnnotatedVideo:
                 self._error = error
                 self._waiting.clear()
                 self._changed.notify_all()
+        finally:
+            if self._again is not None:
+                self._again.close()
 
     def _frames(self) -> Iterator[Frame]:
         num_written = 0
@@ -171,7 +187,7 @@ class AnnotatedVideo:
             repeats = round(scene.seconds * self._fps) + 1 - num_written
             if frame is None or repeats < 1:
                 continue
-            drawn = draw_people(frame, scene.figures, self._layout)
+            drawn = draw_people(_resized(frame, self._size), scene.figures, self._layout)
             for _ in range(min(repeats, _MAX_REPEATS)):
                 yield drawn
             num_written += repeats
@@ -189,6 +205,12 @@ class AnnotatedVideo:
         if self._again is None:
             return None
         return next((one.frame for one in self._again if one.index == index), None)
+
+
+def _resized(frame: Frame, size: tuple[int, int]) -> Frame:
+    if frame.shape[:2] == size:
+        return frame
+    return np.asarray(cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class _AbandonedError(Exception):

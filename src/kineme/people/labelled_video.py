@@ -11,8 +11,10 @@ import dataclasses
 from collections import deque
 from pathlib import Path
 
+from kineme.data.images import scaled_size
 from kineme.people.drawing import AnnotatedVideo, Figure, Scene
 from kineme.people.follower import Step
+from kineme.people.poses import PersonPose
 from kineme.people.segments import PERSON
 from kineme.people.sources import Moment, Source
 from kineme.people.timeline import Timeline
@@ -20,18 +22,27 @@ from kineme.pose_classification.layouts import Layout
 
 
 class LabelledVideo:
-    """The video of an analysis, a frame at a time."""
+    """The video of an analysis, a frame at a time. long_side: of its pixels, at most."""
 
-    def __init__(self, path: Path, layout: Layout, source: Source, timeline: Timeline) -> None:
-        again = None if source.is_live else source.moments()
-        self._video = AnnotatedVideo(path, layout, fps=source.fps, again=again)
+    def __init__(
+        self, path: Path, layout: Layout, source: Source, timeline: Timeline, *, long_side: int
+    ) -> None:
+        self._scale = min(long_side / max(source.width, source.height), 1.0)
+        short_side = max(round(self._scale * min(source.width, source.height)), 1)
+        self._video = AnnotatedVideo(
+            path,
+            layout,
+            fps=source.fps,
+            size=scaled_size(source.height, source.width, short_side=short_side),
+            again=source.again(short_side=short_side),
+        )
         self._is_live, self._timeline = source.is_live, timeline
         self._undecided: deque[Scene] = deque()
         self._num_frames = 0
 
     def put(self, moment: Moment, step: Step) -> None:
         self._num_frames += 1
-        figures = tuple(Figure(id_, pose, "") for id_, pose in step.smooth)
+        figures = tuple(Figure(id_, _scaled(pose, self._scale), "") for id_, pose in step.smooth)
         if self._is_live:
             scene = Scene(moment.index, moment.seconds, figures, moment.frame)
             self._video.put(self._labelled(scene))
@@ -67,6 +78,10 @@ class LabelledVideo:
                 label, probability = self._timeline.label_at(one.id, scene.seconds)
             figures.append(Figure(one.id, one.pose, _caption(one.id, label, probability)))
         return dataclasses.replace(scene, figures=tuple(figures))
+
+
+def _scaled(pose: PersonPose, scale: float) -> PersonPose:
+    return dataclasses.replace(pose, joints=pose.joints * scale, box=pose.box * scale)
 
 
 def _caption(person: int, label: str, probability: float | None) -> str:

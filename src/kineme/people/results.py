@@ -1,6 +1,8 @@
 """What an analysis leaves: who did what, when, as tables for people and programs.
 
-Promises: every file is complete or absent; all of them tell the same segments.
+Promises: every file is complete or absent; all of them are of one run and tell the same segments,
+whenever it was stopped or killed: those of an earlier run go before it writes the first, and the
+report comes last.
 Leaves out: the page (page.py), the video (labelled_video.py), tracks (data/tracks.py), the table
 of repetitions (repetition_results.py).
 """
@@ -34,6 +36,10 @@ REPETITIONS_FILE = "repetitions.csv"
 TRACKS_FILE = "tracks.npz"
 ANNOTATED_FILE = "annotated.mp4"
 JOURNAL_FILE = ".frames.jsonl"
+_RESULT_FILES = (  # the report first: while others are left, it does not call them whole
+    REPORT_FILE, TIMELINE_JSON_FILE, REPETITIONS_FILE, TIMELINE_FILE, SEGMENT_LINES_FILE,
+    TRACKS_FILE, ANNOTATED_FILE,
+)  # fmt: skip
 COLUMNS = ("person", "label", "probability", "start_seconds", "end_seconds")
 
 
@@ -41,7 +47,8 @@ COLUMNS = ("person", "label", "probability", "start_seconds", "end_seconds")
 class Facts:
     """What was looked at, and how. num_frames: looked at; num_dropped: of a stream, left out;
     num_ignored: sights too unsure to be followed. num_persons: that a window holds. threshold: of
-    familiarity, below which a window is unknown. estimate_seconds: spent in the estimator."""
+    familiarity, below which a window is unknown. estimate_seconds: spent in the estimator.
+    cautions: what to know before all this is relied on."""
 
     source: str
     width: int
@@ -64,6 +71,7 @@ class Facts:
     wall_seconds: float
     estimate_seconds: float
     has_video: bool
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,20 +93,19 @@ class Found:
 def write_results(
     folder: Path, found: Found, tracks: Tracks, picture: Callable[[int], bytes]
 ) -> None:
-    """All files of an analysis but its video. picture: of a person, as JPEG.
-
-    Those of an earlier run that this one does not write are removed.
-    """
-    if not found.facts.has_video:
-        (folder / ANNOTATED_FILE).unlink(missing_ok=True)
+    """All files of an analysis but its video, the report last. picture: of a person, as JPEG."""
     tracks.save(folder / TRACKS_FILE)
     write_segments(folder, found.segments)
-    if found.counts is None:
-        (folder / REPETITIONS_FILE).unlink(missing_ok=True)
-    else:
+    if found.counts is not None:
         write_repetitions(folder / REPETITIONS_FILE, found.counts, found.rules)
     files.write_json(folder / TIMELINE_JSON_FILE, _as_plain(found))
     files.write_text(folder / REPORT_FILE, render_page(found, picture))
+
+
+def remove_results(folder: Path) -> None:
+    """Take away what an earlier run left, so that nothing of it lies beside what comes now."""
+    for name in _RESULT_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def earlier_source(folder: Path) -> str:

@@ -10,7 +10,7 @@ Shapes: frames are (H, W, 3) uint8 RGB.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,8 +41,8 @@ class Moment:
 
 class Source(Protocol):
     """name: for people. stamp: what tells one version from another, "" for what never comes
-    again. num_frames: 0 where nothing says it. damage: in words, so far. events: what happened,
-    told once each."""
+    again. num_frames: 0 where nothing says it. damage: in words, so far. again: the frames once
+    more, as good as is needed to look at them; None where they do not come again."""
 
     name: str
     stamp: str
@@ -57,7 +57,9 @@ class Source(Protocol):
     @property
     def is_live(self) -> bool: ...
 
-    def moments(self) -> Iterator[Moment]: ...
+    def moments(self) -> Generator[Moment]: ...
+
+    def again(self, *, short_side: int) -> Generator[Moment] | None: ...
 
     def close(self) -> None: ...
 
@@ -105,13 +107,19 @@ class StoredSource:
     def damage(self) -> str:
         return self._damage
 
-    def moments(self) -> Iterator[Moment]:
-        """Every frame; may be asked for again."""
+    def moments(self) -> Generator[Moment]:
+        return self._moments()
+
+    def again(self, *, short_side: int) -> Generator[Moment]:
+        return self._moments(short_side)
+
+    def _moments(self, short_side: int | None = None) -> Generator[Moment]:
         if self.path.is_dir():
-            for index, frame in enumerate(FrameReader(self.path)):
+            for index, frame in enumerate(FrameReader(self.path, short_side=short_side or 0)):
                 yield Moment(index, index / self.fps, frame)
             return
-        with video.iterate(self.path) as stream:
+        is_quick = short_side is not None
+        with video.iterate(self.path, short_side=short_side, is_quick=is_quick) as stream:
             last = -1.0
             for index, (seconds, frame) in enumerate(stream):
                 last = max(seconds, last + 1e-4)  # time never goes back
@@ -140,9 +148,12 @@ class LiveSource:
     def damage(self) -> str:
         return ""
 
-    def moments(self) -> Iterator[Moment]:
+    def moments(self) -> Generator[Moment]:
         for index, seconds, frame in self.stream.frames():
             yield Moment(index, seconds, frame)
+
+    def again(self, *, short_side: int) -> None:
+        return None
 
     def close(self) -> None:
         self.stream.close()

@@ -70,9 +70,13 @@ def hold_out(
         is_held = [clip.id in held for clip in found]
         words = "clips"
         reason = "one subject in all" if known else "no subject in names or folders"
-        what = f"clips held out of each class on their own, as there is {reason}"
+        what = (
+            f"clips in all held out for validation, about {100 * share:g} % of each class and at "
+            f"least one of two (dataset_convert.val_share), as there is {reason} "
+            "(dataset_convert.subject_pattern)"
+        )
         for name in sorted(held):
-            tally.add(f"{what} (dataset_convert.subject_pattern)", name)
+            tally.add(what, name)
     stems = (VAL if held_out else TRAIN for held_out in is_held)
     return [replace(c, stem=stem) for c, stem in zip(found, stems, strict=True)], words
 

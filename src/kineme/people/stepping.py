@@ -54,8 +54,12 @@ class SteppedClassifier(PoseClassifier):
         max_gap_seconds: float = 0.5,
         key: str | None = None,
         uses_threshold: bool = True,
+        estimator: str = "",
     ) -> None:
-        super().__init__(path, source, size, key=key, uses_threshold=uses_threshold, is_alone=True)
+        super().__init__(
+            path, source, size,
+            key=key, uses_threshold=uses_threshold, is_alone=True, estimator=estimator,
+        )  # fmt: skip
         settings = self._spec.dataset
         window = window_seconds or self.window_seconds(fps)
         num_frames = settings.num_frames if settings.sampling == "uniform" else round(window * fps)

@@ -73,11 +73,13 @@ class Window:
 
 class Classifier(Protocol):
     """names: of the classes. threshold: of familiarity, below which a window is unknown; None
-    where there is none. classify: (B, K) probabilities of windows, each on its own; all 0 for a
-    window that is unknown."""
+    where there is none. cautions: what to know before it is relied on. classify: (B, K)
+    probabilities of windows, each on its own; all 0 for a window that is unknown.
+    """
 
     names: tuple[str, ...]
     threshold: float | None
+    cautions: tuple[str, ...]
 
     def classify(self, windows: Sequence[Window]) -> NDArray[np.float32]: ...
 
@@ -87,6 +89,7 @@ class Presence:
 
     names: tuple[str, ...] = (PERSON,)
     threshold: float | None = None
+    cautions: tuple[str, ...] = ()
 
     def classify(self, windows: Sequence[Window]) -> NDArray[np.float32]:
         """(B, 1) mean scores of the frames in which the person is seen."""

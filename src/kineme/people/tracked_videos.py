@@ -16,7 +16,6 @@ deleted at any time.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -35,7 +34,7 @@ from kineme.data.workers import run_tasks
 from kineme.errors import DataError, ResourceError
 from kineme.files import sweep_temporaries, write_errors_named, write_json
 from kineme.people.cuts import CutDetector
-from kineme.people.estimators import Estimator, build_estimator
+from kineme.people.estimators import Estimator, build_estimator, spelled_settings
 from kineme.people.poses import FramePoses
 from kineme.people.recording import TracksRecorder
 from kineme.people.sources import StoredSource
@@ -80,7 +79,7 @@ def track_videos(
         "made_by": {
             "kineme": __version__,
             "estimator": estimator,
-            "settings": _settings_of(built),
+            "settings": spelled_settings(built),
             "sure_from": _SURE_FROM,
         },
     }
@@ -136,14 +135,6 @@ def _make(video: Path, target: Path, task: Mapping[str, Any], beat: Callable[[],
 @functools.lru_cache(maxsize=1)
 def _estimator(name: str, settings: str) -> Estimator:
     return build_estimator(name, json.loads(settings))
-
-
-def _settings_of(estimator: Estimator) -> dict[str, str]:
-    """Every setting, given or not, as text."""
-    settings = getattr(estimator, "settings", None)
-    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
-        return {}
-    return {name: str(value) for name, value in dataclasses.asdict(settings).items()}
 
 
 def _is_whole(path: Path) -> bool:

@@ -28,7 +28,8 @@ from kineme.data.tracks import Tracks
 from kineme.errors import DataError, Problem, SpecError, listed
 from kineme.network import TEST
 from kineme.people.acting import acting, join_sights
-from kineme.people.estimators import build_estimator
+from kineme.people.estimators import build_estimator, spelled_settings
+from kineme.people.estimators.choosing import choose_estimator
 from kineme.people.smoothing import SmoothingSettings, smooth_tracks
 from kineme.people.splits import hold_out, note_absent_classes, split_by_list, without_clashes
 from kineme.people.tracked_videos import TrackedVideo, track_videos
@@ -57,12 +58,15 @@ def read_videos(settings: Any, tally: Tally) -> Source:
     can be read, SpecError for settings that cannot be.
     """
     given = _estimator_settings(settings.estimator_settings)
-    layout = build_estimator(settings.estimator, given).layout
+    chosen = choose_estimator(settings.estimator, given)
+    estimator = build_estimator(chosen.name, given)
     found, protocol = _find(settings, tally)
+    for clip in found if chosen.reason else ():
+        tally.add(f"videos whose people {chosen.name} finds, as {chosen.reason}", clip.id)
     answers = track_videos(
         [clip.path for clip in found],
         default_cache(),
-        estimator=settings.estimator,
+        estimator=chosen.name,
         settings=given,
         num_workers=settings.workers,
         progress=_Progress(len(found)).at,
@@ -74,12 +78,14 @@ def read_videos(settings: Any, tally: Tally) -> Source:
     num_persons = settings.num_persons or 1
     return Source(
         name="Videos",
-        layouts=(layout,),
+        layouts=(estimator.layout,),
         classes=classes,
         clips=_clips(videos, classes, num_persons, settings, tally),
         num_persons=num_persons,
         protocol=protocol,
         failed=_told(problems, len(found), settings.max_bad),
+        estimator=chosen.name,
+        estimator_settings=spelled_settings(estimator),
     )
 
 
@@ -214,7 +220,7 @@ def _clips(
         if people and 2 * skeleton.shape[1] < tracks.num_frames:
             tally.add("clips whose actor is seen in less than half of the video", found.id)
         label = UNKNOWN if found.label is None else classes.index(found.label)
-        yield Clip(found.id, skeleton, label, found.stem)
+        yield Clip(found.id, skeleton, label, found.stem, tracks.fps)
 
 
 # How far it is -----------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from kineme.pose_classification.occlusion import occluded
 from kineme.pose_classification.paths import SECTIONS, data_path
 from kineme.pose_classification.sources import complete, load_sequences
 from kineme.pose_classification.streams import STREAMS
+from kineme.pose_classification.training_data import describe_data
 from kineme.pose_classification.weights import adapt_weights, transfer
 from kineme.spec.load import with_values
 
@@ -249,6 +250,7 @@ NETWORK = Network(
     answer_text=answer_text,
     convert=convert.convert,
     describe=describe,
+    describe_data=describe_data,
     identity=(
         "model.model_type",
         "model.input_channels",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kineme.data import arrays, sampling, scan, shards
 from kineme.data.labels import Labels, label_problems, label_warnings
+from kineme.data.origin import UNKNOWN_ORIGIN, Origin
 from kineme.errors import DataError, Problem, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 from kineme.pose_classification.labels import class_names, labels_of
@@ -42,6 +43,7 @@ class Sequences:
     people: (N, P) which persons are kept, by falling motion energy; None keeps all.
     is_centred: the layout's centre joint never moves, as in data that was centred on it:
     there, zero is its place and not a sign that it is missing.
+    most_people: that any sequence of the data shows. origin: as the data say it.
     """
 
     ids: tuple[str, ...]
@@ -54,6 +56,8 @@ class Sequences:
     people: NDArray[np.int64] | None = None
     has_nan: bool = False
     is_centred: bool = False
+    most_people: int = 0
+    origin: Origin = UNKNOWN_ORIGIN
     notes: tuple[str, ...] = ()
 
     @property
@@ -140,6 +144,8 @@ def _sequences(spec: Any, store: arrays.Skeletons, labels: Labels, found: scan.S
         people=None if people is None else people[rows],
         has_nan=found.nonfinite_count > 0,
         is_centred=layout_of(spec.model).centre_index in found.constant_joints,
+        most_people=int(found.persons.max(initial=0)),
+        origin=labels.origin,
         notes=() if note is None else (f"{store.path}: {note}",),
     )
 

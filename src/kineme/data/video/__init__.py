@@ -14,10 +14,11 @@ Shapes: F frames asked for; frames are (F, H, W, 3) uint8 RGB.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,13 +120,16 @@ def iterate(
     size: tuple[int, int] | None = None,
     short_side: int | None = None,
     threads: int = 1,
+    is_quick: bool = False,
 ) -> FrameStream:
     """Every picture of the video in order, with the seconds at which it is shown, from 0.
 
     For whoever follows people through a video as it comes, long or not; clips of a known length
-    are read by number (`read_frames`).
+    are read by number (`read_frames`). is_quick: for pictures that are looked at and not learned
+    from (`Shaper`).
     """
-    return FrameStream(path, size=size, short_side=short_side, threads=threads)
+    shape = functools.partial(Shaper.of, size=size, short_side=short_side, is_quick=is_quick)
+    return FrameStream(path, shape, threads=threads)
 
 
 class FrameStream(Iterator[tuple[float, Picture]]):
@@ -138,14 +142,13 @@ class FrameStream(Iterator[tuple[float, Picture]]):
     def __init__(
         self,
         path: str | os.PathLike[str],
+        shape: Callable[[VideoFrame], Shaper],
         *,
-        size: tuple[int, int] | None,
-        short_side: int | None,
         threads: int,
     ) -> None:
         self._errors: list[str] = []
         self._resized = ""
-        self._frames = self._generate(path, size, short_side, threads)
+        self._frames = self._generate(path, shape, threads)
 
     @property
     def damage(self) -> str:
@@ -167,8 +170,7 @@ class FrameStream(Iterator[tuple[float, Picture]]):
     def _generate(
         self,
         path: str | os.PathLike[str],
-        size: tuple[int, int] | None,
-        short_side: int | None,
+        shape: Callable[[VideoFrame], Shaper],
         threads: int,
     ) -> Generator[tuple[float, Picture]]:
         file = InputFile(path)
@@ -182,7 +184,7 @@ class FrameStream(Iterator[tuple[float, Picture]]):
                 num_packets += packet is not None
                 for picture in decode_packet(video, packet):
                     if shaper is None:
-                        shaper = Shaper.of(picture, size=size, short_side=short_side)
+                        shaper = shape(picture)
                         begins = picture.pts
                     if begins is None or picture.pts is None:
                         seconds = count / fps

@@ -1,7 +1,8 @@
 """Pose estimators: a frame in, everybody in it out.
 
 Public: `ESTIMATORS` by name, `build_estimator`, and what every one of them offers, `Estimator`.
-A new one is a class with settings of its own and a line in the table.
+A new one is a class with settings of its own and a line in the table. Who looks where nobody is
+named: choosing.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from kineme.errors import Problem, SpecError, shortened
 from kineme.people.poses import PersonPose
 from kineme.spec.suggest import did_you_mean
 
-__all__ = ["ESTIMATORS", "Estimator", "build_estimator", "layout_of_estimator", "settings_of"]
+__all__ = [
+    "ESTIMATORS",
+    "Estimator",
+    "build_estimator",
+    "layout_of_estimator",
+    "settings_of",
+    "spelled_settings",
+]
 
 ESTIMATORS: Mapping[str, str] = {
     "blazepose": "kineme.people.estimators.blazepose:BlazePose",
@@ -61,6 +69,14 @@ def layout_of_estimator(name: str, settings: Mapping[str, object] | None = None)
     """
     layout = getattr(_class_of(name), "layout", None)
     return layout if isinstance(layout, str) else build_estimator(name, settings).layout
+
+
+def spelled_settings(estimator: Estimator) -> dict[str, str]:
+    """Every setting of it, given or not, as text."""
+    settings = getattr(estimator, "settings", None)
+    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
+        return {}
+    return {name: str(value) for name, value in dataclasses.asdict(settings).items()}
 
 
 def _class_of(name: str) -> Any:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.people.estimators.duplicates import without_duplicates
-from kineme.people.estimators.frames import Frame, Region, checked, squares
+from kineme.people.estimators.frames import Frame, Region, checked, square_side, squares
+from kineme.people.estimators.sight import Sight
 from kineme.people.estimators.tflite import TfliteModel
 from kineme.people.models import card_of, model_files
 from kineme.people.poses import PersonPose, build_pose
@@ -35,6 +36,8 @@ _REGION_MARGIN = 1.25
 _CANDIDATES = 2  # detections looked at more closely, to one person asked for
 _KERNEL = 7  # cells of a heat map around a joint
 _MIN_HEAT = 0.5
+_FEW_PIXELS = 64  # long in the detector's picture: many smaller people are missed (sight.py)
+_MOST_TILES = 16
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class BlazePoseSettings:
     max_overlap: float = field(default=0.3, metadata={"bounds": (0.0, 1.0)})
     max_distance: float = field(default=0.3, metadata={"bounds": (0.0, 10.0)})
     min_visibility: float = field(default=0.1, metadata={"bounds": (0.0, 1.0)})
-    tiles: int = field(default=1, metadata={"bounds": (1, 16)})
+    tiles: int = field(default=1, metadata={"bounds": (1, _MOST_TILES)})
     track: bool = False
     detect_every: int = field(default=5, metadata={"bounds": (1, 10_000)})
     num_threads: int = field(default=1, metadata={"bounds": (1, 256)})
@@ -80,6 +83,19 @@ class BlazePose:
     def reset(self) -> None:
         self._regions: tuple[Region, ...] = ()  # of the people of the frame before
         self._num_since = 0  # frames since the last detection
+
+    def sight(self, width: int, height: int) -> Sight:
+        """How frames of that size are seen by the detector."""
+        scale = DETECTOR_PIXELS / square_side(max(width, height), self.settings.tiles)
+
+        def value_for(factor: float) -> int:
+            wanted = DETECTOR_PIXELS / min(scale * factor, 1.0)  # pixels of a square
+            more = range(self.settings.tiles + 1, _MOST_TILES + 1)
+            sides = (square_side(max(width, height), tiles) for tiles in more)
+            found = (n for n, side in zip(more, sides, strict=True) if side <= wanted)
+            return next(found, _MOST_TILES) if scale < 1 and more else 0
+
+        return Sight(scale, _FEW_PIXELS, "tiles", value_for)
 
     def detect(self, frame: NDArray[np.uint8]) -> tuple[PersonPose, ...]:
         """Everybody in an RGB frame, the surest first."""

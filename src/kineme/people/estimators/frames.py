@@ -65,9 +65,14 @@ def squares(frame: Frame, num_along: int) -> tuple[Region, ...]:
     around = Region(width / 2, height / 2, float(max(height, width)))
     if num_along == 1:
         return (around,)
-    size = max(height, width) / (1 + (num_along - 1) * (1 - _SHARED))
+    size = square_side(max(height, width), num_along)
     columns, rows = (_middles(side, size) for side in (width, height))
     return (around, *(Region(x, y, size) for y in rows for x in columns))
+
+
+def square_side(long_side: int, num_along: int) -> float:
+    """Pixels of the side of each of so many squares along the longer side of a frame."""
+    return long_side / (1 + (num_along - 1) * (1 - _SHARED))
 
 
 def _middles(side: int, size: float) -> list[float]:

@@ -10,6 +10,7 @@ in COCO's order, then y0, x0, y1, x1, score of the person, all as shares of the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,10 +20,13 @@ from numpy.typing import NDArray
 from kineme.people.estimators.duplicates import without_duplicates
 from kineme.people.estimators.frames import checked, fitted
 from kineme.people.estimators.onnx import OnnxModel
+from kineme.people.estimators.sight import Sight
 from kineme.people.models import card_of, model_files
 from kineme.people.poses import PersonPose, build_pose
 
 _NUM_JOINTS, _MULTIPLE = 17, 32
+_FEW_PIXELS = 112  # long in its picture: many smaller people are missed (sight.py)
+_LONGEST_SIDE = 2048
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class MoveNetSettings:
     poses that are one person found twice, as a share of their size. num_threads: of the model.
     """
 
-    long_side: int = field(default=384, metadata={"bounds": (64, 2048)})
+    long_side: int = field(default=384, metadata={"bounds": (64, _LONGEST_SIDE)})
     min_score: float = field(default=0.15, metadata={"bounds": (0.0, 1.0)})
     min_confidence: float = field(default=0.1, metadata={"bounds": (0.0, 1.0)})
     max_distance: float = field(default=0.3, metadata={"bounds": (0.0, 10.0)})
@@ -55,6 +59,16 @@ class MoveNet:
 
     def reset(self) -> None:
         """Nothing is remembered."""
+
+    def sight(self, width: int, height: int) -> Sight:
+        """How frames of that size are seen."""
+        now, most = self.settings.long_side, min(max(width, height), _LONGEST_SIDE)
+
+        def value_for(factor: float) -> int:
+            value = min(2 * _MULTIPLE * math.ceil(now * factor / (2 * _MULTIPLE)), most)
+            return value if value >= 1.25 * now else 0
+
+        return Sight(now / max(width, height), _FEW_PIXELS, "long_side", value_for)
 
     def detect(self, frame: NDArray[np.uint8]) -> tuple[PersonPose, ...]:
         """Everybody in an RGB frame, the surest first."""

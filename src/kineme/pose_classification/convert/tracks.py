@@ -12,7 +12,7 @@ Shapes: M persons, T frames, V joints, C = 3 channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,34 @@ _MAX_NUMBERS = 2**30  # of one clip
 
 def read_tracks(settings: Any, tally: Tally) -> Source:
     """A clip for every .npz file, all of the layout of the first."""
-    first = next(find_clips(path_of(settings.data), _is_clip), None)
-    layout = Tracks.load(first.path).layout if first else ""
-    return source_of(
+    found = next(find_clips(path_of(settings.data), _is_clip), None)
+    first = Tracks.load(found.path) if found else None
+    layout, estimator = (first.layout, first.estimator) if first else ("", "")
+    rates: dict[str, float] = {}
+
+    def read(path: Path, name: str) -> NDArray[np.float32]:
+        tracks = Tracks.load(path)
+        if tracks.estimator != estimator:
+            tally.add("tracks of another estimator than the first", name)
+        rates[name] = tracks.fps
+        return _read_clip(tracks, path, name, layout=layout, settings=settings, tally=tally)
+
+    source = source_of(
         settings,
         tally,
         name="Tracks",
         layouts=(layout,) if layout in LAYOUTS else (),
         is_clip=_is_clip,
-        read=partial(read_tracks_clip, layout=layout, settings=settings, tally=tally),
+        read=read,
     )
+    clips = (replace(clip, fps=rates[clip.id]) for clip in source.clips)
+    return replace(source, clips=clips, estimator=estimator)
 
 
-def read_tracks_clip(
-    path: Path, name: str, *, layout: str, settings: Any, tally: Tally
+def _read_clip(
+    tracks: Tracks, path: Path, name: str, *, layout: str, settings: Any, tally: Tally
 ) -> NDArray[np.float32]:
     """(M, T, V, 3) of one file: those who move most where `settings.num_persons` limits them."""
-    tracks = Tracks.load(path)
     if tracks.layout != layout:
         fix = "Convert what differs on its own."
         raise DataError(str(path), f"layout {layout!r} as in the first", repr(tracks.layout), fix)

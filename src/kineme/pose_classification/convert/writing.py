@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from kineme import files
 from kineme.data.conversion import DATASET_FILE, Tally
 from kineme.data.labels import Labels, write_labels
+from kineme.data.origin import Origin, origin_of
 from kineme.data.shards import INDEX_NAME, ShardWriter
 from kineme.errors import DataError, SpecError, listed
 from kineme.pose_classification.convert.clips import Clip, Source, mark_missing, most_moving
@@ -40,6 +41,7 @@ class _Stored:
     stem: str  # of the file it will be in
     shape: tuple[int, ...]
     offset: int
+    fps: float
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class _Group:
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     layout: str | None
+    origin: Origin
 
 
 def write_source(
@@ -100,7 +103,8 @@ def _spool(source: Source, spool: IO[bytes], tally: Tally) -> list[_Stored]:
         rows = np.ascontiguousarray(np.nan_to_num(kept, nan=0.0).transpose(3, 1, 2, 0))
         if stored and rows.shape[::2] != stored[0].shape[::2]:
             raise _misfit(clip, rows.shape, stored[0])
-        stored.append(_Stored(clip.id, clip.label, clip.stem, rows.shape, spool.tell()))
+        place = spool.tell()
+        stored.append(_Stored(clip.id, clip.label, clip.stem, rows.shape, place, clip.fps))
         spool.write(rows.data)
     if not stored:
         reason = "; ".join(tally.lines()) or "none found"
@@ -121,7 +125,14 @@ def _grouped(stored: Sequence[_Stored], source: Source) -> list[_Group]:
     by_stem: dict[str, list[_Stored]] = {}
     for clip in stored:
         by_stem.setdefault(clip.stem, []).append(clip)
-    return [_Group(stem, clips, shape, source.classes, layout) for stem, clips in by_stem.items()]
+    return [
+        _Group(stem, clips, shape, source.classes, layout, _origin(clips, source))
+        for stem, clips in by_stem.items()
+    ]
+
+
+def _origin(clips: Sequence[_Stored], source: Source) -> Origin:
+    return origin_of([(clip.shape[1], clip.fps) for clip in clips], source.estimator)
 
 
 def _misfit(clip: Clip, shape: Sequence[int], first: _Stored) -> DataError:
@@ -170,14 +181,17 @@ def _write_arrays(folder: Path, group: _Group, samples: Iterator[NDArray[np.floa
         names.append(f"{_label_stem(group.stem)}.json")
         labels = np.array([clip.label for clip in group.clips], np.int64)
         ids = tuple(clip.id for clip in group.clips)
-        write_labels(folder / names[1], Labels(ids, labels, group.classes, group.layout))
+        known = Labels(ids, labels, group.classes, group.layout, group.origin)
+        write_labels(folder / names[1], known)
     return names
 
 
 def _write_store(folder: Path, group: _Group, samples: Iterator[NDArray[np.float32]]) -> list[str]:
     """A sharded store, labels inside; the name of its index."""
     target, classes = folder / group.stem, group.classes or None
-    with ShardWriter(target, layout=group.layout, class_names=classes) as writer:
+    with ShardWriter(
+        target, layout=group.layout, class_names=classes, origin=group.origin
+    ) as writer:
         for clip, sample in zip(group.clips, samples, strict=True):
             writer.add(sample, id=clip.id, label=clip.label)
     return [f"{group.stem}/{INDEX_NAME}"]
@@ -196,12 +210,21 @@ def _facts(source: Source, groups: Sequence[_Group], tally: Tally) -> dict[str, 
         "layout": groups[0].layout,
         "shape": dict(zip("CTVM", groups[0].shape, strict=True)),
         "classes": list(source.classes),
-        "files": {group.stem: _counts(group.clips, source.classes) for group in groups},
+        **_made_by(source),
+        "files": {group.stem: _counts(group, source.classes) for group in groups},
         "left_out_or_changed": tally.facts(),
     }
 
 
-def _counts(clips: Sequence[_Stored], classes: Sequence[str]) -> Mapping[str, Any]:
+def _made_by(source: Source) -> dict[str, Any]:
+    """Which estimator, where the source knows it."""
+    settings = dict(source.estimator_settings)
+    told = {"estimator": source.estimator, "estimator_settings": settings}
+    return told if source.estimator else {}
+
+
+def _counts(group: _Group, classes: Sequence[str]) -> Mapping[str, Any]:
+    clips, origin = group.clips, group.origin
     by_label = Counter(clip.label for clip in clips)
     return {
         "samples": len(clips),
@@ -209,6 +232,7 @@ def _counts(clips: Sequence[_Stored], classes: Sequence[str]) -> Mapping[str, An
             "shortest": min(clip.shape[1] for clip in clips),
             "longest": max(clip.shape[1] for clip in clips),
         },
+        **({"clip_seconds": origin.clip_seconds, "fps": origin.fps} if origin.fps else {}),
         "samples_per_class": {name: by_label[label] for label, name in enumerate(classes)},
         "samples_without_label": by_label[-1],
     }

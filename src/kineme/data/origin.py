@@ -1,0 +1,64 @@
+"""How the samples of a data set came about, as far as anything says it: what travels with labels.
+
+Promises: what nobody says stays unknown; what a file says is checked before it is believed.
+Leaves out: how samples are made (the converters), what a checkpoint makes of it (the rooms).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+_MAX_TEXT = 200
+
+
+@dataclass(frozen=True)
+class Origin:
+    """estimator: what found the people, "" where nothing says it. clip_seconds: half of the
+    samples last no longer. fps: frames a second of half of them or fewer. Both 0.0 where nothing
+    says it."""
+
+    estimator: str = ""
+    clip_seconds: float = 0.0
+    fps: float = 0.0
+
+    def known(self) -> dict[str, Any]:
+        """What is known, in plain values."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+UNKNOWN_ORIGIN = Origin()
+ORIGIN_FORM = "estimator, a name; clip_seconds and fps, numbers"  # for messages
+
+
+def origin_of(clips: Sequence[tuple[int, float]], estimator: str) -> Origin:
+    """clips: (frames, frames a second, 0.0 where nothing says it) of each sample."""
+    rated = [(num_frames / fps, fps) for num_frames, fps in clips if fps > 0]
+    if not rated:
+        return Origin(estimator)
+    seconds, rate = np.quantile(rated, 0.5, axis=0, method="lower").tolist()
+    return Origin(estimator, round(seconds, 3), round(rate, 3))
+
+
+def read_origin(value: object) -> Origin:
+    """What `Origin.known` gave; None is nothing known. Raises ValueError with what is wrong."""
+    if value is None:
+        return UNKNOWN_ORIGIN
+    if not isinstance(value, Mapping):
+        raise ValueError(f"a {type(value).__name__}")
+    estimator = value.get("estimator") or ""
+    if not isinstance(estimator, str) or len(estimator) > _MAX_TEXT:
+        raise ValueError(f"estimator {repr(estimator)[:60]}")
+    return Origin(estimator, *(_number(value, name) for name in ("clip_seconds", "fps")))
+
+
+def _number(value: Mapping[str, Any], name: str) -> float:
+    found = value.get(name) or 0.0
+    is_number = isinstance(found, int | float) and not isinstance(found, bool)
+    if not is_number or not math.isfinite(found) or found < 0:
+        raise ValueError(f"{name} {repr(found)[:60]}")
+    return float(found)
