@@ -102,6 +102,21 @@ def test_samples_without_frames_and_strange_files_are_counted_and_named(tmp_path
     assert facts["files"]["train_data"]["samples_per_class"]["pick up with one hand"] == 1
 
 
+@pytest.mark.parametrize(("train", "val"), [(1, 2), (2, 1)])
+def test_views_for_choices_leave_the_test_view_out(tmp_path: Path, train: int, val: int) -> None:
+    for view in (1, 2, 3):
+        write_nw_ucla(tmp_path / "in", f"a01_s01_e00_v0{view}", [frame(float(view))])
+    protocol = f"view_{train}_{val}"
+    result = run(tmp_path / "out", format="nw_ucla", data=str(tmp_path / "in"), protocol=protocol)
+    for name, view in (("train", train), ("val", val)):
+        labels = json.loads((tmp_path / "out" / f"{name}_label.json").read_text())
+        assert [one["id"] for one in labels["samples"]] == [f"a01_s01_e00_v0{view}"]
+    assert result["warnings"] == [
+        f"1 sequences of views that {protocol} has no part in, left out; first: "
+        "a01_s01_e00_v03.json"
+    ]
+
+
 def test_a_joint_that_is_not_finite_is_zero_in_every_channel(tmp_path: Path) -> None:
     frames = [frame(1.0)]
     frames[0][3][1] = float("nan")

@@ -5,7 +5,9 @@ T x 20 joints x (x, y, z) in metres (Kinect v1), and `label`, 1 to 10. Action co
 7 and 10, so the label inside the file counts. Wang et al., CVPR 2014.
 
 Protocols: `cross_view` trains on views 1 and 2 (the usual one); `cross_subject_S` holds
-subject S (1 to 10) out, as the paper does ten times.
+subject S (1 to 10) out, as the paper does ten times; `view_1_2` trains on view 1 and validates
+on view 2, `view_2_1` the other way round, both without view 3: for choices that the test view
+of `cross_view` must not make.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ CLASSES = (
     "throw",
     "carry",
 )
-PROTOCOLS = ("cross_view", *(f"cross_subject_{subject}" for subject in range(1, 11)))
+_INNER = {"view_1_2": {1: TRAIN, 2: VAL}, "view_2_1": {2: TRAIN, 1: VAL}}
+PROTOCOLS = ("cross_view", *(f"cross_subject_{subject}" for subject in range(1, 11)), *_INNER)
 _NAME = re.compile(r"a\d+_s(?P<subject>\d+)_e\d+_v(?P<view>\d+)\.json")
 
 
@@ -61,6 +64,10 @@ def _clips(folder: Path, protocol: str, tally: Tally) -> Iterator[Clip]:
         if name is None:
             tally.add("files not named aAA_sSS_eEE_vVV.json, left out", path.name)
             continue
+        stem = _stem(protocol, subject=int(name["subject"]), view=int(name["view"]))
+        if stem is None:
+            tally.add(f"sequences of views that {protocol} has no part in, left out", path.name)
+            continue
         content = read_json(path)
         frames = take(content, "skeletons", str(path))
         label = take(content, "label", str(path))
@@ -70,13 +77,16 @@ def _clips(folder: Path, protocol: str, tally: Tally) -> Iterator[Clip]:
             id=path.stem,
             skeleton=numbers(frames, (-1, 20, 3), f"{path}: skeletons")[None],
             label=label - 1,
-            stem=_stem(protocol, subject=int(name["subject"]), view=int(name["view"])),
+            stem=stem,
         )
 
 
-def _stem(protocol: str, *, subject: int, view: int) -> str:
+def _stem(protocol: str, *, subject: int, view: int) -> str | None:
+    """Where a sequence belongs; None for nowhere."""
     if protocol == "none":
         return WHOLE
+    if protocol in _INNER:
+        return _INNER[protocol].get(view)
     if protocol == "cross_view":
         return VAL if view == 3 else TRAIN
     return VAL if protocol == f"cross_subject_{subject}" else TRAIN
