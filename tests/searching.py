@@ -30,11 +30,11 @@ DONE, FAILED = TrialState.COMPLETE, TrialState.FAILED
 def small(algorithm, **more):
     """Settings of a search of some nine configurations and nine epochs."""
     known = {"automl_max_epochs": 9}
-    if FAMILIES[algorithm] == "single" or algorithm == "asha":
+    if FAMILIES[algorithm] == "single":
         known = SMALL
     if algorithm == "pbt":
         known = {"automl_population_size": 5, "automl_max_generations": 4, "automl_max_epochs": 4}
-    if algorithm == "bohb":
+    if algorithm in ("asha", "bohb"):
         known = {**SMALL, "automl_min_points_in_model": 5}
     return settings_of(algorithm, **known, **more)
 

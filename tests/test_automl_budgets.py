@@ -248,10 +248,11 @@ def test_bohb_s_model_looks_at_the_longest_trainings_with_enough_points():
     assert {t.origin for t in none} == {"spec", "random", "promoted"}
 
 
-def test_bohb_s_draws_gather_where_results_are_good():
-    settings = settings_of("bohb", automl_min_points_in_model=8)
+@pytest.mark.parametrize(("algorithm", "more"), [("bohb", {}), ("asha", {"num_trials": 45})])
+def test_draws_of_a_model_gather_where_results_are_good(algorithm, more):
+    settings = settings_of(algorithm, automl_min_points_in_model=8, **more)
     trials = run_search(Space((X,)), settings, lambda t: -abs(t.params["x"] - 0.8) - 1 / t.budget)
-    modelled = [t.params["x"] for t in trials if t.origin == "bohb"]
+    modelled = [t.params["x"] for t in trials if t.origin == algorithm]
     chance = [t.params["x"] for t in trials if t.origin == "random"]
     assert len(modelled) > 10
     distances = [statistics.median(abs(x - 0.8) for x in some) for some in (modelled, chance)]

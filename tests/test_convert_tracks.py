@@ -109,8 +109,15 @@ def test_estimator_and_length_go_with_the_labels_and_other_estimators_are_counte
     found = run(tmp_path / "in", tmp_path / "out", format="tracks")
     assert found["warnings"] == ["1 tracks of another estimator than the first; first: class2/2"]
     facts = json.loads((tmp_path / "out" / "dataset.json").read_text())
-    assert (facts["estimator"], facts["files"]["data"]["fps"]) == ("movenet", 5.0)
+    assert "estimator" not in facts  # it is not one
+    assert facts["files"]["data"]["fps"] == 5.0
     labels = json.loads((tmp_path / "out" / "label.json").read_text())
+    assert labels["origin"] == {"clip_seconds": 2.0, "fps": 5.0}
+    (tmp_path / "in" / "class2" / "2.npz").unlink()
+    run(tmp_path / "in", tmp_path / "one", format="tracks")
+    facts = json.loads((tmp_path / "one" / "dataset.json").read_text())
+    assert (facts["estimator"], "estimator_settings" in facts) == ("movenet", False)
+    labels = json.loads((tmp_path / "one" / "label.json").read_text())
     assert labels["origin"] == {"estimator": "movenet", "clip_seconds": 2.0, "fps": 5.0}
 
 

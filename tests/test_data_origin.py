@@ -19,8 +19,9 @@ KNOWN = Origin("blazepose", clip_seconds=2.5, fps=15.0)
 
 def test_the_length_is_that_of_the_middle_clip_among_those_with_a_rate():
     clips = [(30, 15.0), (60, 30.0), (100, 25.0), (99, 0.0)]  # 2 s, 2 s, 4 s, and who knows
-    assert origin_of(clips, "movenet") == Origin("movenet", 2.0, 25.0)
-    assert origin_of([(99, 0.0)], "") == UNKNOWN_ORIGIN
+    assert origin_of(clips, {"movenet"}) == Origin("movenet", 2.0, 25.0)
+    assert origin_of(clips, {"movenet", "blazepose"}) == Origin("", 2.0, 25.0)
+    assert origin_of([(99, 0.0)], {""}) == UNKNOWN_ORIGIN
     assert UNKNOWN_ORIGIN.known() == {}
 
 
@@ -29,6 +30,7 @@ def test_the_length_is_that_of_the_middle_clip_among_those_with_a_rate():
     [
         ([1], "a list"), ({"estimator": 3}, "estimator 3"), ({"fps": -1}, "fps -1"),
         ({"fps": True}, "fps True"), ({"clip_seconds": float("inf")}, "clip_seconds inf"),
+        ({"fps": float("nan")}, "fps nan"), ({"fps": 10**400}, r"fps 10+\.\.\."),
     ],
 )  # fmt: skip
 def test_what_a_file_says_is_checked(value, wrong):
@@ -79,5 +81,5 @@ def test_a_checkpoint_is_told_of_places_of_people_in_them_and_of_the_origin(tmp_
         )
 
     origin = {"estimator": "blazepose", "clip_seconds": 2.5, "fps": 15.0}
-    assert told() == {"persons": 3, "most_people": 2, **origin}
-    assert told("dataset.num_persons=1") == {"persons": 1, "most_people": 1, **origin}
+    assert told() == {"num_persons": 3, "max_persons": 2, **origin}
+    assert told("dataset.num_persons=1") == {"num_persons": 1, "max_persons": 1, **origin}

@@ -1,6 +1,8 @@
 """annotated.mp4: its size, what is drawn where, and a reader that fails while it reads ahead."""
 
 import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from acting import HEIGHT, WIDTH, act, run, scene_of, write_scene
 from kineme.data.images import save_image
 from kineme.data.video import iterate, probe
 from kineme.errors import DataError, SpecError
-from kineme.people import command, drawing
+from kineme.people import command, drawing, labelled_video
 from kineme.people.analysis_settings import AnalysisSettings
 from kineme.people.analyze import analyze
 from kineme.people.drawing import AnnotatedVideo, Figure, Scene
@@ -63,6 +65,17 @@ def test_unless_asked_for_the_longer_side_has_1280_pixels(tmp_path):
     assert sizes(tmp_path / "out" / "annotated.mp4") == (720, 1280, 3)
 
 
+@pytest.mark.parametrize(("width", "height"), [(1366, 768), (768, 1366), (2704, 1520), (3000, 200)])
+def test_no_side_is_longer_than_asked_whatever_the_shape(tmp_path, monkeypatch, width, height):
+    made = []
+    monkeypatch.setattr(labelled_video, "AnnotatedVideo", lambda *_, size, **__: made.append(size))
+    source = SimpleNamespace(
+        width=width, height=height, fps=10, is_live=True, again=lambda **_: None
+    )
+    labelled_video.LabelledVideo(tmp_path / "a.mp4", COCO, source, None, long_side=1280)
+    assert max(made[0]) <= 1280 < max(made[0]) * 1.01
+
+
 def test_frames_of_a_stream_are_brought_to_the_size_too(tmp_path):
     video = AnnotatedVideo(tmp_path / "live.mp4", COCO, fps=10, size=(60, 80))
     body = act("still", 1, x=120)[0] / (2, 2, 1)  # in pixels of the small video
@@ -87,7 +100,10 @@ def test_few_frames_with_pixels_wait_to_be_drawn(tmp_path, monkeypatch):
     scenes = [Scene(i, i / 10, (), np.zeros((60, 80, 3), np.uint8)) for i in range(60)]
     blocked = threading.Thread(target=lambda: [put.append(video.put(one)) for one in scenes])
     blocked.start()
-    blocked.join(0.1)
+    end = time.monotonic() + 5
+    while len(put) < 32 and time.monotonic() < end:
+        time.sleep(0.005)
+    blocked.join(0.1)  # long enough for one too many
     assert (blocked.is_alive(), len(put)) == (True, 32)
     is_free.set()
     blocked.join(5)

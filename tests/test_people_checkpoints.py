@@ -284,16 +284,18 @@ def test_a_model_of_two_people_is_told_and_may_be_shown_each_alone(actor, tmp_pa
 
 
 def test_windows_last_as_long_as_the_clips_that_the_model_learned_from(actor, tmp_path):
-    def model(**data):
+    def model(*, picks_window=True, **data):
         path = changed(actor[0], tmp_path / "a.pth", data=data)
-        return PoseClassifier(path, COCO, (WIDTH, HEIGHT))
+        return PoseClassifier(path, COCO, (WIDTH, HEIGHT), picks_window=picks_window)
 
     assert model().window_seconds(10) == 1.6  # 16 frames
     assert model(clip_seconds=2.5, fps=25.0).window_seconds(10) == 2.5
     long = model(clip_seconds=42.0, fps=25.0)
     assert long.window_seconds(10) == 10
-    assert any("learned from clips of 42 s, and sees windows of at most 10 s" in one
-               for one in long.cautions)  # fmt: skip
+    note = "the model learned from clips of 42 s, and sees windows of 10 s: --window says otherwise"
+    assert note in long.cautions
+    asked = model(clip_seconds=42.0, fps=25.0, picks_window=False)
+    assert note not in asked.cautions
     first = model(clip_seconds=2.5, fps=20.0)
     first._spec.dataset.__dict__.update(sampling="none", window_size=30)
     assert first.window_seconds(10) == 1.5  # the frames that it sees, at the rate of training
@@ -301,13 +303,13 @@ def test_windows_last_as_long_as_the_clips_that_the_model_learned_from(actor, tm
 
 def test_training_writes_down_how_many_people_its_data_show(actor):
     facts = torch.load(actor[0], weights_only=True)["kineme"]
-    assert facts["training_data"] == {"persons": 1, "most_people": 1}
+    assert facts["training_data"] == {"num_persons": 1, "max_persons": 1}
 
 
 def test_places_are_those_of_training_and_people_as_many_as_it_showed(actor, tmp_path):
     for data, places, people in (
-        ({"persons": 2, "most_people": 2}, 2, 2), ({"persons": 2, "most_people": 1}, 2, 1),
-        ({"persons": 1, "most_people": 1}, 1, 1), ({}, 1, 1),
+        ({"num_persons": 2, "max_persons": 2}, 2, 2), ({"num_persons": 2, "max_persons": 1}, 2, 1),
+        ({"num_persons": 1, "max_persons": 1}, 1, 1), ({}, 1, 1),
     ):  # fmt: skip
         path = changed(actor[0], tmp_path / "a.pth", data=data)
         model = PoseClassifier(path, COCO, (WIDTH, HEIGHT))
@@ -332,11 +334,17 @@ def test_another_estimator_than_that_of_training_is_told(actor, tmp_path):
 
 @pytest.mark.parametrize(
     "data",
-    [{"persons": "2"}, {"persons": 1 << 40}, {"clip_seconds": float("nan")}, {"estimator": [1]}, 7],
+    [
+        {"num_persons": "2"},
+        {"num_persons": 1 << 40},
+        {"clip_seconds": float("nan")},
+        {"estimator": [1]},
+        7,
+    ],
 )
 def test_training_data_that_cannot_be_are_an_error_of_the_checkpoint(actor, tmp_path, data):
     path = changed(actor[0], tmp_path / "a.pth", data=data)
-    with pytest.raises(CheckpointError, match="training_data with persons and most_people"):
+    with pytest.raises(CheckpointError, match="training_data with num_persons and max_persons"):
         PoseClassifier(path, COCO, (WIDTH, HEIGHT))
 
 

@@ -106,7 +106,9 @@ def test_all_that_is_wrong_with_the_words_is_told_at_once():
     with pytest.raises(SpecError, match=r"at most 0\.3"):
         command.main(["a.mp4", "--min-probability=0.3", "--keep-probability=0.4"])
     with pytest.raises(SpecError, match="settings of the estimator movenet"):
-        command.main(["a.mp4", "files.path=x"])
+        command.main(["a.mp4", "files.path=x", "movenet.long_side=512"])
+    with pytest.raises(SpecError, match="settings of the estimator movenet"):
+        command.main(["a.mp4", "files.path=x", "--estimator", "movenet"])
 
 
 @pytest.mark.parametrize(
@@ -146,3 +148,11 @@ def test_the_command_ends_with_the_exit_code_of_what_went_wrong(tmp_path, capsys
     assert main(["analyze", "rtsp://user:secret@127.0.0.1:9/a"]) == 6
     assert time.monotonic() - began < 5
     assert "secret" not in capsys.readouterr().err
+
+
+def test_whose_settings_are_given_is_the_estimator(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(command, "_analyze_one", lambda _, settings, __: seen.append(settings))
+    monkeypatch.setattr(command, "_say", lambda *_, **__: None)
+    command.main([str(tmp_path), "blazepose.tiles=3", f"--out={tmp_path}"])
+    assert (seen[0].estimator, dict(seen[0].estimator_settings)) == ("blazepose", {"tiles": "3"})

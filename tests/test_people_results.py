@@ -8,7 +8,9 @@ import shutil
 import pytest
 
 from acting import act, run, scene_of, write_scene
+from kineme.errors import DataError, SpecError
 from kineme.people.follower import Follower
+from kineme.people.sources import StoredSource
 
 RESULTS = {
     "report.html", "timeline.json", "timeline.csv", "timeline.jsonl", "repetitions.csv",
@@ -50,6 +52,29 @@ def test_of_a_run_that_ended_early_nothing_lies_beside_what_an_earlier_one_left(
     with pytest.raises(Killed):
         run(video, points, tmp_path / "out")
     assert not RESULTS & {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_what_is_a_result_itself_is_no_source_of_results_in_its_folder(films, tmp_path):
+    shutil.copytree(films["first"][2], tmp_path / "out")
+    _, points, _ = films["first"]
+    with pytest.raises(SpecError, match="--out: expected a folder other than that of the video"):
+        run(tmp_path / "out" / "annotated.mp4", points, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == RESULTS
+    run(tmp_path / "out" / "annotated.mp4", points, tmp_path / "other")
+
+
+def test_a_run_that_sees_no_frame_leaves_what_was_there(films, tmp_path, monkeypatch):
+    shutil.copytree(films["first"][2], tmp_path / "out")
+    video, points, _ = films["second"]
+
+    def damaged(self):
+        raise DataError(str(video), "a video", "damage")
+        yield
+
+    monkeypatch.setattr(StoredSource, "moments", damaged)
+    with pytest.raises(DataError, match="damage"):
+        run(video, points, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= RESULTS
 
 
 def test_i02_killed_at_any_change_of_a_file_results_are_of_one_run_or_have_no_report(

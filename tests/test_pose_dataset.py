@@ -269,6 +269,16 @@ def test_a_limb_cannot_go_missing_where_no_joint_is_named_after_one(tmp_path):
     np.testing.assert_array_equal(rows(dataset, [0, 1, 2, 3], 0), skeletons(joints=2)[:4])
 
 
+def test_flat_skeletons_cannot_be_turned_and_that_is_told(tmp_path):
+    data = skeletons(joints=17)
+    folder = folder_of(tmp_path / "data", data, [0, 1, 2, 3, 4, 5], layout="coco")
+    told = "dataset.normalize center_align_minmax turns nobody"
+    for normalize, is_told in (("center_align_minmax", True), ("center_minmax", False)):
+        spec = spec_of(folder, f"dataset.normalize={normalize}", "model.graph_layout=coco")
+        notes = NETWORK.build_dataset(spec, TRAIN).notes
+        assert any(note.startswith(told) for note in notes) == is_told
+
+
 def test_contract_windowing_pads_at_the_end_and_random_choose_crops(tmp_path):
     data = skeletons(3, frames=8)
     data[:] = 1

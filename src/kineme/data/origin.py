@@ -6,14 +6,15 @@ Leaves out: how samples are made (the converters), what a checkpoint makes of it
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-_MAX_TEXT = 200
+from kineme.errors import shortened
+
+_MAX_TEXT, _MAX_NUMBER = 4096, 1e9
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,10 @@ UNKNOWN_ORIGIN = Origin()
 ORIGIN_FORM = "estimator, a name; clip_seconds and fps, numbers"  # for messages
 
 
-def origin_of(clips: Sequence[tuple[int, float]], estimator: str) -> Origin:
-    """clips: (frames, frames a second, 0.0 where nothing says it) of each sample."""
+def origin_of(clips: Sequence[tuple[int, float]], estimators: Collection[str]) -> Origin:
+    """clips: (frames, frames a second, 0.0 where nothing says it) of each sample. estimators: of
+    them all; where they differ, none is told."""
+    estimator = next(iter(estimators)) if len(set(estimators)) == 1 else ""
     rated = [(num_frames / fps, fps) for num_frames, fps in clips if fps > 0]
     if not rated:
         return Origin(estimator)
@@ -52,13 +55,13 @@ def read_origin(value: object) -> Origin:
         raise ValueError(f"a {type(value).__name__}")
     estimator = value.get("estimator") or ""
     if not isinstance(estimator, str) or len(estimator) > _MAX_TEXT:
-        raise ValueError(f"estimator {repr(estimator)[:60]}")
+        raise ValueError(f"estimator {shortened(estimator)}")
     return Origin(estimator, *(_number(value, name) for name in ("clip_seconds", "fps")))
 
 
 def _number(value: Mapping[str, Any], name: str) -> float:
     found = value.get(name) or 0.0
     is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    if not is_number or not math.isfinite(found) or found < 0:
-        raise ValueError(f"{name} {repr(found)[:60]}")
+    if not is_number or not 0 <= found <= _MAX_NUMBER:
+        raise ValueError(f"{name} {shortened(found)}")
     return float(found)

@@ -101,7 +101,7 @@ def _model(
     return PoseClassifier(
         path, layout, size,
         key=settings.key, uses_threshold=settings.uses_threshold, is_alone=settings.is_alone,
-        estimator=estimator,
+        estimator=estimator, picks_window=not settings.window_seconds,
     ), Timeline  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from kineme.people.counting import LiveCounts, PersonCount, count_people
 from kineme.people.drawing import Thumbnails
 from kineme.people.estimators import Estimator, build_estimator, spelled_settings
 from kineme.people.estimators.choosing import choose_estimator, maker_of
-from kineme.people.estimators.sight import small_people_note
+from kineme.people.estimators.eyesight import small_people_note
 from kineme.people.follower import Follower
 from kineme.people.journal import Journal
 from kineme.people.labelled_video import LabelledVideo
@@ -42,6 +42,7 @@ from kineme.people.results import (
     Found,
     earlier_source,
     in_order,
+    refuse_results,
     remove_results,
     segment_line,
     write_results,
@@ -107,8 +108,8 @@ class _Analysis:
         earlier = earlier_source(self.settings.out)
         if earlier not in ("", self.source.name):
             self.tell(f"{self.settings.out} has results of {earlier}, which are replaced.")
+        refuse_results(self.source.name, self.settings.out)
         known, num_known = self._known_frames()
-        remove_results(self.settings.out)
         if self.settings.writes_video:
             path = self.settings.out / ANNOTATED_FILE
             self.video = LabelledVideo(
@@ -119,6 +120,8 @@ class _Analysis:
         try:
             with patient_signals() as request, contextlib.closing(moments):
                 for moment in moments:
+                    if not self._num_frames:  # now there is something to take their place
+                        remove_results(self.settings.out)
                     self._look(moment, next(known, None))
                     progress.at(self._num_frames)
                     if request.number:

@@ -21,6 +21,7 @@ from kineme.data import sampling
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine.calibration import Calibration, load_calibration
 from kineme.network import load_network
+from kineme.people.estimators import ESTIMATORS
 from kineme.people.timeline import Window
 from kineme.pose_classification.dataset import View, prepare
 from kineme.pose_classification.layout_mapping import in_picture, map_layout
@@ -38,9 +39,10 @@ class PoseClassifier:
 
     source: the layout of these joints. size: (width, height) of the video. key: of an encrypted
     checkpoint. uses_threshold: windows less familiar than the checkpoint's threshold are unknown.
-    is_alone: nobody else is shown. estimator: what finds these joints, "" for anything. mapping:
-    of joints. num_persons: that a window should hold. threshold: the one in use, None where there
-    is none. cautions: what to know before its answers are relied on.
+    is_alone: nobody else is shown. estimator: what finds these joints, "" for anything.
+    picks_window: how long windows are is left to `window_seconds`. mapping: of joints. num_persons:
+    that a window should hold. threshold: the one in use, None where there is none. cautions: what
+    to know before its answers are relied on.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class PoseClassifier:
         uses_threshold: bool = True,
         is_alone: bool = False,
         estimator: str = "",
+        picks_window: bool = True,
     ) -> None:
         network = load_network(_NETWORK)
         loaded = checkpoints.load_checkpoint(path, key)
@@ -68,33 +71,37 @@ class PoseClassifier:
         self._view = View(settings=spec.dataset, layout=self.layout, seed=0, is_random=False)
         learned = training_data_of(loaded.facts, where=str(loaded.path))
         self._learned = learned
-        persons = learned.persons or spec.dataset.num_persons or self.layout.num_persons
+        persons = learned.num_persons or spec.dataset.num_persons or self.layout.num_persons
         self._num_places = max(persons, 2 if spec.model.persons == "pair" else 1)
-        self._num_learned = learned.most_people or self._num_places
+        self._num_learned = learned.max_persons or self._num_places
         self.num_persons = 1 if is_alone else self._num_learned
         self._model = checkpoints.build_trained(network, spec, loaded).eval()
         told = (self.mapping.told(), checkpoints.plain_note(loaded, key), self._people_note())
         self.notes = tuple(filter(None, told))
         cautions = (
             _trust_note(found), self._alone_note(), self._estimator_note(estimator),
-            _length_note(learned.origin.clip_seconds),
+            self._length_note() if picks_window else "",
         )  # fmt: skip
         self.cautions = tuple(filter(None, cautions))
 
     def window_seconds(self, fps: float) -> float:
         """How long a window should be: as long as what the model learned from; where that is not
         known, the frames that it sees, of a video of that rate."""
-        settings, origin = self._spec.dataset, self._learned.origin
-        if origin.clip_seconds:
-            seconds = origin.clip_seconds
-            if settings.sampling != "uniform" and settings.window_size > 0 and origin.fps:
-                seconds = min(seconds, settings.window_size / origin.fps)
+        if seconds := self._learned_seconds():
             return min(max(seconds, _SHORTEST_CLIP_SECONDS), _LONGEST_CLIP_SECONDS)
+        settings = self._spec.dataset
         is_uniform = settings.sampling == "uniform"
         num_frames = settings.num_frames if is_uniform else max(settings.window_size, 0)
         if not num_frames or fps <= 0:
             return _WINDOW_SECONDS
         return float(min(max(num_frames / fps, _SHORTEST_SECONDS), _LONGEST_SECONDS))
+
+    def _learned_seconds(self) -> float:
+        """What the model saw of a clip in training; 0.0 where nothing says it."""
+        settings, origin = self._spec.dataset, self._learned.origin
+        if settings.sampling != "uniform" and settings.window_size > 0 and origin.fps:
+            return float(min(origin.clip_seconds, settings.window_size / origin.fps))
+        return origin.clip_seconds
 
     def classify(self, windows: Sequence[Window]) -> NDArray[np.float32]:
         """(B, K) probabilities, each window's its own; all 0 where it looks like no class."""
@@ -125,9 +132,19 @@ class PoseClassifier:
         known = self._learned.origin.estimator
         if not estimator or known in ("", estimator):
             return ""
-        return (
+        told = (
             f"the model learned from people that {known} found, and sees those of {estimator}, "
-            f"whose joints lie and tremble otherwise; --estimator {known} is like its training"
+            "whose joints lie and tremble otherwise"
+        )
+        return f"{told}; --estimator {known} is like its training" if known in ESTIMATORS else told
+
+    def _length_note(self) -> str:
+        seconds = self._learned_seconds()
+        if seconds <= _LONGEST_CLIP_SECONDS:
+            return ""
+        return (
+            f"the model learned from clips of {seconds:.0f} s, and sees windows of "
+            f"{_LONGEST_CLIP_SECONDS:.0f} s: --window says otherwise"
         )
 
     def _values(self, window: Window) -> NDArray[np.float32]:
@@ -174,13 +191,4 @@ def _trust_note(calibration: Calibration | None) -> str:
         "the checkpoint has no calibration: its probabilities may be far too high, and nobody is "
         "unknown for being unfamiliar. Training with validation data "
         "(dataset.val_dataset.data_path) fits both; take its best.pth"
-    )
-
-
-def _length_note(clip_seconds: float) -> str:
-    if clip_seconds <= _LONGEST_CLIP_SECONDS:
-        return ""
-    return (
-        f"the model learned from clips of {clip_seconds:.0f} s, and sees windows of at most "
-        f"{_LONGEST_CLIP_SECONDS:.0f} s unless --window says otherwise"
     )

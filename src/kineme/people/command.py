@@ -216,7 +216,9 @@ def _take_number(request: _Request, option: str, value: str) -> list[Problem]:
 def _settings(request: _Request) -> AnalysisSettings:
     numbers, words = request.numbers, request.words
     own = {key.partition(".")[2]: value for key, value in request.settings.items()}
-    chosen = choose_estimator(words.get("--estimator"), own)
+    prefixes = {key.partition(".")[0] for key in request.settings}
+    named = prefixes.pop() if len(prefixes) == 1 else None  # whose settings are given, is meant
+    chosen = choose_estimator(words.get("--estimator", named), own)
     estimator = chosen.name
     others = [key for key in request.settings if key.partition(".")[0] != estimator]
     if others:

@@ -27,8 +27,9 @@ class LabelledVideo:
     def __init__(
         self, path: Path, layout: Layout, source: Source, timeline: Timeline, *, long_side: int
     ) -> None:
-        self._scale = min(long_side / max(source.width, source.height), 1.0)
-        short_side = max(round(self._scale * min(source.width, source.height)), 1)
+        low, high = sorted((source.width, source.height))
+        self._scale = min(long_side / high, 1.0)
+        short_side = max(low * min(long_side, high) // high, 1)  # the other is at most long_side
         self._video = AnnotatedVideo(
             path,
             layout,

@@ -7,7 +7,6 @@ Leaves out: items that may not come for long (streams.py): closing waits for the
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ T = TypeVar("T")
 
 def read_ahead(items: Generator[T], *, num_ahead: int = 3) -> Generator[T]:
     """`items`, none of which may be None. Close it (contextlib.closing) if you may stop early."""
-    with contextlib.closing(items), ThreadPoolExecutor(1, "read ahead") as thread:
+    with ThreadPoolExecutor(1, "read ahead") as thread:
         waiting = deque(thread.submit(next, items, None) for _ in range(num_ahead))
         try:
             while (item := waiting.popleft().result()) is not None:
@@ -27,3 +26,4 @@ def read_ahead(items: Generator[T], *, num_ahead: int = 3) -> Generator[T]:
         finally:
             for one in waiting:
                 one.cancel()
+            thread.submit(items.close)  # there, as it may be at work on the next one

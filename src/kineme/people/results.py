@@ -21,7 +21,7 @@ from typing import Any
 from kineme import __version__, files
 from kineme.data.tracks import Tracks
 from kineme.engine.names import REPORT_FILE
-from kineme.errors import printable
+from kineme.errors import SpecError, printable
 from kineme.people.counting import PersonCount
 from kineme.people.form_rules import FormRule
 from kineme.people.page import render_page
@@ -100,6 +100,13 @@ def write_results(
         write_repetitions(folder / REPETITIONS_FILE, found.counts, found.rules)
     files.write_json(folder / TIMELINE_JSON_FILE, _as_plain(found))
     files.write_text(folder / REPORT_FILE, render_page(found, picture))
+
+
+def refuse_results(source: str, folder: Path) -> None:
+    """Raise SpecError where `source` is a file that an analysis in `folder` will take away."""
+    if Path(source).resolve() in {(folder / name).resolve() for name in _RESULT_FILES}:
+        expected = "a folder other than that of the video, which is a result there"
+        raise SpecError("--out", expected, str(folder), "Name another.")
 
 
 def remove_results(folder: Path) -> None:

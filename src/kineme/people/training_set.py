@@ -16,7 +16,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +76,15 @@ def read_videos(settings: Any, tally: Tally) -> Source:
         raise DataError.of(problems[:_SHOWN])
     classes = class_names(clip.label for clip in found if clip.label is not None)
     num_persons = settings.num_persons or 1
+    clips = _clips(videos, classes, num_persons, settings, tally)
     return Source(
         name="Videos",
         layouts=(estimator.layout,),
         classes=classes,
-        clips=_clips(videos, classes, num_persons, settings, tally),
+        clips=(replace(clip, estimator=chosen.name) for clip in clips),
         num_persons=num_persons,
         protocol=protocol,
         failed=_told(problems, len(found), settings.max_bad),
-        estimator=chosen.name,
         estimator_settings=spelled_settings(estimator),
     )
 

@@ -47,7 +47,7 @@ class SkeletonDataset:
     def __init__(self, sequences: Sequences, view: View) -> None:
         self.sequences, self.view = sequences, view
         self.ids = sequences.ids * view.repeats
-        self.notes = (*sequences.notes, *_idle_settings(view))
+        self.notes = (*sequences.notes, *_idle_settings(view, sequences.shape[1]))
         self.labels: NDArray[np.int64] = np.tile(sequences.labels, view.repeats)
 
     def __len__(self) -> int:
@@ -102,8 +102,17 @@ class SkeletonDataset:
         return uniform(self.view.seed, epoch, indices, name=name, size=size)
 
 
-def _idle_settings(view: View) -> Iterator[str]:
+def _idle_settings(view: View, num_channels: int) -> Iterator[str]:
     """What has no effect on these data."""
+    normalize = view.settings.normalize
+    is_flat = min(num_channels, view.layout.num_axes) < 3
+    if normalize.startswith("center_align") and (
+        is_flat or not transforms.facing_pair(view.layout)
+    ):
+        yield (
+            f"dataset.normalize {normalize} turns nobody: that takes three axes, and joints named "
+            "left_shoulder and right_shoulder, or hips."
+        )
     if view.num_clips > 1 and view.settings.sampling == "none":
         yield "num_clips has no effect: the model was trained with dataset.sampling none."
     if (

@@ -23,11 +23,11 @@ _MAX_PERSONS = 10_000
 
 @dataclass(frozen=True)
 class TrainingData:
-    """persons: M of its samples. most_people: in any of them; fewer where places are empty. Both 0
-    where the checkpoint does not say it."""
+    """num_persons: M of its samples. max_persons: most in any of them, fewer where places are
+    empty. Both 0 where the checkpoint does not say it."""
 
-    persons: int = 0
-    most_people: int = 0
+    num_persons: int = 0
+    max_persons: int = 0
     origin: Origin = UNKNOWN_ORIGIN
 
 
@@ -36,7 +36,7 @@ def describe_data(dataset: SkeletonDataset) -> Mapping[str, Any]:
     sequences = dataset.sequences
     persons = sequences.shape[4]
     most = min(sequences.most_people, persons)
-    return {"persons": persons, "most_people": most, **sequences.origin.known()}
+    return {"num_persons": persons, "max_persons": most, **sequences.origin.known()}
 
 
 def training_data_of(facts: Mapping[str, Any], *, where: str) -> TrainingData:
@@ -46,12 +46,14 @@ def training_data_of(facts: Mapping[str, Any], *, where: str) -> TrainingData:
         return TrainingData()
     try:
         origin = read_origin(found)
-        return TrainingData(_count(found, "persons"), _count(found, "most_people"), origin)
+        return TrainingData(_count(found, "num_persons"), _count(found, "max_persons"), origin)
     except ValueError as error:
         raise CheckpointError(
-            where, f"{KEY} with persons and most_people, whole numbers; {ORIGIN_FORM}", str(error),
+            where,
+            f"{KEY} with num_persons and max_persons, whole numbers; {ORIGIN_FORM}",
+            str(error),
             "Use another checkpoint, or train again.",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _count(found: Mapping[str, Any], name: str) -> int:

@@ -39,7 +39,7 @@ def asha(space: Space, settings: Settings, history: Sequence[Trial]) -> Proposal
     """Begin all configurations; then promote whatever is among the best 1 / eta of its rung.
 
     Li et al. 2020, algorithm 2, but what is new comes first: the number of configurations is
-    given, so no worker waits, and none is promoted for being the best of the first three.
+    given, so no worker waits, and few are promoted for being the best of the first three.
     Configurations come from a model as BOHB's do (Klein et al. 2020). Failed trials count for
     the size of a rung.
     """

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.people.estimators.duplicates import without_duplicates
+from kineme.people.estimators.eyesight import Eyesight
 from kineme.people.estimators.frames import Frame, Region, checked, square_side, squares
-from kineme.people.estimators.sight import Sight
 from kineme.people.estimators.tflite import TfliteModel
 from kineme.people.models import card_of, model_files
 from kineme.people.poses import PersonPose, build_pose
@@ -36,7 +36,7 @@ _REGION_MARGIN = 1.25
 _CANDIDATES = 2  # detections looked at more closely, to one person asked for
 _KERNEL = 7  # cells of a heat map around a joint
 _MIN_HEAT = 0.5
-_FEW_PIXELS = 64  # long in the detector's picture: many smaller people are missed (sight.py)
+_FEW_PIXELS = 64  # long in the detector's picture: many smaller people are missed (eyesight.py)
 _MOST_TILES = 16
 
 
@@ -84,7 +84,7 @@ class BlazePose:
         self._regions: tuple[Region, ...] = ()  # of the people of the frame before
         self._num_since = 0  # frames since the last detection
 
-    def sight(self, width: int, height: int) -> Sight:
+    def eyesight(self, width: int, height: int) -> Eyesight:
         """How frames of that size are seen by the detector."""
         scale = DETECTOR_PIXELS / square_side(max(width, height), self.settings.tiles)
 
@@ -95,7 +95,7 @@ class BlazePose:
             found = (n for n, side in zip(more, sides, strict=True) if side <= wanted)
             return next(found, _MOST_TILES) if scale < 1 and more else 0
 
-        return Sight(scale, _FEW_PIXELS, "tiles", value_for)
+        return Eyesight(scale, _FEW_PIXELS, "tiles", value_for)
 
     def detect(self, frame: NDArray[np.uint8]) -> tuple[PersonPose, ...]:
         """Everybody in an RGB frame, the surest first."""

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.people.estimators.duplicates import without_duplicates
+from kineme.people.estimators.eyesight import Eyesight
 from kineme.people.estimators.frames import checked, fitted
 from kineme.people.estimators.onnx import OnnxModel
-from kineme.people.estimators.sight import Sight
 from kineme.people.models import card_of, model_files
 from kineme.people.poses import PersonPose, build_pose
 
 _NUM_JOINTS, _MULTIPLE = 17, 32
-_FEW_PIXELS = 112  # long in its picture: many smaller people are missed (sight.py)
+_FEW_PIXELS = 112  # long in its picture: many smaller people are missed (eyesight.py)
 _LONGEST_SIDE = 2048
 
 
@@ -60,7 +60,7 @@ class MoveNet:
     def reset(self) -> None:
         """Nothing is remembered."""
 
-    def sight(self, width: int, height: int) -> Sight:
+    def eyesight(self, width: int, height: int) -> Eyesight:
         """How frames of that size are seen."""
         now, most = self.settings.long_side, min(max(width, height), _LONGEST_SIDE)
 
@@ -68,7 +68,7 @@ class MoveNet:
             value = min(2 * _MULTIPLE * math.ceil(now * factor / (2 * _MULTIPLE)), most)
             return value if value >= 1.25 * now else 0
 
-        return Sight(now / max(width, height), _FEW_PIXELS, "long_side", value_for)
+        return Eyesight(now / max(width, height), _FEW_PIXELS, "long_side", value_for)
 
     def detect(self, frame: NDArray[np.uint8]) -> tuple[PersonPose, ...]:
         """Everybody in an RGB frame, the surest first."""

@@ -27,13 +27,14 @@ UNKNOWN = -1  # the label of a clip nobody labelled
 @dataclass(frozen=True)
 class Clip:
     """One sequence. skeleton: (M, T, V, C), NaN where a joint is missing. fps: frames a second,
-    0.0 where nothing says it."""
+    0.0 where nothing says it. estimator: what found the people, "" where nothing says it."""
 
     id: str
     skeleton: NDArray[np.float32]
     label: int = UNKNOWN
     stem: str = WHOLE  # of the file it is written to
     fps: float = 0.0
+    estimator: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Source:
     num_frames: T of what is written, 0 = that of the longest clip. protocol: the split used.
     kpi: counts for the run's status, in place of the number of samples.
     failed: what is wrong with clips that could not be read, where that does not fail all.
-    estimator: what found the people, with estimator_settings; "" where nothing says it.
+    estimator_settings: of what found the people, where they are known.
     """
 
     name: str
@@ -57,7 +58,6 @@ class Source:
     protocol: str = "none"
     kpi: Mapping[str, int] = field(default_factory=dict)
     failed: tuple[Problem, ...] = ()
-    estimator: str = ""
     estimator_settings: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -36,13 +36,13 @@ def read_tracks(settings: Any, tally: Tally) -> Source:
     found = next(find_clips(path_of(settings.data), _is_clip), None)
     first = Tracks.load(found.path) if found else None
     layout, estimator = (first.layout, first.estimator) if first else ("", "")
-    rates: dict[str, float] = {}
+    about: dict[str, tuple[float, str]] = {}
 
     def read(path: Path, name: str) -> NDArray[np.float32]:
         tracks = Tracks.load(path)
         if tracks.estimator != estimator:
             tally.add("tracks of another estimator than the first", name)
-        rates[name] = tracks.fps
+        about[name] = tracks.fps, tracks.estimator
         return _read_clip(tracks, path, name, layout=layout, settings=settings, tally=tally)
 
     source = source_of(
@@ -53,8 +53,10 @@ def read_tracks(settings: Any, tally: Tally) -> Source:
         is_clip=_is_clip,
         read=read,
     )
-    clips = (replace(clip, fps=rates[clip.id]) for clip in source.clips)
-    return replace(source, clips=clips, estimator=estimator)
+    clips = (
+        replace(clip, fps=about[clip.id][0], estimator=about[clip.id][1]) for clip in source.clips
+    )
+    return replace(source, clips=clips)
 
 
 def _read_clip(

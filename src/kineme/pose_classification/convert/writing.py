@@ -42,6 +42,7 @@ class _Stored:
     shape: tuple[int, ...]
     offset: int
     fps: float
+    estimator: str
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def _spool(source: Source, spool: IO[bytes], tally: Tally) -> list[_Stored]:
         if stored and rows.shape[::2] != stored[0].shape[::2]:
             raise _misfit(clip, rows.shape, stored[0])
         place = spool.tell()
-        stored.append(_Stored(clip.id, clip.label, clip.stem, rows.shape, place, clip.fps))
+        about = (clip.fps, clip.estimator)
+        stored.append(_Stored(clip.id, clip.label, clip.stem, rows.shape, place, *about))
         spool.write(rows.data)
     if not stored:
         reason = "; ".join(tally.lines()) or "none found"
@@ -126,13 +128,14 @@ def _grouped(stored: Sequence[_Stored], source: Source) -> list[_Group]:
     for clip in stored:
         by_stem.setdefault(clip.stem, []).append(clip)
     return [
-        _Group(stem, clips, shape, source.classes, layout, _origin(clips, source))
+        _Group(stem, clips, shape, source.classes, layout, _origin(clips))
         for stem, clips in by_stem.items()
     ]
 
 
-def _origin(clips: Sequence[_Stored], source: Source) -> Origin:
-    return origin_of([(clip.shape[1], clip.fps) for clip in clips], source.estimator)
+def _origin(clips: Sequence[_Stored]) -> Origin:
+    lengths = [(clip.shape[1], clip.fps) for clip in clips]
+    return origin_of(lengths, {clip.estimator for clip in clips})
 
 
 def _misfit(clip: Clip, shape: Sequence[int], first: _Stored) -> DataError:
@@ -210,17 +213,18 @@ def _facts(source: Source, groups: Sequence[_Group], tally: Tally) -> dict[str, 
         "layout": groups[0].layout,
         "shape": dict(zip("CTVM", groups[0].shape, strict=True)),
         "classes": list(source.classes),
-        **_made_by(source),
+        **_made_by(source, groups),
         "files": {group.stem: _counts(group, source.classes) for group in groups},
         "left_out_or_changed": tally.facts(),
     }
 
 
-def _made_by(source: Source) -> dict[str, Any]:
-    """Which estimator, where the source knows it."""
-    settings = dict(source.estimator_settings)
-    told = {"estimator": source.estimator, "estimator_settings": settings}
-    return told if source.estimator else {}
+def _made_by(source: Source, groups: Sequence[_Group]) -> dict[str, Any]:
+    """Which estimator, where it is known, and its settings, where they are."""
+    names = {clip.estimator for group in groups for clip in group.clips}
+    told: dict[str, Any] = {"estimator": names.pop() if len(names) == 1 else ""}
+    told["estimator_settings"] = dict(source.estimator_settings)
+    return {key: value for key, value in told.items() if value}
 
 
 def _counts(group: _Group, classes: Sequence[str]) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 Promises: where people are so small in it that others like them are missed, that can be told with
 a setting and a value to try; ordinary close pictures, and settings that cannot help, say nothing.
-Leaves out: the estimators, which say how they see (`sight(width, height)`), and finding anybody.
+Leaves out: the estimators, which say how they see (`eyesight(width, height)`); finding anybody.
 
 Measured on a street of 768 x 576 and a shop of 1920 x 1080, people a frame by the longer side of
 those found, in pixels of the picture: MoveNet 1 at 44, 3 at 71, 5 at 107 in the street, 2 at 103
@@ -25,7 +25,7 @@ _LEAST_SHRUNK = 2.0  # from which nobody may be somebody who is too small
 
 
 @dataclass(frozen=True)
-class Sight:
+class Eyesight:
     """How an estimator sees frames of one size. scale: pixels of its picture to one of the frame.
     few_pixels: of the longer side of people in it, below which many are missed. setting: what
     makes the picture larger. value_for: of that setting, for a picture so many times as large as
@@ -39,24 +39,24 @@ class Sight:
 
 def small_people_note(estimator: object, name: str, tracks: Tracks) -> str:
     """What to tell of an analysis whose people are `tracks`; "" for nothing."""
-    sight_of = getattr(estimator, "sight", None)
-    if sight_of is None:
+    eyesight_of = getattr(estimator, "eyesight", None)
+    if eyesight_of is None or not tracks.num_frames:
         return ""
-    sight: Sight = sight_of(tracks.width, tracks.height)
-    shrunk = 1 / sight.scale
-    pixels = _usual_pixels(tracks) * sight.scale
+    eyes: Eyesight = eyesight_of(tracks.width, tracks.height)
+    shrunk = 1 / eyes.scale
+    pixels = _usual_pixels(tracks) * eyes.scale
     if np.isnan(pixels):
         factor = _LEAST_SHRUNK if shrunk >= _LEAST_SHRUNK else 0.0
         told = "nobody was found"
     else:
-        factor = _AIM * sight.few_pixels / pixels if pixels < sight.few_pixels else 0.0
+        factor = _AIM * eyes.few_pixels / pixels if pixels < eyes.few_pixels else 0.0
         told = f"people are small, half of them at most {pixels:.0f} pixels long"
-    value = sight.value_for(factor) if factor else 0
+    value = eyes.value_for(factor) if factor else 0
     if not value:
         return ""
     return (
         f"{told} in the picture that {name} looks at, {shrunk:.1f} times smaller than the video's, "
-        f"and small people may be missed: try {name}.{sight.setting}={value}, which is slower"
+        f"and small people may be missed: try {name}.{eyes.setting}={value}, which is slower"
     )
 
 

@@ -10,9 +10,9 @@ from acting import act, scene_of, write_scene
 from kineme.people import command
 from kineme.people.estimators import ESTIMATORS
 from kineme.people.estimators.blazepose import BlazePose, BlazePoseSettings
+from kineme.people.estimators.eyesight import Eyesight, small_people_note
 from kineme.people.estimators.files import KeypointFiles
 from kineme.people.estimators.movenet import MoveNet, MoveNetSettings
-from kineme.people.estimators.sight import Sight, small_people_note
 from tracks_made import made_track, made_tracks
 
 
@@ -26,12 +26,12 @@ def people_of(long_side, width, height):
 
 def movenet(**settings):
     made = SimpleNamespace(settings=MoveNetSettings(**settings))
-    return SimpleNamespace(sight=lambda width, height: MoveNet.sight(made, width, height))
+    return SimpleNamespace(eyesight=lambda width, height: MoveNet.eyesight(made, width, height))
 
 
 def blazepose(**settings):
     made = SimpleNamespace(settings=BlazePoseSettings(**settings))
-    return SimpleNamespace(sight=lambda width, height: BlazePose.sight(made, width, height))
+    return SimpleNamespace(eyesight=lambda width, height: BlazePose.eyesight(made, width, height))
 
 
 def tried(note):
@@ -77,14 +77,14 @@ def test_estimators_that_do_not_say_how_they_see_are_not_judged():
 class Shrinking(KeypointFiles):
     """Key points of files, as if found in pictures four times smaller than the video."""
 
-    def sight(self, width, height):
-        return Sight(
+    def eyesight(self, width, height):
+        return Eyesight(
             0.25, few_pixels=30, setting="side", value_for=lambda factor: round(9 * factor)
         )
 
 
 def test_an_analysis_tells_it_once_on_the_terminal_and_in_the_report(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(ESTIMATORS, "movenet", "test_people_sight:Shrinking")
+    monkeypatch.setitem(ESTIMATORS, "movenet", "test_people_eyesight:Shrinking")
     video, points = write_scene(tmp_path, scene_of(act("still", 12, seed=2)))
     out = tmp_path / "out"
     words = ["--estimator=movenet", f"movenet.path={points}", "movenet.format=coco", "--no-video"]
