@@ -77,6 +77,18 @@ def test_a_run_that_sees_no_frame_leaves_what_was_there(films, tmp_path, monkeyp
     assert {path.name for path in (tmp_path / "out").iterdir()} >= RESULTS
 
 
+def test_of_a_source_without_frames_nothing_of_an_earlier_run_is_left(films, tmp_path, monkeypatch):
+    shutil.copytree(films["first"][2], tmp_path / "out")
+    video, points, _ = films["second"]
+    monkeypatch.setattr(StoredSource, "moments", lambda self: (one for one in ()))
+    run(video, points, tmp_path / "out")
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left & {"repetitions.csv", "annotated.mp4"} == set()
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "second.mp4" in report
+    assert "first.mp4" not in report
+
+
 def test_i02_killed_at_any_change_of_a_file_results_are_of_one_run_or_have_no_report(
     films, tmp_path, monkeypatch
 ):

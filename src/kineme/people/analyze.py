@@ -126,6 +126,8 @@ class _Analysis:
                     progress.at(self._num_frames)
                     if request.number:
                         break
+            if not self._num_frames:  # what is written now is of nobody, and of this run
+                remove_results(self.settings.out)
             if request.number and not self.source.is_live:
                 raise self._stopped(request.number)
             found = self._finish(began)
