@@ -101,3 +101,25 @@ def test_turned_and_scaled_frames_are_those_of_the_window_that_ends_there():
         expected = window if end == WINDOW else window[:, :, -1:]
         received = torch.stack(taken[end - 1], dim=2)
         torch.testing.assert_close(received, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", ["none", "center_minmax"])
+def test_gaps_are_filled_with_the_last_place_that_the_window_knows(normalize):
+    x = walker(13)
+    x[:, :, :4, 3] = 0  # comes late
+    x[:, :, 2:9, 5] = 0  # is gone for longer than a window
+    values = SteppedValues(normalize, LAYOUT, WINDOW, fill_gaps=True)
+    taken = [values.update(frame) for frame in x.unbind(2)]
+    view = View(
+        PoseSpec(dataset={"normalize": normalize, "fill_gaps": True}).dataset,
+        LAYOUT,
+        seed=0,
+        is_random=False,
+    )
+    for end in range(WINDOW, 14):
+        window = prepare(x[:, :, end - WINDOW : end], view, np.array([0]), epoch=0)
+        torch.testing.assert_close(taken[end - 1][-1], window[:, :, -1], rtol=0, atol=1e-6)
+    assert taken[7][-1][:, :, 5].abs().max() == 0
+    if normalize == "none":
+        assert torch.equal(taken[4][0][:, :2, 5], x[:, :2, 1, 5])
+        assert values.rest() == []

@@ -231,6 +231,49 @@ def test_in_data_centred_on_the_pelvis_zero_is_its_place():
     assert origin.tolist() == [[0, 0, 0]]
 
 
+def test_gaps_are_filled_on_the_line_between_two_sights_and_at_the_ends_with_the_nearest():
+    away = (0, 0, 0)
+    x = rows([[[away, (1, 1, 0), away], [(2, 8, 1), away, away], [away, away, away],
+               [away, (5, 3, 4), away], [(8, 2, 4), away, away]]])  # fmt: skip
+    expected = rows([[[(2, 8, 1), (1, 1, 0), away], [(2, 8, 1), (7 / 3, 5 / 3, 4 / 3), away],
+                      [(4, 6, 2), (11 / 3, 7 / 3, 8 / 3), away], [(6, 4, 3), (5, 3, 4), away],
+                      [(8, 2, 4), (5, 3, 4), away]]])  # fmt: skip
+    filled, present = transforms.fill_gaps(x, transforms.present_joints(x))
+    torch.testing.assert_close(filled, expected, rtol=0, atol=1e-6)
+    assert present[0, 0, :, :, 0].tolist() == [[True, True, False]] * 5
+    assert transforms.fill_gaps(x, None) == (x, None)
+
+
+def test_filled_gaps_are_those_of_interpolation_joint_by_joint():
+    generator = torch.Generator().manual_seed(4)
+    x = torch.rand(3, 2, 11, 4, 2, generator=generator) + 0.1
+    hidden = torch.rand(3, 1, 11, 4, 2, generator=generator) < 0.6
+    hidden[0, 0, :, 1, 1] = True
+    filled, present = transforms.fill_gaps(x.masked_fill(hidden, 0), ~hidden)
+    for row, joint, person in np.ndindex(3, 4, 2):
+        seen = (~hidden[row, 0, :, joint, person]).nonzero()[:, 0].numpy()
+        assert bool(present[row, 0, :, joint, person].all()) == (len(seen) > 0)
+        for channel in range(2):
+            line = x[row, channel, :, joint, person].numpy()
+            expected = np.interp(np.arange(11), seen, line[seen]) if len(seen) else np.zeros(11)
+            received = filled[row, channel, :, joint, person].numpy()
+            np.testing.assert_allclose(received, expected, rtol=0, atol=1e-6)
+
+
+def test_what_training_hides_for_a_time_is_filled_and_what_it_hides_throughout_is_not():
+    still = torch.rand(8, 3, 1, 3, 1, generator=torch.Generator().manual_seed(5)) + 1
+    options = {"time_dropout_prob": 1.0, "joint_dropout_prob": 0.5}
+    prepared = {}
+    for fill_gaps in (False, True):
+        settings = PoseSpec(dataset={"fill_gaps": fill_gaps, "augmentation": options}).dataset
+        view = View(settings, PLUS, seed=0, is_random=True)
+        prepared[fill_gaps] = prepare(still.repeat(1, 1, 6, 1, 1), view, np.arange(8), epoch=0)
+    gaps, filled = prepared[False], prepared[True]
+    assert (gaps == 0).all(dim=(1, 3, 4)).any(dim=1).all()  # in every row some frames are empty
+    assert torch.equal(filled[:, :, :1].expand_as(filled), filled)
+    assert torch.equal((filled != 0).any(dim=2), (gaps != 0).any(dim=2))
+
+
 @pytest.mark.parametrize("degrees", [-170, -35, 20, 120])
 def test_aligned_and_scaled_skeletons_are_the_same_from_every_side(degrees):
     x = torch.rand(2, 3, 5, 3, 1, generator=torch.Generator().manual_seed(1)) + 1

@@ -18,6 +18,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,10 @@ class SteppedClassifier(PoseClassifier):
         num_frames = max(num_frames, 1)
         self.step_seconds = window / num_frames
         self.model = SteppedModel(self._model, window=num_frames)
-        self._values_settings = (settings.normalize, self.layout, num_frames)
+        self._new_values = partial(
+            SteppedValues, settings.normalize, self.layout, num_frames,
+            fill_gaps=settings.fill_gaps,
+        )  # fmt: skip
         self._max_gap_seconds = max_gap_seconds
         self._people: dict[int, _Person] = {}
         self.notes = (*self.notes, self._delay_note())
@@ -127,7 +131,7 @@ class SteppedClassifier(PoseClassifier):
         return _Person(
             seconds,
             self.model.begin(1, places),
-            SteppedValues(*self._values_settings),
+            self._new_values(),
             _Gaps(self._max_gap_seconds),
         )
 

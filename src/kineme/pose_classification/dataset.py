@@ -127,11 +127,13 @@ def _idle_settings(view: View, num_channels: int) -> Iterator[str]:
 
 
 def prepare(x: torch.Tensor, view: View, indices: NDArray[np.int64], epoch: int) -> torch.Tensor:
-    """Centre, align, augment (training only), scale: the order every action shares."""
+    """Fill, centre, align, augment (training only), scale: the order every action shares."""
     normalize, layout = view.settings.normalize, view.layout
     present = transforms.present_joints(x)
     if view.is_centred and present is not None:
         present = transforms.with_centre(present, layout)
+    if view.settings.fill_gaps:
+        x, present = transforms.fill_gaps(x, present)
     draw = _Draws(view.seed, epoch, indices, x.device) if view.is_random else None
     options = view.settings.augmentation
     if draw and options.swap_persons_prob > 0 and x.shape[4] > 1:
@@ -186,7 +188,10 @@ def augment(
         hidden.append(transforms.dropped_time(draws, options.time_dropout_prob, x.shape[2]))
     for part in hidden:
         present = transforms.without(present, part, x.shape)
-    return (transforms.hide(x, present) if hidden else x), present
+    if not hidden:
+        return x, present
+    x = transforms.hide(x, present)
+    return transforms.fill_gaps(x, present) if view.settings.fill_gaps else (x, present)
 
 
 @dataclass(frozen=True)

@@ -215,6 +215,7 @@ def describe(spec: Any) -> Mapping[str, Any]:
         "input": "skeleton (N, C, T, V, M) float32; a missing joint is zero in every channel",
         "input_channels": spec.model.input_channels,
         "normalize": spec.dataset.normalize,
+        "fill_gaps": spec.dataset.fill_gaps,
         "sampling": spec.dataset.sampling,
         "num_frames": spec.dataset.num_frames if spec.dataset.sampling == "uniform" else None,
     }
@@ -229,6 +230,7 @@ _INPUTS = (  # what the numbers mean that a model is given
     "dataset.sampling",
     "dataset.num_frames",
     "dataset.normalize",
+    "dataset.fill_gaps",
     "dataset.num_persons",
 )
 _HEAD = ("fcn.weight", "fcn.bias")
@@ -267,6 +269,7 @@ NETWORK = Network(
         "dataset.sampling",
         "dataset.num_frames",
         "dataset.normalize",
+        "dataset.fill_gaps",
         "dataset.num_persons",
     ),
     head=tuple(f"{prefix}{name}" for prefix in _STREAM_PREFIXES for name in _HEAD),

@@ -207,6 +207,11 @@ class Dataset(Section):
         choices=("error", "zero", "drop"),
         ours=True,
     )
+    fill_gaps: bool = setting(
+        False,
+        "in frames without it a joint lies between its places before and after",
+        ours=True,
+    )
     fail_on_leakage: bool = setting(
         False, "refuse samples that are in both training and validation data", ours=True
     )

@@ -9,6 +9,7 @@ what comes, so here
 - center_minmax, center_align_minmax: the first window's frames wait until all of it is known, and
   are turned and scaled as the window would be; every later frame is as in the window that ends
   with it.
+Gaps are filled as in the window that ends with the frame: with the last place that is known.
 docs/models.md says how often labels are those of windows.
 Legend: C channels, V joints, D axes.
 """
@@ -28,24 +29,27 @@ from kineme.pose_classification.layouts import Layout
 class SteppedValues:
     """Frames of a person, (1, C, V, 1), as the model is given them, in order.
 
-    normalize: as in the spec. window: frames.
+    normalize, fill_gaps: as in the spec. window: frames.
     """
 
-    def __init__(self, normalize: str, layout: Layout, window: int) -> None:
+    def __init__(
+        self, normalize: str, layout: Layout, window: int, *, fill_gaps: bool = False
+    ) -> None:
         self.normalize, self.layout, self.window = normalize, layout, window
+        self.fill_gaps, self._waits = fill_gaps, normalize.endswith("minmax")
         self.num_frames = 0  # taken
-        self._frames: deque[Tensor] = deque(maxlen=window)  # (1, C, V, 1), kept for minmax
+        self._frames: deque[Tensor] = deque(maxlen=window)  # (1, C, V, 1), if needed
         self._places: deque[Tensor | None] = deque(maxlen=window)  # (D) of the centre
         self._lines: deque[Tensor | None] = deque(maxlen=window)  # (D) from right to left
 
     def update(self, frame: Tensor) -> list[Tensor]:
         """Take the next frame; those that are ready."""
         self.num_frames += 1
-        if self.normalize == "none":
-            return [frame]
-        if not self.normalize.endswith("minmax"):
-            return [self._moved(frame)]
-        self._frames.append(frame)
+        if self._waits or self.fill_gaps:
+            self._frames.append(frame)
+        if not self._waits:
+            frame = self._kept()[0][:, :, -1] if self.fill_gaps else frame
+            return [frame if self.normalize == "none" else self._moved(frame)]
         if self.num_frames < self.window:
             return []
         ready = self._scaled()
@@ -53,7 +57,8 @@ class SteppedValues:
 
     def rest(self) -> list[Tensor]:
         """Those that wait, when the person is gone."""
-        waiting = self._scaled() if 0 < len(self._frames) < self.window else []
+        is_short = 0 < len(self._frames) < self.window
+        waiting = self._scaled() if self._waits and is_short else []
         self._frames.clear()
         return waiting
 
@@ -76,13 +81,18 @@ class SteppedValues:
 
     def _scaled(self) -> list[Tensor]:
         """The frames that are kept, turned and scaled together, as a window's are."""
-        x = torch.stack(list(self._frames), dim=2)
-        present = transforms.present_joints(x)
+        x, present = self._kept()
         if self.normalize == "center_align_minmax":
             turn = transforms.facing_turns(x, present, self.layout)
             origin = x.new_zeros(1, transforms.num_axes(x, self.layout))
             x = transforms.move(x, present, self.layout, origin=origin, turn=turn)
         return list(transforms.min_max(x, present, self.layout).unbind(2))
+
+    def _kept(self) -> tuple[Tensor, Tensor | None]:
+        """(1, C, T, V, 1) of the frames that are kept, and which joints are in them."""
+        x = torch.stack(list(self._frames), dim=2)
+        present = transforms.present_joints(x)
+        return transforms.fill_gaps(x, present) if self.fill_gaps else (x, present)
 
 
 def _mean(values: Iterable[Tensor | None], size: int) -> Tensor:

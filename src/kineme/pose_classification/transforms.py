@@ -32,6 +32,24 @@ def present_joints(x: Tensor) -> Tensor | None:
     return None if bool(present.all()) else present.unsqueeze(1)
 
 
+def fill_gaps(x: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Each joint in the frames that miss it: on the line between the nearest two that have it,
+    at the ends as in the nearest one, confidence and all. A joint that no frame has stays missing.
+    """
+    if present is None:
+        return x, None
+    num_frames = x.shape[2]
+    frame = torch.arange(num_frames, device=x.device)[:, None, None]
+    ago = torch.where(present, frame, -1).cummax(dim=2).values
+    ahead = torch.where(present, frame, num_frames).flip(2).cummin(dim=2).values.flip(2)
+    start = torch.where(ago < 0, ahead, ago).clamp(max=num_frames - 1)
+    end = torch.where(ahead == num_frames, ago, ahead).clamp(min=0)
+    share = ((frame - start) / (end - start).clamp(min=1)).to(x.dtype)
+    filled = torch.lerp(x.gather(2, start.expand(x.shape)), x.gather(2, end.expand(x.shape)), share)
+    known = present.any(dim=2, keepdim=True).expand_as(present)
+    return hide(filled, known), None if bool(known.all()) else known
+
+
 def hide(x: Tensor, present: Tensor | None) -> Tensor:
     """Set what is not present to zero."""
     return x if present is None else x.masked_fill(~present, 0)

@@ -144,7 +144,7 @@ class Uploader:
         ends = time.monotonic() + deadline_seconds
         with self._changed:
             self._is_draining = True
-            self.error, self._num_failures = None, 0
+            self._num_failures = 0  # ends a pause; what the store said last stands until it answers
             self._refused.clear()
             self._drain_number += 1
         self.scan()
