@@ -1,9 +1,9 @@
 """What one step costs against one window, and what is remembered of each person.
 
-Each new frame costs one step (pose_classification/streaming.py) or, where every window is looked
-at anew, one window. Interleaved rounds on one thread; times are those of the processor, so that
-what else the machine does does not count. A step's cost goes by turns, since deep layers work
-every second or fourth frame: the mean is over whole turns, the dearest is told too.
+Each new frame costs one step (pose_classification/steps/stepped_model.py) or, where every window
+is looked at anew, one window. Interleaved rounds on one thread; times are those of the processor,
+so that what else the machine does does not count. A step's cost goes by turns, since deep layers
+work every second or fourth frame: the mean is over whole turns, the dearest is told too.
 
     python benchmarks/streaming.py [--rounds N] [--model NAME ...] [--json FILE]
 """
@@ -23,7 +23,7 @@ import torch
 from kineme.engine.memory import keep_freed_memory
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.model import MODELS
-from kineme.pose_classification.streaming import SteppedModel
+from kineme.pose_classification.steps.stepped_model import SteppedModel
 from pose_speed import machine
 
 LAYOUT_NAMES, WINDOWS = ("coco", "nvidia"), (64, 100)

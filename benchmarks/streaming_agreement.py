@@ -2,9 +2,9 @@
 
 Small models of ST-GCN learn the demo's six exercises from windows of 64 frames; people and views
 of the test are new, and exercise for 224 frames. Every 20 frames a window is looked at alone; the
-steps' answer is the mean over the same 64 frames (pose_classification/streaming.py). Once as the
-demo has it (34 joints in space about the pelvis, normalize none), and in a picture (coco's 17
-joints and confidence, people who walk as they exercise) with windows centred or scaled.
+steps' answer is the mean over the same 64 frames (pose_classification/steps/stepped_model.py).
+Once as the demo has it (34 joints in space about the pelvis, normalize none), and in a picture
+(coco's 17 joints and confidence, people who walk as they exercise) with windows centred or scaled.
 
     python benchmarks/streaming_agreement.py [--samples N] [--epochs N] [--weights FOLDER]
 """
@@ -22,8 +22,8 @@ from kineme.figures import JOINTS
 from kineme.pose_classification import transforms
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.model import STGCN
-from kineme.pose_classification.stepped_values import SteppedValues
-from kineme.pose_classification.streaming import SteppedModel
+from kineme.pose_classification.steps.stepped_model import SteppedModel
+from kineme.pose_classification.steps.values import SteppedValues
 
 WINDOW, NUM_FRAMES, EVERY, FPS = 64, 224, 20, 15.0
 SETTINGS = ("none", "center_minmax", "center")

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from kineme.pose_classification.adaptive_gcn import CTRGCN, AdaptiveGCN, STGCNPlus
+from kineme.pose_classification.blocks.temporal_branches import largest_of_three
 from kineme.pose_classification.layouts import LAYOUTS
-from kineme.pose_classification.temporal_branches import largest_of_three
 from parity.adaptive_reference import ReferenceAdaptive, ReferenceCTRGCN
 
 PAIRS = {"ST-GCN++": (STGCNPlus, ReferenceAdaptive), "CTR-GCN": (CTRGCN, ReferenceCTRGCN)}

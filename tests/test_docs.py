@@ -24,7 +24,7 @@ from kineme.jobs.runners import check_platform
 from kineme.network import NETWORKS, load_network, load_specs
 from kineme.people import command as analyze_command
 from kineme.people.estimators import _class_of, settings_of
-from kineme.people.form_rules import load_form_rules
+from kineme.people.repetitions.form_rules import load_form_rules
 from kineme.pose_classification.layouts import LAYOUTS, load_layout
 from kineme.pose_classification.spec import FORMATS as POSE_FORMATS
 from kineme.pose_classification.spec import SPECS, TrainSpec

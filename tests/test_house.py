@@ -264,3 +264,12 @@ def test_constraints_pin_every_declared_dependency():
     assert names - {"kineme", "wandb"} <= pinned  # wandb: for those who have an account
     assert "torch==2.13.0" in lines
     assert not {name for name in pinned if name.startswith("nvidia") or name == "torchvision"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_modules_that_are_pointed_to_are_there(path):
+    """`Leaves out: ... (name.py)`: beside the file, below the packages it is in, or in a room."""
+    packages = [folder for folder in path.parents if folder.is_relative_to(SOURCE)]
+    for name in re.findall(r"(?<![\w./{}*])((?:\w+/)*\w+\.py)\b", path.read_text()):
+        found = [*(f / name for f in packages if (f / name).exists()), *SOURCE.glob(f"*/{name}")]
+        assert found, f"{path.name} points to {name}"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kineme.people.acting import acting, distance_travelled, join_sights
+from kineme.people.training_sets.acting import acting, distance_travelled, join_sights
 from tracks_made import NAN, made_track, made_tracks
 
 

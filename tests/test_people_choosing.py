@@ -9,13 +9,14 @@ from blocks_filmed import RED, converted, film, someone, walking
 from kineme.data.labels import read_labels
 from kineme.data.origin import Origin
 from kineme.errors import CheckpointError
-from kineme.people import command, tracked_videos
+from kineme.people import command
 from kineme.people.analysis_settings import AnalysisSettings
 from kineme.people.analyze import analyze
 from kineme.people.estimators import ESTIMATORS
 from kineme.people.estimators.choosing import Chosen, choose_estimator
 from kineme.people.models import CARDS
 from kineme.people.sources import StoredSource
+from kineme.people.training_sets import tracked_videos
 
 REASON = "no estimator is named, and the file of movenet is not here"
 

@@ -13,13 +13,13 @@ from kineme.errors import SpecError
 from kineme.people import command
 from kineme.people.analysis_settings import AnalysisSettings
 from kineme.people.analyze import analyze
-from kineme.people.counting import LiveCounts, count_people, count_track
 from kineme.people.estimators import ESTIMATORS, build_estimator, layout_of_estimator
-from kineme.people.form_rules import MARGIN_SECONDS, judge, load_form_rules
 from kineme.people.poses import FramePoses, build_pose
-from kineme.people.recording import Recording, TracksRecorder
-from kineme.people.repetitions import Repetition, Repetitions, Series, count_repetitions
+from kineme.people.repetitions.counting import LiveCounts, count_people, count_track
+from kineme.people.repetitions.form_rules import MARGIN_SECONDS, judge, load_form_rules
+from kineme.people.repetitions.search import Repetition, Repetitions, Series, count_repetitions
 from kineme.people.sources import Moment
+from kineme.people.tracking.recording import Recording, TracksRecorder
 from kineme.pose_classification.layouts import LAYOUTS
 
 COCO = LAYOUTS["coco"]
@@ -254,7 +254,7 @@ def test_a_count_that_is_taken_back_is_told_and_whoever_is_gone_is_forgotten(mon
             every = tuple(Repetition(turn - 1, turn, turn + 1, 1.0) for turn in next(answers))
             return Repetitions((Series(every, 0.75),), 0.75)
 
-    monkeypatch.setattr("kineme.people.counting.RepetitionCounter", Scripted)
+    monkeypatch.setattr("kineme.people.repetitions.counting.RepetitionCounter", Scripted)
     told = []
     counts = LiveCounts(COCO.joints, (), told.append)
     pose = build_pose(np.ones((17, 2)), np.ones(17))

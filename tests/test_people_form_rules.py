@@ -10,8 +10,8 @@ import pytest
 from exercising import Exercising, Setting, exercise
 from kineme.data.tracks import Track, Tracks
 from kineme.errors import SpecError
-from kineme.people.form_rules import PHASES, FormRule, Judgement, judge, load_form_rules
-from kineme.people.repetitions import Repetition, count_repetitions
+from kineme.people.repetitions.form_rules import PHASES, FormRule, Judgement, judge, load_form_rules
+from kineme.people.repetitions.search import Repetition, count_repetitions
 from kineme.pose_classification.layouts import LAYOUTS
 
 LEG = ("left_hip", "left_knee", "left_ankle")

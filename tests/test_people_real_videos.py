@@ -18,7 +18,7 @@ from kineme.errors import CheckpointError
 from kineme.people.estimators import build_estimator
 from kineme.people.models import card_of, model_files
 from kineme.people.poses import FramePoses, PersonPose, build_pose
-from kineme.people.tracking import Found, Tracker, TrackingSettings
+from kineme.people.tracking.tracker import Found, Tracker, TrackingSettings
 from kineme.pose_classification.layouts import LAYOUTS
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from exercising import EXERCISES, HARD, Setting, exercise, gesturing
-from kineme.people import repetitions
-from kineme.people.body_signals import RATE, body_signals, even_rows
-from kineme.people.joint_angles import (
+from kineme.people.repetitions import search
+from kineme.people.repetitions.body_signals import RATE, body_signals, even_rows
+from kineme.people.repetitions.joint_angles import (
     BENDS,
     POINTS,
     angle_between,
@@ -19,7 +19,7 @@ from kineme.people.joint_angles import (
     points_of,
     trunk_lean,
 )
-from kineme.people.repetitions import (
+from kineme.people.repetitions.search import (
     LONGEST_SECONDS,
     RepetitionCounter,
     count_repetitions,
@@ -382,17 +382,17 @@ def test_signals_without_a_trunk_are_none():
 def test_confidence_grows_with_likeness_and_margin():
     now, degrees = raises(5)
     found = []
-    original = repetitions.confidence_of
+    original = search.confidence_of
 
     def noted(one):
         found.append(one)
         return original(one)
 
-    repetitions.confidence_of = noted
+    search.confidence_of = noted
     try:
         find_series(even_rows(points_of(raising_arms(degrees), point_columns("coco")), now), 0.0)
     finally:
-        repetitions.confidence_of = original
+        search.confidence_of = original
     (one,) = found
     less = dataclasses.replace(one, likeness=one.likeness / 2)
     assert original(less) < original(one)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kineme.data.tracks import Track
-from kineme.people.smoothing import (
+from kineme.people.tracking.smoothing import (
     OneEuroFilter,
     SmoothingSettings,
     fill_gaps,

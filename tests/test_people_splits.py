@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kineme.data.conversion import Tally
 from kineme.errors import SpecError
-from kineme.people.splits import hold_out
+from kineme.people.training_sets.splits import hold_out
 from kineme.pose_classification.convert.folders import Found
 
 

@@ -28,10 +28,10 @@ from kineme.people.analyze import analyze
 from kineme.people.classifier import PoseClassifier
 from kineme.people.poses import FramePoses, build_pose
 from kineme.people.segments import SegmentSettings
-from kineme.people.smoothing import fill_gaps
 from kineme.people.sources import StoredSource
 from kineme.people.stepping import SteppedClassifier, SteppedTimeline, _Gaps
 from kineme.people.timeline import TimelineSettings
+from kineme.people.tracking.smoothing import fill_gaps
 
 SIZE = (WIDTH, HEIGHT)
 SETTINGS = TimelineSettings(

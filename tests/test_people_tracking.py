@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from kineme.data.tracks import Tracks
-from kineme.people.association import assign, overlap
-from kineme.people.cuts import CutDetector
 from kineme.people.poses import FramePoses, PersonPose, build_pose
-from kineme.people.tracking import Found, Tracker, TrackingSettings, track_all
+from kineme.people.tracking.association import assign, overlap
+from kineme.people.tracking.cuts import CutDetector
+from kineme.people.tracking.tracker import Found, Tracker, TrackingSettings, track_all
 from walkers import HEIGHT, LAYOUT, WIDTH, Scene, crossing, crowd, film, judge, meeting
 
 SETTINGS = TrackingSettings(layout=LAYOUT)

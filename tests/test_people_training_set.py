@@ -27,9 +27,9 @@ from format_files import landmarks, message_of, run, write
 from kineme import cli
 from kineme.data.tracks import Tracks
 from kineme.errors import SpecError
-from kineme.people import tracked_videos
 from kineme.people.estimators import ESTIMATORS
-from kineme.people.training_set import _Progress
+from kineme.people.training_sets import tracked_videos
+from kineme.people.training_sets.clips import _Progress
 from kineme.pose_classification import spec as pose_spec
 from kineme.spec.load import load_spec
 

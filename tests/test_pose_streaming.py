@@ -10,7 +10,7 @@ from kineme.errors import SpecError
 from kineme.pose_classification.graph import Layout
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.model import MODELS
-from kineme.pose_classification.streaming import SteppedModel, Steps
+from kineme.pose_classification.steps.stepped_model import SteppedModel, Steps
 from kineme.pose_classification.streams import Stream, Streams, paired
 
 LAYOUT = LAYOUTS["sbu-15"]

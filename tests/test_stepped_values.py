@@ -8,7 +8,7 @@ from kineme.pose_classification import transforms
 from kineme.pose_classification.dataset import View, prepare
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.spec import PoseSpec
-from kineme.pose_classification.stepped_values import SteppedValues
+from kineme.pose_classification.steps.values import SteppedValues
 
 LAYOUT, WINDOW = LAYOUTS["coco"], 5
 

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from kineme.engine.weights import fit_weights
-from kineme.pose_classification import stgcn_ops
+from kineme.pose_classification.blocks import stgcn_ops
+from kineme.pose_classification.blocks.stgcn_ops import drop
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.model import MODELS, STGCN
-from kineme.pose_classification.stgcn_ops import drop
 from parity.stgcn_reference import ReferenceSTGCN
 
 STRATEGIES = ["uniform", "distance", "spatial"]

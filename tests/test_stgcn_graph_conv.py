@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kineme.pose_classification import stgcn_ops
-from kineme.pose_classification.stgcn_ops import Graph, dense_graph_conv, graph_conv
+from kineme.pose_classification.blocks import stgcn_ops
+from kineme.pose_classification.blocks.stgcn_ops import Graph, dense_graph_conv, graph_conv
 
 
 @pytest.mark.parametrize("num_partitions", [1, 3])

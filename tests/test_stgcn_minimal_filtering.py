@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kineme.pose_classification import minimal_filtering
-from kineme.pose_classification.minimal_filtering import conv_nine_taps, pays_off
-from kineme.pose_classification.stgcn_ops import conv_over_time
+from kineme.pose_classification.blocks import minimal_filtering
+from kineme.pose_classification.blocks.minimal_filtering import conv_nine_taps, pays_off
+from kineme.pose_classification.blocks.stgcn_ops import conv_over_time
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:

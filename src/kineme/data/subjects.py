@@ -3,7 +3,7 @@
 Promises: a pattern that the user gives is used as it is, its first group or all of it; without
 one, only names that all follow one of the usual forms name subjects, and that they were guessed
 is told.
-Leaves out: splits of videos into training and held-out sets (people/splits.py).
+Leaves out: splits of videos into training and held-out sets (people/training_sets/splits.py).
 """
 
 import re

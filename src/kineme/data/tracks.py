@@ -3,8 +3,8 @@
 Promises: what was saved is loaded, bit for bit, and equal tracks make equal files; a joint that
 is not seen is NaN in every axis and has confidence 0, in memory and in the file; a file of
 strangers is held against its own index before anything is believed, and runs nothing.
-Leaves out: how people are followed (people/tracking.py), joint names of known layouts (the room
-of skeletons), training files (pose_classification/convert/tracks.py).
+Leaves out: how people are followed (people/tracking/tracker.py), joint names of known layouts
+(the room of skeletons), training files (pose_classification/convert/tracks.py).
 
 The file is an .npz that numpy.load opens too: `tracks.json`, the first member, and columns that
 hold the rows of all tracks one after the other.

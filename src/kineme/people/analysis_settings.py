@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kineme.people.estimators.choosing import maker_of
-from kineme.people.form_rules import FormRule
+from kineme.people.repetitions.form_rules import FormRule
 from kineme.people.segments import SegmentSettings
 from kineme.people.sources import Source
 from kineme.people.timeline import Classifier, Presence, Timeline, TimelineSettings
-from kineme.people.tracking import TrackingSettings
+from kineme.people.tracking.tracker import TrackingSettings
 from kineme.pose_classification.layouts import Layout
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from kineme import __version__, files
 from kineme.engine import lease
 from kineme.engine.names import LEASE_FILE
 from kineme.people.analysis_settings import AnalysisSettings, build_timeline
-from kineme.people.counting import LiveCounts, PersonCount, count_people
 from kineme.people.drawing import Thumbnails
 from kineme.people.estimators import Estimator, build_estimator, spelled_settings
 from kineme.people.estimators.choosing import choose_estimator, maker_of
@@ -33,7 +32,7 @@ from kineme.people.live_events import LiveEvents
 from kineme.people.poses import FramePoses
 from kineme.people.progress import FrameProgress
 from kineme.people.read_ahead import read_ahead
-from kineme.people.recording import Recording
+from kineme.people.repetitions.counting import LiveCounts, PersonCount, count_people
 from kineme.people.results import (
     ANNOTATED_FILE,
     JOURNAL_FILE,
@@ -51,6 +50,7 @@ from kineme.people.results import (
 from kineme.people.segments import Segment
 from kineme.people.sources import LiveSource, Moment, Source
 from kineme.people.streams import StreamEvent
+from kineme.people.tracking.recording import Recording
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.signals import Interrupted, patient_signals
 

@@ -30,7 +30,7 @@ from kineme.people.analysis_settings import AnalysisSettings
 from kineme.people.analyze import analyze
 from kineme.people.estimators import ESTIMATORS, layout_of_estimator
 from kineme.people.estimators.choosing import choose_estimator
-from kineme.people.form_rules import FormRule, load_form_rules
+from kineme.people.repetitions.form_rules import FormRule, load_form_rules
 from kineme.people.results import Found
 from kineme.people.segments import SegmentSettings
 from kineme.people.sources import open_source, videos_in

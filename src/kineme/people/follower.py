@@ -11,14 +11,14 @@ import dataclasses
 import time
 from dataclasses import dataclass
 
-from kineme.people.cuts import CutDetector
 from kineme.people.estimators import Estimator
 from kineme.people.poses import FramePoses, PersonPose
 from kineme.people.segments import Segment
-from kineme.people.smoothing import OneEuroFilter, SmoothingSettings
 from kineme.people.sources import Moment
 from kineme.people.timeline import Timeline
-from kineme.people.tracking import Tracker, TrackingSettings
+from kineme.people.tracking.cuts import CutDetector
+from kineme.people.tracking.smoothing import OneEuroFilter, SmoothingSettings
+from kineme.people.tracking.tracker import Tracker, TrackingSettings
 from kineme.pose_classification.layouts import Layout
 
 

@@ -2,7 +2,7 @@
 
 Promises: memory does not grow with the video; whoever was killed loses the last moment only; what
 does not belong to this analysis is not taken for it; the tracks made of it hold every row.
-Leaves out: following people (tracking.py), which replays the same frames to the same ids.
+Leaves out: following people (tracking/tracker.py), which replays the same frames to the same ids.
 
 The file: a line of facts, then a line for each frame, each with a checksum.
 
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from kineme.data.tracks import Track, Tracks
 from kineme.files import append_line
 from kineme.people.poses import FramePoses, PersonPose
-from kineme.people.recording import Recording
+from kineme.people.tracking.recording import Recording
 
 _FLUSH_SECONDS = 0.5
 _FORMAT = "kineme-frames-1"

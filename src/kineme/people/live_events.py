@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kineme.people.counting import LiveCounts
 from kineme.people.follower import Step
+from kineme.people.repetitions.counting import LiveCounts
 from kineme.people.results import plain_segment
 from kineme.people.segments import Segment
 from kineme.people.streams import StreamEvent

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from kineme import __version__
 from kineme.errors import printable
-from kineme.people.counting import PersonCount
-from kineme.people.form_rules import VERDICTS
+from kineme.people.repetitions.counting import PersonCount
+from kineme.people.repetitions.form_rules import VERDICTS
 from kineme.people.segments import NO_PERSON, PERSON, UNKNOWN, Segment
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Promises: a joint that is not seen is NaN in every axis and has confidence 0, and nothing else
 is; values are float32 and do not change; a frame without people is an empty tuple.
-Leaves out: who is who from frame to frame (tracking.py), joint names (the layouts of
+Leaves out: who is who from frame to frame (tracking/tracker.py), joint names (the layouts of
 pose_classification/layouts.py, which every estimator names).
 
 Shapes: V joints, D axes (2, or 3 with depth).

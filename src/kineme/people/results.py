@@ -4,7 +4,7 @@ Promises: every file is complete or absent; all of them are of one run and tell 
 whenever it was stopped or killed: those of an earlier run go before it writes the first, and the
 report comes last.
 Leaves out: the page (page.py), the video (labelled_video.py), tracks (data/tracks.py), the table
-of repetitions (repetition_results.py).
+of repetitions (repetitions/results.py).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from kineme import __version__, files
 from kineme.data.tracks import Tracks
 from kineme.engine.names import REPORT_FILE
 from kineme.errors import SpecError, printable
-from kineme.people.counting import PersonCount
-from kineme.people.form_rules import FormRule
 from kineme.people.page import render_page
-from kineme.people.repetition_results import plain_count, write_repetitions
+from kineme.people.repetitions.counting import PersonCount
+from kineme.people.repetitions.form_rules import FormRule
+from kineme.people.repetitions.results import plain_count, write_repetitions
 from kineme.people.segments import Segment
 from kineme.people.streams import StreamEvent
 

@@ -1,8 +1,8 @@
 """What people do, a frame at a time: each new frame costs one step, not a window.
 
 In place of windows that are each looked at anew, the model goes along with every person
-(pose_classification/streaming.py says what its answers equal); the timeline is the ordinary one,
-of the frames for which the model's answers are complete.
+(pose_classification/steps/stepped_model.py says what its answers equal); the timeline is the
+ordinary one, of the frames for which the model's answers are complete.
 
 Promises: a file and a live stream get the same segments; a person's answers do not depend on who
 else is in the picture; short gaps are closed as in windows, with the frames held back until it is
@@ -30,8 +30,8 @@ from kineme.people.poses import FramePoses, PersonPose
 from kineme.people.segments import Segment
 from kineme.people.timeline import Timeline, TimelineSettings, Window
 from kineme.pose_classification.layouts import Layout
-from kineme.pose_classification.stepped_values import SteppedValues
-from kineme.pose_classification.streaming import SteppedModel, Steps
+from kineme.pose_classification.steps.stepped_model import SteppedModel, Steps
+from kineme.pose_classification.steps.values import SteppedValues
 
 _SLACK_SECONDS = 1e-6  # by which sums of fractions may be off
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from kineme.data.tracks import Track
 from kineme.people.poses import FramePoses, PersonPose
 from kineme.people.segments import NO_PERSON, PERSON, Cell, Decider, Segment, SegmentSettings
-from kineme.people.smoothing import fill_gaps
+from kineme.people.tracking.smoothing import fill_gaps
 
 _SLACK_SECONDS = 1e-6  # by which sums of fractions may be off
 

@@ -5,10 +5,10 @@ al., Channel-wise Topology Refinement Graph Convolution for Skeleton-Based Actio
 ICCV 2021. Both have ST-GCN's ten blocks; the weights between joints are learned, starting from
 the skeleton; CTR-GCN refines them for each channel by how the joints of the sample differ.
 Promises: any number of frames and persons; persons of whom nothing was seen do not count.
-Leaves out: convolutions over time (temporal_branches.py), losses, loading of weights.
+Leaves out: convolutions over time (blocks/temporal_branches.py), losses, loading of weights.
 Legend: N samples, C channels, T frames, V joints, M persons, K partitions; inside, activations
 are (V, C, P, T) or (P, C, V, T) stored channels last, where P counts the persons of all
-samples; adaptive_ops.py says why.
+samples; blocks/adaptive_ops.py says why.
 """
 
 import math
@@ -19,15 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kineme.pose_classification.adaptive_folding import Map, fold
-from kineme.pose_classification.adaptive_ops import (
+from kineme.pose_classification.blocks.adaptive_folding import Map, fold
+from kineme.pose_classification.blocks.adaptive_ops import (
     channel_graph_conv,
     conv_of_one,
     learned_graph_conv,
     relu,
 )
+from kineme.pose_classification.blocks.temporal_branches import TemporalBranches, initialise
 from kineme.pose_classification.graph import Layout, adjacency
-from kineme.pose_classification.temporal_branches import TemporalBranches, initialise
 
 _GROUP_BYTES = 1 << 24  # of one activation: about half the last cache of a CPU
 _STRIDES = (1, 1, 1, 1, 2, 1, 1, 2, 1, 1)

@@ -4,7 +4,7 @@ Yan, Xiong, Lin: Spatial Temporal Graph Convolutional Networks for Skeleton-Base
 Recognition, AAAI 2018. Promises: parameter names, shapes and results are the published
 ones, so that public and TAO weights load as they are; any number of frames and persons.
 Legend: N samples, C channels, T frames, V joints, M persons, K partitions. Inside,
-activations are (V, C, N M, T) stored channels last; stgcn_ops.py says why.
+activations are (V, C, N M, T) stored channels last; blocks/stgcn_ops.py says why.
 Leaves out: losses, normalisation of the data and loading of weights.
 """
 
@@ -18,8 +18,8 @@ from torch import nn
 from torch.func import functional_call
 
 from kineme.pose_classification.adaptive_gcn import CTRGCN, STGCNPlus
+from kineme.pose_classification.blocks.stgcn_ops import Graph, conv_over_time, drop, graph_conv
 from kineme.pose_classification.graph import Layout, adjacency
-from kineme.pose_classification.stgcn_ops import Graph, conv_over_time, drop, graph_conv
 
 _GROUP_BYTES = 1 << 24  # of one activation: about half the last cache of a CPU
 

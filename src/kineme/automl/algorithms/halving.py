@@ -7,7 +7,7 @@ Promises: what failed is never promoted, and fewer are promoted where fewer are 
 bracket draws depends on (seed, bracket, member), not on the order in which trials end; the model
 of BOHB and ASHA reads what is known when it is asked. ASHA trains at least one configuration to
 the end.
-Leaves out: ending trials within a rung (early_stop.py), evolution (dehb.py).
+Leaves out: ending trials within a rung (early_stop.py), evolution (evolution.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence

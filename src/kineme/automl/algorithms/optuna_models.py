@@ -6,7 +6,7 @@ own, so nothing needs to be remembered between proposals or processes.
 Promises: the same history and seed give the same point. Points are those of the unit cube of
 the space, so scales, integers and conditions are the space's own affair; choices without order
 are categories.
-Leaves out: which trials are told (single.py, bohb.py).
+Leaves out: which trials are told (single.py, halving.py).
 """
 
 import math

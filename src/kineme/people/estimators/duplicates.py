@@ -3,7 +3,7 @@
 Promises: of poses that lie closer than a share of their size, the surest stays; order by score.
 Poses are also one person where half of their joints lie in the same places, however far off the
 others are: a model that sees a part of somebody puts the rest where it may be.
-Leaves out: the same person in two frames (tracking.py).
+Leaves out: the same person in two frames (tracking/tracker.py).
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Promises: frame k of the video gets what the file says of frame k (`first_frame` is the number of
 the video's first frame there); frames that it does not name have nobody in them. What is read
 over is counted in `notes`, a line each.
-Leaves out: track numbers of other programs (tracking.py follows people itself), 3-D in metres.
+Leaves out: track numbers of other programs (people are followed by
+tracking/tracker.py), 3-D in metres.
 
 Formats, as pose_classification/convert describes them: openpose (a folder with a file per frame),
 coco (a JSON list of results), deepstream (BodyPose JSON, `pose25d`), mediapipe (JSON, a list with

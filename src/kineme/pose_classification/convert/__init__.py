@@ -40,7 +40,7 @@ READERS: Mapping[str, Reader | str] = {
     "mediapipe": read_mediapipe,
     "pyskl": read_pyskl,
     "tracks": read_tracks,
-    "videos": "kineme.people.training_set:read_videos",
+    "videos": "kineme.people.training_sets.clips:read_videos",
 }
 
 _UNREAD = {  # settings that say nothing to a format

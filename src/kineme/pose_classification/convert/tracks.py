@@ -4,7 +4,7 @@ Written: what models are shown of videos, too (layout_mapping.in_picture): x / w
 y / height - 0.5, and as third channel the confidence, or for layouts of three axes z / width. A
 joint that was not seen is missing. A clip reaches from the first frame in which anybody in it was
 seen to the last.
-Leaves out: following people (people/tracking.py), the file itself (data/tracks.py).
+Leaves out: following people (people/tracking/tracker.py), the file itself (data/tracks.py).
 
 Shapes: M persons, T frames, V joints, C = 3 channels.
 """

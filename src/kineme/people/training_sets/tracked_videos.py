@@ -10,7 +10,7 @@ Whoever the estimator sees is followed, however unsure it is (its `min_score` de
 were chosen because somebody acts in them, often small or blurred, and of those followed only who
 acts most is taken (acting.py). An analysis asks more (TrackingSettings.new_score): nobody chooses
 among the people that it reports, and each shadow would be one.
-Leaves out: which videos there are and who in them acts (training_set.py). The cache may be
+Leaves out: which videos there are and who in them acts (clips.py). The cache may be
 deleted at any time.
 """
 
@@ -33,15 +33,15 @@ from kineme.data.tracks import Tracks
 from kineme.data.workers import run_tasks
 from kineme.errors import DataError, ResourceError
 from kineme.files import sweep_temporaries, write_errors_named, write_json
-from kineme.people.cuts import CutDetector
 from kineme.people.estimators import Estimator, build_estimator, spelled_settings
 from kineme.people.poses import FramePoses
-from kineme.people.recording import TracksRecorder
 from kineme.people.sources import StoredSource
-from kineme.people.tracking import Tracker, TrackingSettings
+from kineme.people.tracking.cuts import CutDetector
+from kineme.people.tracking.recording import TracksRecorder
+from kineme.people.tracking.tracker import Tracker, TrackingSettings
 from kineme.pose_classification.layouts import LAYOUTS
 
-_TASK = "kineme.people.tracked_videos:track_video"
+_TASK = "kineme.people.training_sets.tracked_videos:track_video"
 _SURE_FROM = 0.0  # score from which the tracker follows somebody
 
 Progress = Callable[[int, int], None]  # videos done, and how many of them were made now

@@ -5,7 +5,7 @@ side alone; what a list does not name is counted.
 Method: subjects are ranked by the SHA-256 of their names and the first ones are held out. Where
 clips name no subject, the same is done with the clips of each class, and that is told: clips cut
 from one recording may then lie on both sides.
-Leaves out: splits that folders or official lists give (training_set.py).
+Leaves out: splits that folders or official lists give (clips.py).
 """
 
 from __future__ import annotations

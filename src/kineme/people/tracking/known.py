@@ -4,7 +4,7 @@ Promises: memory of a fixed size; uneven times are allowed for; joints that are 
 carried along with the body.
 Method: an observer of position and velocity of the whole body; velocity fades with the time
 unseen. Bone lengths are remembered as mean and spread.
-Leaves out: who is who (tracking.py).
+Leaves out: who is who (tracker.py).
 
 Shapes: V joints, E bones.
 """
@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kineme.people.association import Array
 from kineme.people.poses import PersonPose
+from kineme.people.tracking.association import Array
 from kineme.pose_classification.layouts import Layout
 
 _TRUNK = ("shoulder", "hip", "neck", "pelvis", "spine", "chest")

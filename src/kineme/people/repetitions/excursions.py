@@ -6,7 +6,7 @@ large enough or done twice there are none.
 Method: principal components of the body's signals; in each, turns that exceed half of the usual
 stroke (so neither drift nor jitter counts); each stretch between turns is held, phase by phase,
 against the median of all. The component and direction whose stretches are most alike is taken.
-Leaves out: the signals (body_signals.py), what is told of repetitions (repetitions.py).
+Leaves out: the signals (body_signals.py), what is told of repetitions (search.py).
 
 Shapes: T moments, F signals, R repetitions.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.people.body_signals import RATE
+from kineme.people.repetitions.body_signals import RATE
 
 Array = NDArray[np.float64]
 

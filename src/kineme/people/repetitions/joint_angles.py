@@ -2,7 +2,7 @@
 
 Promises: the same points of the body whatever the layout calls or lacks; an angle with a joint
 that is missing is NaN, never a guess.
-Leaves out: what angles mean (form_rules.py) and how they repeat (repetitions.py).
+Leaves out: what angles mean (form_rules.py) and how they repeat (search.py).
 Angles of joints in a picture are those of the picture: what points at the camera looks shorter.
 
 Shapes: T frames, V joints, C axes (2: x right, y down; 3: with depth), P = 13 points of the body.

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from kineme.pose_classification.adaptive_ops import (
+from kineme.pose_classification.blocks.adaptive_ops import (
     channel_graph_conv,
     conv_of_one,
     learned_graph_conv,
 )
-from kineme.pose_classification.temporal_branches import conv_with_gaps, largest_of_three
+from kineme.pose_classification.blocks.temporal_branches import conv_with_gaps, largest_of_three
 
 Map = Callable[[torch.Tensor], torch.Tensor]
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.people.body_signals import RATE, BodySignals, body_signals
-from kineme.people.excursions import NONE, Excursions, find_excursions
-from kineme.people.joint_angles import BENDS, bend, point_columns, points_of, trunk_lean
+from kineme.people.repetitions.body_signals import RATE, BodySignals, body_signals
+from kineme.people.repetitions.excursions import NONE, Excursions, find_excursions
+from kineme.people.repetitions.joint_angles import BENDS, bend, point_columns, points_of, trunk_lean
 
 Array = NDArray[np.float64]
 

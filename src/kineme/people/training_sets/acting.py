@@ -5,7 +5,7 @@ counted by its confidence. So somebody who moves counts more than who stands, wh
 than who passes, who fills the picture more than who is far away; and nobody is left out for
 standing still, where no one else is there.
 Promises: equal tracks give equal answers, by rising id where all else is equal.
-Leaves out: following people (tracking.py).
+Leaves out: following people (tracking/tracker.py).
 
 Shapes: T rows of a track, V joints, D axes.
 """

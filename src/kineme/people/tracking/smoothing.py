@@ -6,7 +6,7 @@ that `smooth_track` gives; what is missing stays missing; nothing depends on the
 how large people are in the picture (speeds are in body sizes a second).
 Method: the one-euro filter (Casiez, Roussel, Vogel 2012), one cutoff for each joint: still joints
 are smoothed much, fast ones hardly, so that nothing trails behind.
-Leaves out: who is who (tracking.py).
+Leaves out: who is who (tracker.py).
 
 Shapes: T rows of one person, V joints, D axes.
 """

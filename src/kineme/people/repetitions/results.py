@@ -15,10 +15,10 @@ from typing import Any
 
 from kineme import files
 from kineme.errors import printable
-from kineme.people.counting import PersonCount, plain_verdict
-from kineme.people.form_rules import FormRule
-from kineme.people.joint_angles import BENDS
-from kineme.people.repetitions import Repetition, Series
+from kineme.people.repetitions.counting import PersonCount, plain_verdict
+from kineme.people.repetitions.form_rules import FormRule
+from kineme.people.repetitions.joint_angles import BENDS
+from kineme.people.repetitions.search import Repetition, Series
 
 ANGLES = (*BENDS, "trunk_lean")
 COLUMNS = (

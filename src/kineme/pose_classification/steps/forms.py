@@ -1,9 +1,9 @@
-"""ST-GCN and ST-GCN++ as layers that take one frame after the other; streaming.py runs them.
+"""ST-GCN and ST-GCN++ as layers that take one frame after the other; stepped_model.py runs them.
 
 Promises: normalisation is folded into the products before it, in float64; a form is a copy, that
 later training does not change.
-Leaves out: memory and delays (streaming.py). CTR-GCN, whose weights between joints come from the
-mean over the window: it has no step.
+Leaves out: memory and delays (stepped_model.py). CTR-GCN, whose weights between joints come from
+the mean over the window: it has no step.
 Legend: R rows (a person each), V joints, C channels in, O channels out, K partitions, L frames
 that a block reaches over.
 """

@@ -5,7 +5,7 @@ as all at once (`track_all` calls `Tracker.update`); a frame costs time by the p
 not by how long the video is.
 Method: ByteTrack (Zhang et al. 2022): sure detections are assigned first, unsure ones then,
 to those still without one. Known people are expected where their velocity takes them, less
-and less so while they are lost (person.py). Someone new is tentative until seen `confirm_rows`
+and less so while they are lost (known.py). Someone new is tentative until seen `confirm_rows`
 times, but at the start of a scene known at once; someone lost comes back under the old id for
 `max_lost_seconds`.
 Leaves out: seeing people (estimators/), what they look like: two who hide for long and come
@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data.tracks import Tracks
-from kineme.people.association import (
+from kineme.people.poses import FramePoses, PersonPose
+from kineme.people.tracking.association import (
     Array,
     Bodies,
     assign,
@@ -33,9 +34,8 @@ from kineme.people.association import (
     similarity,
     sizes_of,
 )
-from kineme.people.known import KnownPerson, Sight
-from kineme.people.poses import FramePoses, PersonPose
-from kineme.people.recording import TracksRecorder
+from kineme.people.tracking.known import KnownPerson, Sight
+from kineme.people.tracking.recording import TracksRecorder
 from kineme.pose_classification.layouts import Layout
 
 Found = tuple[tuple[int, PersonPose], ...]  # (id, pose) by rising id

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from kineme.pose_classification.adaptive_ops import conv_of_one, relu
+from kineme.pose_classification.blocks.adaptive_ops import conv_of_one, relu
 
 
 class TemporalBranches(nn.Module):

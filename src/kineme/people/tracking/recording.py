@@ -1,7 +1,7 @@
 """What a tracker says frame by frame, put together person by person.
 
 Promises: every row that was added is in the tracks, as it was seen.
-Leaves out: following people (tracking.py), the file (data/tracks.py).
+Leaves out: following people (tracker.py), the file (data/tracks.py).
 """
 
 from __future__ import annotations

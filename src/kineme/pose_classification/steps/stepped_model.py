@@ -13,7 +13,7 @@ What it does not equal: windows run each on its own. There a feature near either
 sees zeros where a step sees the frames that are really there.
 
 Promises: what steps give does not change afterwards, and depends on no other `Steps`.
-Leaves out: the layers of each model (stepped_forms.py), normalisation (stepped_values.py),
+Leaves out: the layers of each model (forms.py), normalisation (values.py),
 models side by side (`Streams`), two people as one graph.
 Legend: N samples, C channels, V joints, M persons, R = N M rows, F features, K classes.
 """
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kineme.pose_classification.stepped_forms import Block, stepped_form
+from kineme.pose_classification.steps.forms import Block, stepped_form
 from kineme.pose_classification.streams import STREAMS
 
 

@@ -27,12 +27,17 @@ from kineme.data.conversion import Tally, path_of
 from kineme.data.tracks import Tracks
 from kineme.errors import DataError, Problem, SpecError, listed
 from kineme.network import TEST
-from kineme.people.acting import acting, join_sights
 from kineme.people.estimators import build_estimator, spelled_settings
 from kineme.people.estimators.choosing import choose_estimator
-from kineme.people.smoothing import SmoothingSettings, smooth_tracks
-from kineme.people.splits import hold_out, note_absent_classes, split_by_list, without_clashes
-from kineme.people.tracked_videos import TrackedVideo, track_videos
+from kineme.people.tracking.smoothing import SmoothingSettings, smooth_tracks
+from kineme.people.training_sets.acting import acting, join_sights
+from kineme.people.training_sets.splits import (
+    hold_out,
+    note_absent_classes,
+    split_by_list,
+    without_clashes,
+)
+from kineme.people.training_sets.tracked_videos import TrackedVideo, track_videos
 from kineme.pose_classification.convert.clips import (
     TRAIN,
     UNKNOWN,

@@ -5,9 +5,9 @@ what was told last is what the end says of the same frames; memory is that of a 
 person in sight, however long the video. Angles are those of the picture: the depth that estimators
 guess from one camera bends straight knees by half.
 Method: live, everybody is asked about every `ASK_SECONDS` of the video, which takes tens of
-milliseconds each. What a repetition begins with may be known later only (repetitions.py), so a
+milliseconds each. What a repetition begins with may be known later only (search.py), so a
 count that was told may be taken back, and a verdict is of what was seen by then.
-Leaves out: how repetitions are found (repetitions.py) and judged (form_rules.py).
+Leaves out: how repetitions are found (search.py) and judged (form_rules.py).
 
 Shapes: T frames, V joints, C axes.
 """
@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data.tracks import Track, Tracks
-from kineme.people.form_rules import MARGIN_SECONDS, FormRule, Judgement, judge
 from kineme.people.poses import PersonPose
-from kineme.people.repetitions import Repetition, RepetitionCounter, Repetitions
+from kineme.people.repetitions.form_rules import MARGIN_SECONDS, FormRule, Judgement, judge
+from kineme.people.repetitions.search import Repetition, RepetitionCounter, Repetitions
 
 ASK_SECONDS = 0.5
 _KEPT_SECONDS = 45.0  # the longest repetition, a pause, the next one: then both are told

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.people.joint_angles import BENDS, bend, point, trunk_lean
+from kineme.people.repetitions.joint_angles import BENDS, bend, point, trunk_lean
 
 Array = NDArray[np.float64]
 

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.errors import Problem, SpecError, listed, shortened
-from kineme.people.body_signals import RATE, even_rows, steadied
-from kineme.people.joint_angles import angle_between, joints_of, points_of
-from kineme.people.repetitions import Repetition
+from kineme.people.repetitions.body_signals import RATE, even_rows, steadied
+from kineme.people.repetitions.joint_angles import angle_between, joints_of, points_of
+from kineme.people.repetitions.search import Repetition
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.spec.read import Document, read_document
 from kineme.spec.suggest import did_you_mean

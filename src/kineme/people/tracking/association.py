@@ -5,7 +5,7 @@ never makes another pair worse; the same input gives the same pairs.
 Method: distances of the joints that both sides see, in body sizes and weighed by confidence
 (after the object key point similarity of COCO), and the overlap of boxes; bone lengths tell
 apart those who stand on one spot.
-Leaves out: where people are expected to be (tracking.py).
+Leaves out: where people are expected to be (tracker.py).
 
 Shapes: K people known, P people seen, V joints, E bones.
 """

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from kineme.pose_classification.minimal_filtering import conv_nine_taps, pays_off
+from kineme.pose_classification.blocks.minimal_filtering import conv_nine_taps, pays_off
 
 Links = Sequence[tuple[int, int, int]]  # (k, v, w)
 _FEW_BYTES = 24 << 20  # of neighbours: below, a product per link does not pay
