@@ -25,6 +25,7 @@ def build_pair(name: str, **settings) -> tuple[AdaptiveGCN, ReferenceAdaptive]:
     settings = {"layout": LAYOUTS["coco"]} | settings
     ours, plain = PAIRS[name]
     reference = plain(5, 3, **settings)
+    settings["num_flags"] = int(settings.pop("uses_mask", False))
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter += 0.05 * torch.randn_like(parameter)

@@ -217,6 +217,20 @@ def test_samples_without_subjects_are_spread_by_class_and_it_is_said(data, capsy
     assert not (data / "results").exists()
 
 
+def test_what_the_figures_over_all_folds_do_not_say_is_told(data, capsys):
+    more = [f"model.pretrained_model_path={data / 'gone.pth'}", "evaluate.occlusion=true"]
+    assert cli.main([*words(data, *more), "--dry-run"]) == 0
+    told = capsys.readouterr().err
+    assert "note: weights to begin with: where they know these samples, folds look better" in told
+    assert "note: evaluate.occlusion: judged fold by fold alone, in fold_1/metrics.json" in told
+
+
+def test_folds_begun_from_other_weights_are_other_folds(finished, capsys):
+    data = finished[0]
+    assert cli.main(words(data, "model.pretrained_model_path=other.pth")) == 2
+    assert "model.pretrained_model_path: expected None, as the folds in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "expected"),
     [

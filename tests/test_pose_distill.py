@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from kineme.actions import evaluate, train
+from kineme.actions import dry_run, evaluate, train
 from kineme.engine.checkpoint import load_checkpoint
 from kineme.errors import CheckpointError, SpecError
-from kineme.network import load_specs
+from kineme.network import TRAIN, load_specs
 from kineme.pose_classification import transforms
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.spec.load import load_spec
@@ -82,6 +82,17 @@ def test_a_teacher_that_sees_other_inputs_is_refused(ensemble, tmp_path):
     with pytest.raises(CheckpointError) as error:
         train.run(NETWORK, spec_like(ensemble, tmp_path, *words))
     assert "expected a teacher with dataset.normalize 'none', got 'center'" in str(error.value)
+
+
+def test_a_teacher_of_other_classes_is_refused_by_a_dry_run_too(ensemble, tmp_path):
+    words = [
+        f"train.distill.teacher={ensemble / 'train' / 'best.pth'}",
+        """dataset.label_map={still: 0, "wave, 'hello'": 1, jump: 2, run: 3}""",
+    ]
+    spec, _ = NETWORK.complete(spec_like(ensemble, tmp_path, *words), TRAIN)
+    with pytest.raises(CheckpointError) as error:
+        list(dry_run.check(NETWORK, spec))
+    assert "expected a teacher with dataset.num_classes 4, got 3" in str(error.value)
 
 
 @pytest.mark.parametrize(

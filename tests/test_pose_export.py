@@ -19,9 +19,10 @@ from kineme import __version__, files
 from kineme.actions import export
 from kineme.engine.checkpoint import load_checkpoint
 from kineme.errors import QualityError, ResourceError, SpecError
-from kineme.network import ExportForm
+from kineme.network import ExportForm, load_specs
 from kineme.pose_classification.network import NUM_LIFELIKE, lifelike_skeletons
 from kineme.signals import Interrupted
+from kineme.spec.load import load_spec
 from stick import CLASSES, NETWORK, spec_of, train_stick
 
 
@@ -51,6 +52,33 @@ def test_x01_parity_is_held_to_random_and_lifelike_inputs_of_every_size(exported
     assert (frames, persons) == ({1, 2, 3}, {1, 2, 3})
     for first, second in ((0, 2), (0, 4), (2, 4)):  # every pair of sizes has been together
         assert len({(s[first], s[second]) for s in random}) == 9
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.model_type=ST-GCN", "model.persons=pair"],
+        ["model.model_type=CTR-GCN", "model.persons=pair", "model.mask=true"],
+        ["model.model_type=ST-GCN++", "model.streams=[bone,joint]", "model.fusion=early",
+         "model.mask=true"],
+    ],
+    ids=["pair", "masked pair", "masked streams"],
+)  # fmt: skip
+def test_x01_pairs_and_masked_streams_are_exported_for_any_number_of_people(words, tmp_path):
+    base = ["model.graph_layout=coco", "dataset.sampling=uniform", "dataset.num_frames=16"]
+    spec = load_spec(
+        load_specs("pose_classification")["export"], None,
+        ["results_dir=r", "export.checkpoint=c", *base, *words],
+    )[0]  # fmt: skip
+    torch.manual_seed(0)
+    model, form = NETWORK.build_model(spec).eval(), NETWORK.export_form(spec)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    export.save_onnx(model, form, tmp_path / "model.onnx")
+    found = export.compare(model, form, tmp_path / "model.onnx")
+    assert found["equal_predictions"] == found["samples"]
+    assert {shape[4] for (shape,) in found["shapes"]} >= {1, 2, 3}
 
 
 def test_x01_lifelike_skeletons_are_padded_partly_hidden_and_partly_alone():

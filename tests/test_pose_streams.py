@@ -10,6 +10,7 @@ from kineme.engine.objective import Objective, Teacher, answers_of
 from kineme.network import Batch, load_network, load_specs
 from kineme.pose_classification import spec as pose_spec
 from kineme.pose_classification.graph import Layout
+from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.streams import STREAMS, Stream, Streams, as_pair, paired
 from kineme.spec.load import load_spec
 
@@ -146,6 +147,32 @@ def test_the_loss_of_several_streams_is_the_sum_of_their_losses():
     logits = torch.tensor([[[2.0, 0.0], [0.0, 4.0]]])
     total = objective(logits, batch_of([0]), PlainFabric())
     assert float(total) == pytest.approx(math.log1p(math.exp(-2)) + math.log1p(math.exp(4)))
+
+
+def test_a_teacher_is_asked_once_for_all_streams():
+    module, asked = Told(1.0, 3.0).eval(), []
+    module.register_forward_hook(lambda *_: asked.append(1))
+    logits = torch.tensor([[[2.0, 0.0], [0.0, 4.0]]])
+    together = Objective(nn.functional.cross_entropy, Teacher(module, 0.25, 2.0))
+    total = together(logits, batch_of([0]), PlainFabric())
+    assert len(asked) == 1
+    alone = [float(together(one, batch_of([0]), PlainFabric())) for one in logits.unbind(dim=1)]
+    assert float(total) == pytest.approx(sum(alone))
+
+
+@pytest.mark.parametrize("kinds", [["joint", "bone"], ["bone", "joint"]])
+def test_what_one_stream_misses_another_shows_whatever_their_order(kinds):
+    """Without its elbow a wrist has no bone, and still a place."""
+    settings = {"model__streams": kinds, "model__fusion": "early", "model__mask": True}
+    _, model = size_of(pose(model__model_type="ST-GCN++", model__graph_layout="coco", **settings))
+    layout = LAYOUTS["coco"]
+    x = torch.rand(1, 3, 8, 17, 1, generator=torch.Generator().manual_seed(0)) + 1
+    wrist = layout.joints.index("left_wrist")
+    x[:, :, :, layout.parents[wrist]] = 0
+    moved = x.clone()
+    moved[:, :, :, wrist] += 1
+    model.eval()
+    assert not torch.equal(model(skeleton=x), model(skeleton=moved))
 
 
 def test_a_pupil_is_pulled_to_its_teacher():

@@ -270,8 +270,50 @@ def test_what_training_hides_for_a_time_is_filled_and_what_it_hides_throughout_i
         prepared[fill_gaps] = prepare(still.repeat(1, 1, 6, 1, 1), view, np.arange(8), epoch=0)
     gaps, filled = prepared[False], prepared[True]
     assert (gaps == 0).all(dim=(1, 3, 4)).any(dim=1).all()  # in every row some frames are empty
-    assert torch.equal(filled[:, :, :1].expand_as(filled), filled)
-    assert torch.equal((filled != 0).any(dim=2), (gaps != 0).any(dim=2))
+    shown = (gaps != 0).any(dim=1)[..., 0]  # (R, T, V)
+    for row, joint in np.ndindex(8, 3):
+        frames = shown[row].any(dim=1).nonzero()[:, 0].tolist()  # somebody is there
+        expected = torch.zeros(6, 3)
+        if shown[row, :, joint].any():
+            expected[frames[0] : frames[-1] + 1] = still[row, :, 0, joint, 0]
+        assert torch.equal(filled[row, :, :, joint, 0].t(), expected)
+
+
+def test_nobody_is_made_up_before_they_come_or_after_they_are_gone():
+    away, here = (0, 0, 0), (3, 1, 2)
+    x = rows([[[away, away, away], [here, away, here], [away, away, away], [here, here, here],
+               [away, away, away]]])  # fmt: skip
+    filled, _ = transforms.fill_gaps(x, transforms.present_joints(x))
+    stays = [[away] * 3, [here] * 3, [here] * 3, [here] * 3, [away] * 3]
+    assert torch.equal(filled, rows([stays]))
+
+
+def test_a_joint_that_is_there_and_lies_at_zero_is_told_from_a_missing_one():
+    x = rows([[[(0, 0, 0), (0, 0, 0), (0, 2, 0)]]])
+    present = torch.tensor([True, False, True]).view(1, 1, 1, 3, 1)
+    told = transforms.told_apart(x, present)[0, :, 0, :, 0].t()
+    assert told.tolist() == [[pytest.approx(1e-6), 0, 0], [0, 0, 0], [0, 2, 0]]
+    assert transforms.present_joints(transforms.told_apart(x, None)) is None
+
+
+def test_in_data_centred_on_a_joint_that_joint_is_there_for_a_model():
+    x = rows([[[(0, 0, 0), (1, 1, 0), (-1, 1, 0)], [(0, 0, 0)] * 3]])
+    for normalize in ("none", "center"):
+        settings = PoseSpec(dataset={"normalize": normalize}).dataset
+        view = View(settings, PLUS, seed=0, is_random=False, is_centred=True)
+        given = prepare(x, view, np.arange(1), epoch=0)
+        assert (given != 0).any(dim=1).flatten().tolist() == [True] * 3 + [False] * 3
+
+
+def test_somebody_alone_in_the_second_place_is_centred_and_turned_as_in_the_first():
+    layout = LAYOUTS["nvidia"]
+    one = torch.rand(2, 3, 4, 34, 1, generator=torch.Generator().manual_seed(6)) + 4
+    first, second = (torch.cat(pair, dim=4) for pair in ((one, one * 0), (one * 0, one)))
+    settings = PoseSpec(dataset={"normalize": "center_align"}).dataset
+    view = View(settings, layout, seed=0, is_random=False)
+    here, there = (prepare(x, view, np.arange(2), epoch=0) for x in (first, second))
+    assert torch.equal(here[..., 0], there[..., 1])
+    assert here[..., 0].mean().abs() < 1
 
 
 @pytest.mark.parametrize("degrees", [-170, -35, 20, 120])

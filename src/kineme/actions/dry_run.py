@@ -21,6 +21,7 @@ from kineme.engine import checkpoint as checkpoints
 from kineme.engine import lease, optim, runtime
 from kineme.engine.feeding import steps_per_epoch
 from kineme.engine.names import LEASE_FILE
+from kineme.engine.objective import load_teacher
 from kineme.engine.results import refuse_taken
 from kineme.engine.start import (
     build_data,
@@ -78,6 +79,10 @@ def _train(
         for part, path in network.common(spec).pretrained.items():
             source = checkpoints.load_checkpoint(path, spec.encryption_key)
             yield f"weights: {start_from(network, spec, model, source, part=part)}"
+    asked = network.common(spec).distillation
+    if asked:
+        load_teacher(network, spec, asked, torch.device("cpu"))
+        yield f"teacher: {asked.teacher} fits"
     num_classes = len(network.class_names(spec))
     cpu = torch.device("cpu")
     optim.build_loss(spec.train, data.labels, num_classes=num_classes, device=cpu)

@@ -13,7 +13,7 @@ Files: `<results_dir>/evaluate/` with folds.json and the files of any evaluation
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from kineme.engine.folds import assign_folds
 from kineme.engine.names import FOLDS_FILE, LATEST_FILE, find_checkpoints
 from kineme.engine.results import Run
 from kineme.errors import DataError, Problem, SpecError
-from kineme.network import TEST, TRAIN, Answers, Dataset, Network, Remarks, load_specs
+from kineme.network import TEST, TRAIN, Answers, Common, Dataset, Network, Remarks, load_specs
 from kineme.report.trust import measure_trust
 from kineme.spec.load import for_action, with_values
 
@@ -40,8 +40,8 @@ MAX_RECORD_BYTES = 1 << 28
 _FREE = {
     "train.results_dir", "train.resume", "train.resume_training_checkpoint_path",
     "train.tensorboard", "train.stall_timeout", "train.checkpoint_interval",
-    "train.checkpoint_interval_unit", "train.num_gpus", "train.gpu_ids", "train.num_nodes",
-    "train.stop_epoch", "dataset.num_workers", "dataset.workers", "dataset.cache_dir",
+    "train.checkpoint_interval_unit", "dataset.num_workers", "dataset.workers",
+    "dataset.cache_dir",
 }  # fmt: skip
 
 
@@ -101,14 +101,28 @@ def prepared(network: Network, spec: Any) -> tuple[Any, tuple[str, ...]]:
     asked = spec.evaluate
     idle = ["evaluate.checkpoint"] if asked.checkpoint else []
     idle += ["evaluate.baseline"] if asked.baseline else []
-    idle += ["validation data"] if network.common(spec).has_validation else []
+    common = network.common(spec)
+    idle += ["validation data"] if common.has_validation else []
     notes = [f"{key}: no effect, as evaluate.k_fold trains its own models." for key in idle]
+    notes += list(_cautions(network, spec, common))
     if network.of_folds is None or network.subset is None:
         raise SpecError("evaluate.k_fold", "0, as this network has no folds", str(asked.k_fold))
     spec = with_values(network.of_folds(spec), {"evaluate.baseline": None})
     for_action(spec, load_specs(network.name)["train"])  # what is wrong with it is told at once
     spec, more = network.complete(spec, TRAIN)
     return spec, (*notes, *more)
+
+
+def _cautions(network: Network, spec: Any, common: Common) -> Iterator[str]:
+    """What the figures over all folds do not say."""
+    known = ["train.distill.teacher"] if common.distillation else []
+    known += ["weights to begin with"] if common.pretrained else []
+    if known:
+        yield f"{' and '.join(known)}: where they know these samples, folds look better than true."
+    alone = ["evaluate.occlusion"] if common.has_occlusion else []
+    alone += ["unknown samples"] if network.of_unknown and network.of_unknown(spec) else []
+    if alone:
+        yield f"{' and '.join(alone)}: judged fold by fold alone, in fold_1/metrics.json and so on."
 
 
 def planned(spec: Any, dataset: Dataset) -> tuple[Plan, list[str]]:
@@ -145,7 +159,7 @@ def _claim_folds(folder: Path, spec: Any, plan: Plan) -> None:
         key: value
         for block in ("model", "dataset", "train")
         for key, value in _flat(tree[block], block).items()
-        if key not in _FREE and not key.endswith(("_path", "_dir")) and "_dataset." not in key
+        if key not in _FREE and not _is_place(key)
     }
     record = {"k_fold": plan.num_folds, "settings": settings, "folds": dict(plan.fold_of)}
     path = folder / FOLDS_FILE
@@ -153,6 +167,12 @@ def _claim_folds(folder: Path, spec: Any, plan: Plan) -> None:
     if known is not None and any(folder.glob("fold_*/train/model_epoch_*.pth")):
         _refuse_others(folder, known, json.loads(json.dumps(record)))
     files.write_json(path, record)
+
+
+def _is_place(key: str) -> bool:
+    """Whether a setting says where data lie; those of weights to begin with are another matter."""
+    is_of_data = key.startswith("dataset.") and key.endswith(("_path", "_dir"))
+    return is_of_data or "_dataset." in key
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
     )
     num_classes = len(network.class_names(spec))
     asked = common.distillation
-    teacher = load_teacher(network, spec, asked, fabric) if asked else None
+    teacher = load_teacher(network, spec, asked, fabric.device) if asked else None
     loss = optim.build_loss(settings, data.labels, num_classes=num_classes, device=fabric.device)
     chance = chance_of(
         data.labels, settings, num_classes=num_classes, is_distilled=teacher is not None
@@ -295,12 +295,14 @@ def _step(job: _Job, batch: Batch) -> float:
     loss = job.objective(logits, batch, fabric)
     job.optimizer.zero_grad()
     fabric.backward(loss)
+    clipped = None
     if job.grad_clip > 0:
-        fabric.clip_gradients(
+        clipped = fabric.clip_gradients(
             job.model, job.optimizer, max_norm=job.grad_clip, error_if_nonfinite=False
         )
     is_scaled = job.spec.train.precision == "16-mixed"  # its scaler skips bad steps itself
-    if not is_scaled and not math.isfinite(optim.gradient_norm(training.module)):
+    norm = optim.gradient_norm(training.module) if clipped is None else float(clipped)
+    if not is_scaled and not math.isfinite(norm):
         progress.global_step += 1  # the step that failed, as users count
         raise _not_finite(job, batch, float(loss.detach()), rate)
     job.optimizer.step()

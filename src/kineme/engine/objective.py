@@ -31,11 +31,15 @@ class Teacher:
     weight: float
     temperature: float
 
-    def distance(self, logits: torch.Tensor, batch: Batch, fabric: Fabric) -> torch.Tensor:
-        """Of the pupil's `logits` (R, C) from the teacher's answers: the divergence of both at
-        the temperature, times its square, so that gradients keep their size."""
+    def answers(self, batch: Batch, fabric: Fabric) -> torch.Tensor:
+        """(R, C) logits for a batch."""
         with torch.no_grad(), fabric.autocast():
-            told = self.module(**batch.inputs).float()
+            told: torch.Tensor = self.module(**batch.inputs)
+        return told.float()
+
+    def distance(self, logits: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+        """Of the pupil's `logits` (R, C) from the teacher's, `told`: the divergence of both at
+        the temperature, times its square, so that gradients keep their size."""
         wanted = (told / self.temperature).log_softmax(dim=1)
         given = (logits / self.temperature).log_softmax(dim=1)
         loss = functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
@@ -51,16 +55,20 @@ class Objective:
 
     def __call__(self, logits: torch.Tensor, batch: Batch, fabric: Fabric) -> torch.Tensor:
         """The sum over streams, for logits (R, C) or (R, S, C)."""
-        if logits.dim() == 3:
-            each = [self(stream, batch, fabric) for stream in logits.unbind(dim=1)]
-            return torch.stack(each).sum()
+        told = self.teacher.answers(batch, fabric) if self.teacher else None
+        streams = logits.unbind(dim=1) if logits.dim() == 3 else (logits,)
+        return torch.stack([self._of_one(stream, batch, told) for stream in streams]).sum()
+
+    def _of_one(
+        self, logits: torch.Tensor, batch: Batch, told: torch.Tensor | None
+    ) -> torch.Tensor:
         loss = self.labels(logits, batch.labels[batch.sample_of_row])
         if batch.mixed_labels is not None:
             other = self.labels(logits, batch.mixed_labels[batch.sample_of_row])
             loss = torch.lerp(loss, other, batch.mixed_share)
-        if self.teacher is None:
+        if self.teacher is None or told is None:
             return loss
-        return torch.lerp(loss, self.teacher.distance(logits, batch, fabric), self.teacher.weight)
+        return torch.lerp(loss, self.teacher.distance(logits, told), self.teacher.weight)
 
 
 def answers_of(logits: torch.Tensor) -> torch.Tensor:
@@ -69,7 +77,7 @@ def answers_of(logits: torch.Tensor) -> torch.Tensor:
     return logits.log_softmax(dim=2).mean(dim=1) if logits.dim() == 3 else logits
 
 
-def load_teacher(network: Network, spec: Any, asked: Distillation, fabric: Fabric) -> Teacher:
+def load_teacher(network: Network, spec: Any, asked: Distillation, device: torch.device) -> Teacher:
     """The teacher of the training `spec`. Raises CheckpointError where it sees other inputs."""
     found = checkpoints.load_checkpoint(asked.teacher, spec.encryption_key)
     theirs = checkpoints.trained_spec(network, found)
@@ -84,5 +92,5 @@ def load_teacher(network: Network, spec: Any, asked: Distillation, fabric: Fabri
     if problems:
         raise CheckpointError.of(problems)
     module = checkpoints.build_trained(network, theirs, found).eval()
-    module = module.requires_grad_(requires_grad=False).to(fabric.device)
+    module = module.requires_grad_(requires_grad=False).to(device)
     return Teacher(module, asked.weight, asked.temperature)

@@ -39,7 +39,8 @@ class AdaptiveGCN(nn.Module):
 
     edge_importance_weighting: learn the weights between joints; otherwise they stay those of
     the skeleton (CTR-GCN refines them all the same). dropout: of the features before the last
-    layer. uses_mask: a missing joint becomes a learned token, and one more channel tells.
+    layer. num_flags: where it is not 0, a missing joint becomes a learned token, and so many more
+    channels tell, one for each part of the channels that can be missing by itself.
     """
 
     A: torch.Tensor
@@ -57,17 +58,17 @@ class AdaptiveGCN(nn.Module):
         strategy: str = "spatial",
         edge_importance_weighting: bool = True,
         dropout: float = 0.0,
-        uses_mask: bool = False,
+        num_flags: int = 0,
     ) -> None:
         super().__init__()
         graph = torch.from_numpy(adjacency(layout, strategy))
         self.register_buffer("A", graph)
         self.data_bn = nn.BatchNorm1d(in_channels * layout.num_joints)
         self.missing = (
-            nn.Parameter(torch.zeros(layout.num_joints, in_channels)) if uses_mask else None
+            nn.Parameter(torch.zeros(layout.num_joints, in_channels)) if num_flags else None
         )
         self.blocks = nn.ModuleList()
-        before = in_channels + uses_mask
+        before = in_channels + num_flags
         for index, (width, stride) in enumerate(zip(_WIDTHS, _STRIDES, strict=True)):
             spatial = self._spatial(before, width, graph)
             if not edge_importance_weighting:
@@ -93,16 +94,17 @@ class AdaptiveGCN(nn.Module):
     def forward(self, skeleton: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """(N, C, T, V, M) -> logits (N, classes).
 
-        present: (N, 1, T, V, M), which joints were seen; else those with a channel that is
-        not zero.
+        present: (N, S, T, V, M), of which joints each of S equal parts of the channels is there;
+        else one part, and the joints with a channel that is not zero.
         """
         n, c, t, v, m = skeleton.shape
         if present is None:
             present = (skeleton != 0).any(dim=1, keepdim=True)
         persons = skeleton.permute(0, 4, 3, 1, 2).reshape(n * m, v * c, t)
-        seen = present[:, 0].permute(0, 3, 2, 1).reshape(n * m, v, t)
+        seen = present.permute(0, 4, 3, 1, 2).reshape(n * m, v, -1, t)
         is_there = seen.flatten(1).any(dim=1)  # (N M)
-        may_skip = skeleton.device.type == "cpu" and not torch.compiler.is_exporting()
+        may_wait = skeleton.device.type == "cpu" or (self.training and m > 1)  # for the answer
+        may_skip = may_wait and not torch.compiler.is_exporting()
         if may_skip and not bool(is_there.all()):
             features = self._scattered(persons, seen, is_there)
         else:
@@ -124,13 +126,13 @@ class AdaptiveGCN(nn.Module):
         return features.new_zeros(wide.shape).index_copy(0, kept, features)
 
     def _features(self, persons: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """(P, V C, T), (P, V, T) -> (P, C)."""
-        p, v, t = seen.shape
+        """(P, V C, T), (P, V, S, T) -> (P, C)."""
+        p, v, parts, t = seen.shape
         x = self.data_bn(persons).view(p, v, -1, t)
         if self.missing is not None:
-            flag = seen[:, :, None]
-            x = torch.where(flag, x, self.missing[:, :, None].to(x.dtype))
-            x = torch.cat([x, flag.to(x.dtype)], dim=2)
+            flags = seen if parts == 1 else seen.repeat_interleave(x.shape[2] // parts, dim=2)
+            x = torch.where(flags, x, self.missing[:, :, None].to(x.dtype))
+            x = torch.cat([x, seen.to(x.dtype)], dim=2)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         is_exporting = torch.compiler.is_exporting()

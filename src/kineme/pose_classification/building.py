@@ -35,7 +35,7 @@ def build_model(spec: Any) -> torch.nn.Module:
 def _single_model(spec: Any, layout: Layout, *, num_kinds: int) -> torch.nn.Module:
     """A model of `num_kinds` values for each joint of `layout` and channel of the data."""
     settings = spec.model
-    options = {"uses_mask": True} if settings.mask else {}
+    options = {"num_flags": num_kinds} if settings.mask else {}
     return MODELS[settings.model_type](
         num_classes=spec.dataset.num_classes,
         in_channels=num_kinds * settings.input_channels,

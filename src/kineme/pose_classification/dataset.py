@@ -47,7 +47,7 @@ class SkeletonDataset:
     def __init__(self, sequences: Sequences, view: View) -> None:
         self.sequences, self.view = sequences, view
         self.ids = sequences.ids * view.repeats
-        self.notes = (*sequences.notes, *_idle_settings(view, sequences.shape[1]))
+        self.notes = (*sequences.notes, *_idle_settings(view, sequences.shape))
         self.labels: NDArray[np.int64] = np.tile(sequences.labels, view.repeats)
 
     def __len__(self) -> int:
@@ -85,6 +85,13 @@ class SkeletonDataset:
         x = prepare(batch.inputs["skeleton"], self.view, batch.indices.numpy(), epoch)
         return Batch({"skeleton": x}, batch.labels, batch.indices, batch.sample_of_row)
 
+    def frames_seen(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(B,): how many of the frames of a row are of the sequence, and not padding."""
+        if self.view.settings.sampling == "uniform":
+            return np.full(len(indices), self.view.settings.num_frames)
+        lengths: NDArray[np.int64] = self.sequences.lengths[indices % len(self.sequences.ids)]
+        return lengths
+
     def _contract_frames(
         self, samples: NDArray[np.int64], epoch: int, indices: NDArray[np.int64]
     ) -> NDArray[np.int64] | None:
@@ -102,10 +109,10 @@ class SkeletonDataset:
         return uniform(self.view.seed, epoch, indices, name=name, size=size)
 
 
-def _idle_settings(view: View, num_channels: int) -> Iterator[str]:
-    """What has no effect on these data."""
+def _idle_settings(view: View, shape: tuple[int, ...]) -> Iterator[str]:
+    """What has no effect on data (N, C, T, V, M)."""
     normalize = view.settings.normalize
-    is_flat = min(num_channels, view.layout.num_axes) < 3
+    is_flat = min(shape[1], view.layout.num_axes) < 3
     if normalize.startswith("center_align") and (
         is_flat or not transforms.facing_pair(view.layout)
     ):
@@ -113,6 +120,8 @@ def _idle_settings(view: View, num_channels: int) -> Iterator[str]:
             f"dataset.normalize {normalize} turns nobody: that takes three axes, and joints named "
             "left_shoulder and right_shoulder, or hips."
         )
+    if view.is_random and view.settings.augmentation.swap_persons_prob > 0 and shape[4] == 1:
+        yield "dataset.augmentation.swap_persons_prob has no effect: one person a sample."
     if view.num_clips > 1 and view.settings.sampling == "none":
         yield "num_clips has no effect: the model was trained with dataset.sampling none."
     if (
@@ -126,16 +135,33 @@ def _idle_settings(view: View, num_channels: int) -> Iterator[str]:
         )
 
 
-def prepare(x: torch.Tensor, view: View, indices: NDArray[np.int64], epoch: int) -> torch.Tensor:
-    """Fill, centre, align, augment (training only), scale: the order every action shares."""
-    normalize, layout = view.settings.normalize, view.layout
+def present_joints(x: torch.Tensor, view: View) -> torch.Tensor | None:
+    """Which joints of a data set are there, (R, 1, T, V, M); None where all are."""
     present = transforms.present_joints(x)
     if view.is_centred and present is not None:
-        present = transforms.with_centre(present, layout)
-    if view.settings.fill_gaps:
-        x, present = transforms.fill_gaps(x, present)
+        present = transforms.with_centre(present, view.layout)
+    return present
+
+
+def prepare(
+    x: torch.Tensor,
+    view: View,
+    indices: NDArray[np.int64],
+    epoch: int,
+    *,
+    present: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Hide parts (training only), fill gaps, centre, align, augment (training only), scale: the
+    order every action shares. present: as of `present_joints`, which is asked where it is None.
+    """
+    normalize, layout = view.settings.normalize, view.layout
+    present = present_joints(x, view) if present is None else present
     draw = _Draws(view.seed, epoch, indices, x.device) if view.is_random else None
     options = view.settings.augmentation
+    if draw:
+        x, present = hide_parts(x, present, view, draw)
+    if view.settings.fill_gaps:
+        x, present = transforms.fill_gaps(x, present)
     if draw and options.swap_persons_prob > 0 and x.shape[4] > 1:
         chosen = draw("persons", 1)[:, 0] < options.swap_persons_prob
         x, present = transforms.swap_persons(x, present, chosen)
@@ -158,13 +184,13 @@ def prepare(x: torch.Tensor, view: View, indices: NDArray[np.int64], epoch: int)
         x, present = augment(x, present, view, draw)
     if normalize.endswith("minmax"):
         x = transforms.min_max(x, present, layout)
-    return x
+    return transforms.told_apart(x, present)
 
 
 def augment(
     x: torch.Tensor, present: torch.Tensor | None, view: View, draw: "_Draws"
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Drift, flip, noise and missing parts, as far as the spec asks for them."""
+    """Drift, flip and noise, as far as the spec asks for them."""
     options, layout = view.settings.augmentation, view.layout
     if view.settings.random_move:
         x = transforms.random_move(x, present, draw("move", 4, 2))
@@ -175,7 +201,14 @@ def augment(
     if options.jitter_std > 0:
         noise = draw.normal("jitter", transforms.num_axes(x, layout), *x.shape[2:])
         x = transforms.jitter(x, present, layout, noise=noise, std=options.jitter_std)
-    hidden = []
+    return x, present
+
+
+def hide_parts(
+    x: torch.Tensor, present: torch.Tensor | None, view: View, draw: "_Draws"
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Joints, limbs, sides and stretches of frames, as far as the spec asks for it."""
+    options, layout, hidden = view.settings.augmentation, view.layout, []
     if options.joint_dropout_prob > 0:
         draws = draw("joint", layout.num_joints)
         hidden.append(transforms.dropped_joints(draws, options.joint_dropout_prob))
@@ -188,10 +221,7 @@ def augment(
         hidden.append(transforms.dropped_time(draws, options.time_dropout_prob, x.shape[2]))
     for part in hidden:
         present = transforms.without(present, part, x.shape)
-    if not hidden:
-        return x, present
-    x = transforms.hide(x, present)
-    return transforms.fill_gaps(x, present) if view.settings.fill_gaps else (x, present)
+    return (transforms.hide(x, present) if hidden else x), present
 
 
 @dataclass(frozen=True)

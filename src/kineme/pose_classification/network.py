@@ -218,14 +218,16 @@ def describe(spec: Any) -> Mapping[str, Any]:
         "fill_gaps": spec.dataset.fill_gaps,
         "sampling": spec.dataset.sampling,
         "num_frames": spec.dataset.num_frames if spec.dataset.sampling == "uniform" else None,
+        "num_persons": 2 if spec.model.persons == "pair" else spec.dataset.num_persons,
     }
 
 
 NAME = "pose_classification"
-_INPUTS = (  # what the numbers mean that a model is given
+_INPUTS = (  # what the numbers mean that a model is given, and gives
     "model.input_channels",
     "model.graph_layout",
     "model.layout",
+    "dataset.num_classes",
     "dataset.label_map",
     "dataset.sampling",
     "dataset.num_frames",

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from kineme.data.randomness import uniform
 from kineme.network import Batch
-from kineme.pose_classification.dataset import SkeletonDataset
+from kineme.pose_classification import transforms
+from kineme.pose_classification.dataset import SkeletonDataset, prepare, present_joints
 from kineme.pose_classification.layouts import Layout
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -39,9 +40,11 @@ class OccludedDataset:
         """Hide first, then normalise: what a camera would have delivered."""
         x = batch.inputs["skeleton"]
         hidden = self._hidden(x, batch.indices.numpy())[batch.sample_of_row.to(x.device)]
-        damaged = {"skeleton": x.masked_fill(hidden, 0)}
-        batch = Batch(damaged, batch.labels, batch.indices, batch.sample_of_row)
-        return self.dataset.transform(batch, epoch)
+        present = present_joints(x, self.dataset.view)
+        present = transforms.without(present, hidden, x.shape)
+        x = transforms.hide(x, present)
+        x = prepare(x, self.dataset.view, batch.indices.numpy(), epoch, present=present)
+        return Batch({"skeleton": x}, batch.labels, batch.indices, batch.sample_of_row)
 
     def _hidden(self, x: torch.Tensor, indices: NDArray[np.int64]) -> torch.Tensor:
         """Bool, (B, 1, T or 1, V or 1, 1): what is missing in each sample."""
@@ -52,9 +55,10 @@ class OccludedDataset:
             in_sample = ranks < round(self.amount * layout.num_joints)
             return in_sample[:, None, None, :, None].to(x.device)
         if self.kind == "frames":
-            length = round(self.amount * num_frames)
+            seen = torch.from_numpy(self.dataset.frames_seen(indices))[:, None]
+            length = (self.amount * seen).round()
             places = torch.from_numpy(uniform(0, 0, indices, name="hidden frames"))
-            start = (places * (num_frames - length + 1)).floor()
+            start = (places * (seen - length + 1)).floor()
             frame = torch.arange(num_frames)
             in_block: torch.Tensor = (frame >= start) & (frame < start + length)
             return in_block[:, None, :, None, None].to(x.device)

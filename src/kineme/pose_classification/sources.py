@@ -132,7 +132,11 @@ def _sequences(spec: Any, store: arrays.Skeletons, labels: Labels, found: scan.S
             "0 samples left by dataset.nan_policy: drop",
             "Mend the data, or set dataset.nan_policy: zero.",
         )
-    people, note = who_moves_most(store, spec.dataset.num_persons)
+    is_pair = spec.model.persons == "pair"
+    people, note = who_moves_most(store, spec.dataset.num_persons or (2 if is_pair else None))
+    notes = [] if note is None else [f"{store.path}: {note}"]
+    if is_pair and store.shape[4] == 1:
+        notes.append(f"{store.path}: one person a sample, so model.persons pair has none to pair.")
     return Sequences(
         ids=tuple(labels.ids[row] for row in rows),
         labels=labels.labels[rows],
@@ -146,7 +150,7 @@ def _sequences(spec: Any, store: arrays.Skeletons, labels: Labels, found: scan.S
         is_centred=layout_of(spec.model).centre_index in found.constant_joints,
         most_people=int(found.persons.max(initial=0)),
         origin=labels.origin,
-        notes=() if note is None else (f"{store.path}: {note}",),
+        notes=tuple(notes),
     )
 
 

@@ -209,7 +209,7 @@ class Dataset(Section):
     )
     fill_gaps: bool = setting(
         False,
-        "in frames without it a joint lies between its places before and after",
+        "while somebody is there, a joint that is missing lies between its places before and after",
         ours=True,
     )
     fail_on_leakage: bool = setting(

@@ -40,7 +40,7 @@ class Stream(nn.Module):
         present = (skeleton != 0).any(dim=1, keepdim=True)
         seen = [STREAMS[kind]((skeleton, present), self.layout) for kind in self.kinds]
         values = torch.cat([value for value, _ in seen], dim=1)
-        there = seen[0][1]
+        there = torch.cat([own for _, own in seen], dim=1)
         if self.is_pair:
             values, there = as_pair(values), as_pair(there)
         logits: torch.Tensor = self.model(values, there)
@@ -103,10 +103,9 @@ STREAMS: Mapping[str, Callable[[Values, Layout], Values]] = {
 
 def as_pair(x: torch.Tensor) -> torch.Tensor:
     """(N, C, T, V, M) -> (N, C, T, 2 V, 1): the first two people side by side."""
-    n, c, t, v, m = x.shape
-    if m < 2:
-        x = torch.cat([x, torch.zeros_like(x)], dim=4)
-    return x[..., :2].transpose(3, 4).reshape(n, c, t, 2 * v, 1)
+    n, c, t, v, _ = x.shape
+    both = torch.cat([x, torch.zeros_like(x[..., :1])], dim=4)[..., :2]  # however many there are
+    return both.transpose(3, 4).reshape(n, c, t, 2 * v, 1)
 
 
 def paired(layout: Layout) -> Layout:

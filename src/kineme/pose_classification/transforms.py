@@ -20,6 +20,7 @@ from kineme.pose_classification.layouts import Layout
 MOVE_ANGLES = (-10.0, -5.0, 0.0, 5.0, 10.0)  # degrees; contract of upstream's random_move
 MOVE_SCALES = (0.9, 1.0, 1.1)
 MOVE_SHIFTS = (-0.2, -0.1, 0.0, 0.1, 0.2)
+AT_ZERO = 1e-6  # what a joint that is there has in place of zero, which means missing to models
 
 
 def present_joints(x: Tensor) -> Tensor | None:
@@ -34,7 +35,8 @@ def present_joints(x: Tensor) -> Tensor | None:
 
 def fill_gaps(x: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Each joint in the frames that miss it: on the line between the nearest two that have it,
-    at the ends as in the nearest one, confidence and all. A joint that no frame has stays missing.
+    at the ends as in the nearest one, confidence and all. A joint that no frame has stays missing,
+    and so does a person before the first frame and after the last that has any of their joints.
     """
     if present is None:
         return x, None
@@ -46,7 +48,9 @@ def fill_gaps(x: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]
     end = torch.where(ahead == num_frames, ago, ahead).clamp(min=0)
     share = ((frame - start) / (end - start).clamp(min=1)).to(x.dtype)
     filled = torch.lerp(x.gather(2, start.expand(x.shape)), x.gather(2, end.expand(x.shape)), share)
-    known = present.any(dim=2, keepdim=True).expand_as(present)
+    someone = present.any(dim=3, keepdim=True).to(torch.uint8)
+    came, stays = someone.cummax(dim=2).values, someone.flip(2).cummax(dim=2).values.flip(2)
+    known = present.any(dim=2, keepdim=True) & (came & stays).bool()
     return hide(filled, known), None if bool(known.all()) else known
 
 
@@ -61,6 +65,18 @@ def without(present: Tensor | None, hidden: Tensor, shape: torch.Size) -> Tensor
     return left if present is None else present & left
 
 
+def told_apart(x: Tensor, present: Tensor | None) -> Tensor:
+    """x for a model: a joint that is there and lies at zero gets AT_ZERO on its first axis."""
+    is_zero = (x == 0).all(dim=1, keepdim=True)
+    if present is not None:
+        is_zero &= present
+    if x.device.type == "cpu" and not bool(is_zero.any()):
+        return x
+    first = x.new_zeros(1, x.shape[1], 1, 1, 1)
+    first[:, 0] = AT_ZERO
+    return torch.where(is_zero, first, x)
+
+
 def with_centre(present: Tensor, layout: Layout) -> Tensor:
     """`present` with the centre joint wherever its person has any other joint."""
     present = present.clone()
@@ -69,29 +85,36 @@ def with_centre(present: Tensor, layout: Layout) -> Tensor:
 
 
 def origins(x: Tensor, present: Tensor | None, layout: Layout) -> Tensor:
-    """(R, D): the first person's centre joint in the first frame that has the person.
+    """(R, D): the centre joint of the first person there in the first frame that has them.
 
     Where it is missing there, the mean of the joints that frame has; where there is
     nobody at all, zero.
     """
-    axes = x[:, : num_axes(x, layout), :, :, 0]  # (R, D, T, V)
     if present is None:
-        return axes[:, :, 0, layout.centre_index]
-    first, seen = _first_frame(axes, present, list(range(x.shape[3])))
+        return x[:, : num_axes(x, layout), 0, layout.centre_index, 0]
+    person, there = _first_person(x, present)
+    axes = person[:, : num_axes(x, layout)]
+    first, seen = _first_frame(axes, there, list(range(x.shape[3])))
     mean = first.sum(-1) / seen.sum(-1, keepdim=True).clamp(min=1)
     return torch.where(seen[:, layout.centre_index, None], first[..., layout.centre_index], mean)
 
 
-def _first_frame(axes: Tensor, present: Tensor, joints: list[int]) -> tuple[Tensor, Tensor]:
-    """(R, D, V): the first frame with any of the first person's `joints`; (R, V): who is there."""
-    there = present[:, 0, :, joints, 0].any(dim=2)  # (R, T)
-    frame = there.to(torch.uint8).argmax(dim=1)  # the first maximum
+def _first_person(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """(R, C, T, V) of the first person of whom there is anything; (R, T, V): what is there."""
+    which = present.any(dim=(1, 2, 3)).to(torch.uint8).argmax(dim=1)  # the first maximum
+    rows = torch.arange(len(x), device=x.device)
+    return x[rows, ..., which], present[rows, 0, ..., which]
+
+
+def _first_frame(axes: Tensor, there: Tensor, joints: list[int]) -> tuple[Tensor, Tensor]:
+    """(R, D, V): the first frame with any of a person's `joints`; (R, V): which are there."""
+    frame = there[:, :, joints].any(dim=2).to(torch.uint8).argmax(dim=1)
     rows = torch.arange(len(axes), device=axes.device)
-    return axes.transpose(1, 2)[rows, frame], present[rows, 0, frame, :, 0]
+    return axes.transpose(1, 2)[rows, frame], there[rows, frame]
 
 
 def facing_turns(x: Tensor, present: Tensor | None, layout: Layout) -> Tensor | None:
-    """(R, 3, 3) rotations about the vertical (y) axis that make the first person face the camera.
+    """(R, 3, 3) rotations about the vertical (y) axis that make the first person there face us.
 
     In the first frame that has both, the line from right to left shoulder (hips where the
     layout has no shoulders) comes to lie in the x-y plane, as Shahroudy et al. 2016 do for
@@ -104,9 +127,10 @@ def facing_turns(x: Tensor, present: Tensor | None, layout: Layout) -> Tensor | 
     if present is None:
         across = x[:, :3, 0, pair[0], 0] - x[:, :3, 0, pair[1], 0]  # (R, 3)
         return about_y(torch.atan2(across[:, 2], across[:, 0]))
-    has_both = present[:, 0, :, list(pair), 0].all(dim=2)  # (R, T)
+    person, there = _first_person(x, present)
+    has_both = there[:, :, list(pair)].all(dim=2)  # (R, T)
     frame = has_both.to(torch.uint8).argmax(dim=1)
-    seen = x[torch.arange(len(x), device=x.device), :3, frame, :, 0]  # (R, 3, V)
+    seen = person[torch.arange(len(x), device=x.device), :3, frame]  # (R, 3, V)
     across = seen[..., pair[0]] - seen[..., pair[1]]
     return about_y(torch.atan2(across[:, 2], across[:, 0]) * has_both.any(dim=1))
 

@@ -40,7 +40,7 @@ class Block(NamedTuple):
 
 
 class Form(NamedTuple):
-    """entry: joints (R, V, C) and which were seen (R, V) -> (R, V, C'). head: (N, F) -> logits.
+    """entry: joints (R, V, C) and which were seen (R, V, S) -> (R, V, C'). head: (N, F) -> logits.
     kinds: of values that are looked at; looks_ahead: whether one needs the next frame."""
 
     num_joints: int
@@ -246,7 +246,7 @@ class _Branches:
 
 class _Entry:
     """Joints, normalised each for itself; where a mask is used, a missing one becomes its token,
-    and one more channel tells."""
+    and one more channel for each of S streams tells. (R, V, C), (R, V, S)."""
 
     def __init__(self, model: Any, token: Tensor | None, dtype: torch.dtype) -> None:
         gain, offset = (part.view(len(model.A[0]), -1) for part in _affine(model.data_bn))
@@ -257,8 +257,8 @@ class _Entry:
         x = torch.addcmul(self.offset, x, self.gain)
         if self.token is None:
             return x
-        flag = seen.unsqueeze(2)
-        return torch.cat([torch.where(flag, x, self.token), flag.to(x.dtype)], dim=2)
+        flags = seen.repeat_interleave(x.shape[2] // seen.shape[2], dim=2)
+        return torch.cat([torch.where(flags, x, self.token), seen.to(x.dtype)], dim=2)
 
 
 def _residual(module: Any, kind: str, dtype: torch.dtype) -> Map | None:

@@ -115,9 +115,9 @@ class SteppedModel:
         form, there = self._form, present
         if form.layout is not None:
             seen = [STREAMS[kind]((skeleton, present), form.layout) for kind in form.kinds]
-            skeleton, present = torch.cat([values for values, _ in seen], dim=1), seen[0][1]
+            skeleton, present = (torch.cat(parts, dim=1) for parts in zip(*seen, strict=True))
         x = skeleton[:, :, 0].permute(0, 3, 2, 1).flatten(0, 1).to(self.dtype)  # (R, V, C)
-        seen_joints = present[:, 0, 0].transpose(1, 2).flatten(0, 1)  # (R, V)
+        seen_joints = present[:, :, 0].permute(0, 3, 2, 1).flatten(0, 1)  # (R, V, S)
         steps.is_there |= there[:, 0, 0].any(dim=1).flatten()
         return self._pass_on(steps, form.entry(x, seen_joints), 0)
 

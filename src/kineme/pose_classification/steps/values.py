@@ -77,7 +77,8 @@ class SteppedValues:
             across = _mean(self._lines, 3)
             turn = transforms.about_y(torch.atan2(across[2:], across[:1]))
         x, present = frame[:, :, None], seen[None, None, None, :, None]
-        return transforms.move(x, present, self.layout, origin=origin, turn=turn)[:, :, 0]
+        moved = transforms.move(x, present, self.layout, origin=origin, turn=turn)
+        return transforms.told_apart(moved, present)[:, :, 0]
 
     def _scaled(self) -> list[Tensor]:
         """The frames that are kept, turned and scaled together, as a window's are."""
@@ -86,7 +87,8 @@ class SteppedValues:
             turn = transforms.facing_turns(x, present, self.layout)
             origin = x.new_zeros(1, transforms.num_axes(x, self.layout))
             x = transforms.move(x, present, self.layout, origin=origin, turn=turn)
-        return list(transforms.min_max(x, present, self.layout).unbind(2))
+        x = transforms.min_max(x, present, self.layout)
+        return list(transforms.told_apart(x, present).unbind(2))
 
     def _kept(self) -> tuple[Tensor, Tensor | None]:
         """(1, C, T, V, 1) of the frames that are kept, and which joints are in them."""
