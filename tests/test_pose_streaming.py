@@ -23,7 +23,7 @@ def build(body: str) -> nn.Module:
     """A model none of whose parameters is at its initial value, in float64."""
     torch.manual_seed(0)
     name, _, rest = body.partition(" ")
-    options = {"uses_mask": True} if rest == "with a mask" else {}
+    options = {"num_flags": 1} if rest == "with a mask" else {}
     model = MODELS[name](5, 6 if "movement" in rest else 3, layout=LAYOUT, **options)
     with torch.no_grad():
         for parameter in model.parameters():
