@@ -54,6 +54,23 @@ def test_uniform_indices_stay_inside_run_forward_and_use_distinct_frames(lengths
         assert (np.diff(row) >= (1 if length >= frames else 0)).all()
 
 
+def test_a_random_part_has_the_length_and_the_place_that_are_drawn():
+    lengths, share = np.array([10, 10, 10, 3, 1, 0]), (0.5, 0.7)
+    draws = np.array([[0, 0], [0.5, 0.99], [0.99, 0.5], [0, 0.99], [0, 0.5], [0, 0.5]])
+    starts, kept = sampling.random_parts(lengths, share, draws)
+    assert kept.tolist() == [5, 6, 7, 2, 1, 1]
+    assert starts.tolist() == [0, 4, 2, 1, 0, 0]
+
+
+@given(st.integers(1, 400), st.floats(0.01, 1), st.floats(0.01, 1), U, U)
+def test_random_parts_stay_inside(length, low, high, how_long, where):
+    share = (min(low, high), max(low, high))
+    starts, kept = sampling.random_parts(np.array([length]), share, np.array([[how_long, where]]))
+    assert starts[0] >= 0
+    assert kept[0] >= 1
+    assert starts[0] + kept[0] <= length
+
+
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 12))
 def test_clips_of_a_sample_stay_inside(length, frames, clips):
     indices = sampling.test_clips(np.array([length]), frames, clips)

@@ -233,6 +233,8 @@ AUGMENTED = (
     "dataset.random_move=true",
     "dataset.augmentation.view_rotation_degrees=30",
     "dataset.augmentation.scale=[0.5, 1.5]",
+    "dataset.augmentation.shear=0.2",
+    "dataset.augmentation.time_crop=[0.4, 0.9]",
     "dataset.augmentation.flip_prob=0.5",
     "dataset.augmentation.jitter_std=0.01",
     "dataset.augmentation.joint_dropout_prob=0.1",
@@ -255,6 +257,23 @@ def test_a_sample_is_augmented_the_same_in_any_batch_and_differently_in_any_epoc
     torch.testing.assert_close(together[2:3], alone, rtol=1e-6, atol=1e-6)
     assert not torch.allclose(rows(dataset, [7], 5), alone)
     assert not torch.allclose(rows(dataset, [1], 4), alone)  # the other visit of the same sample
+
+
+def test_frames_come_from_a_random_stretch_as_long_as_asked(tmp_path):
+    data = np.ones((2, 3, 40, V, 1), np.float32)
+    data[:, 0] = np.arange(1, 41)[:, None, None]
+    folder = folder_of(tmp_path / "d", data, [0, 1])
+    words = ["dataset.sampling=uniform", "dataset.num_frames=10", "dataset.repeats=50"]
+    words.append("dataset.augmentation.time_crop=[0.25, 0.25]")  # 10 frames: each of them once
+    x = rows(NETWORK.build_dataset(spec_of(folder, *words), TRAIN), range(50), 0)
+    frames = x[:, 0, :, 0, 0].numpy()
+    assert (np.diff(frames) == 1).all()
+    assert frames.min() >= 1
+    assert frames.max() <= 40
+    assert len(np.unique(frames[:, 0])) > 15  # of 31 places
+    folder_of(folder, data, [0, 1], prefix="test")
+    tested = NETWORK.build_dataset(spec_of(folder, *words, action="evaluate"), TEST)
+    assert rows(tested, [0], 0)[0, 0, -1, 0, 0] == 39  # of all 40 frames, as without cropping
 
 
 def test_a_limb_cannot_go_missing_where_no_joint_is_named_after_one(tmp_path):

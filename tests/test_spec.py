@@ -242,6 +242,10 @@ def test_an_actions_own_results_dir_is_enough():
             "expected a path that ends in .pth or .tlt, got 'b.ckpt'.",
         ),
         ({"dataset.augmentation.scale": [1.2, 0.8]}, "expected [lowest, highest], got [1.2, 0.8]."),
+        (
+            {"dataset.augmentation.time_crop": [1, 0.5]},
+            "expected [lowest, highest], got [1.0, 0.5].",
+        ),
         ({"train.optim.warmup_epochs": 10}, "expected less than train.num_epochs, which is 10"),
         (
             {"train.class_weights": [1.0], "dataset.label_map": {"a": 0, "b": 1}},

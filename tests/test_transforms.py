@@ -118,6 +118,14 @@ def test_random_view_with_middle_draws_is_the_identity_and_draws_set_the_scale()
     torch.testing.assert_close(seen[1], x[1] * 0.5)
 
 
+def test_shear_adds_a_share_of_each_axis_to_the_others():
+    x = rows([[[(1, 0, 0), (0, 1, 0), (0, 0, 1)]]])
+    draws = torch.tensor([[1.0, 0.75, 0.5, 0.0, 0.25, 0.5]])  # of (x: y, z), (y: x, z), (z: x, y)
+    sheared = rotated(x, transforms.random_shears(draws, 0.4))
+    expected = rows([[[(1, 0, -0.2), (0.4, 1, 0), (0.2, -0.4, 1)]]])
+    torch.testing.assert_close(sheared, expected)
+
+
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_flip_swaps_left_and_right_joints_and_twice_is_nothing(name):
     layout = LAYOUTS[name]
@@ -202,6 +210,7 @@ BARE = replace(PLUS, joints=("a", "b", "c"), bones=(("a", "b"), ("a", "c")), cen
         lambda: transforms.origins(BODY, THERE, PLUS),
         lambda: transforms.facing_turns(BODY, THERE, PLUS),
         lambda: transforms.random_turns(on_meta(2, 3), max_degrees=9, scale=(1.0, 2.0)),
+        lambda: transforms.random_shears(on_meta(2, 6), 0.1),
         lambda: transforms.move(BODY, THERE, PLUS, origin=on_meta(2, 3), turn=on_meta(2, 3, 3)),
         lambda: transforms.min_max(BODY, THERE, PLUS),
         lambda: transforms.flip_mask(THERE, on_meta(2) < 0.5, PLUS),

@@ -130,7 +130,7 @@ RANGES: Mapping[str, Range | Callable[[Facts], Range | None]] = {
     "mixup_alpha": Range(0.0, 1.0, is_mutable=True),
     **dict.fromkeys(
         ("flip_prob", "horizontal_flip_prob", "joint_dropout_prob", "limb_dropout_prob",
-         "time_dropout_prob"), _SHARE),
+         "time_dropout_prob", "shear"), _SHARE),
 }  # fmt: skip
 
 # What a search sets itself, or must leave alone, and why.

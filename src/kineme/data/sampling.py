@@ -34,6 +34,20 @@ def uniform_indices(
     return np.where(length >= num_frames, inside, np.minimum(stretched, length - 1))
 
 
+def random_parts(
+    lengths: Lengths, share: tuple[float, float], draws: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First frame and number of frames, each (B,), of a stretch of every sample, of one or more.
+
+    draws: (B, 2) in [0, 1): which part of a sample's length between the two shares, and where.
+    """
+    low, high = share
+    length = np.maximum(np.asarray(lengths, np.int64), 1)
+    kept = np.ceil((low + draws[:, 0] * (high - low)) * length).astype(np.int64)
+    starts = (draws[:, 1] * (length - kept + 1)).astype(np.int64)
+    return starts, kept
+
+
 def test_clips(lengths: Lengths, num_frames: int, num_clips: int) -> NDArray[np.int64]:
     """(B, K, F): `num_clips` uniform samplings, clip k at (k + 1/2) / K of each segment.
 

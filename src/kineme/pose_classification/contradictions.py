@@ -21,7 +21,12 @@ def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
     yield from sections.ignored(spec.train.optim, spec.export)
     is_free = spec.action == "train"  # later, the checkpoint decides how data is sampled
     if is_free and spec.dataset.sampling == "none":
-        for key in ("dataset.num_frames", "evaluate.num_clips", "inference.num_clips"):
+        for key in (
+            "dataset.num_frames",
+            "dataset.augmentation.time_crop",
+            "evaluate.num_clips",
+            "inference.num_clips",
+        ):
             yield key, "dataset.sampling is none"
     elif is_free:
         for key in ("dataset.window_size", "dataset.random_choose"):
@@ -72,10 +77,11 @@ def dataset_findings(dataset: Dataset, user: frozenset[str]) -> Iterator[Finding
             str(dataset.window_size),
             "Set the number of frames to choose, or random_choose: false.",
         )
-    low, high = dataset.augmentation.scale
-    if low > high:
-        received = repr(dataset.augmentation.scale)
-        yield Finding(("dataset.augmentation.scale",), "[lowest, highest]", received)
+    for name in ("scale", "time_crop"):
+        received = getattr(dataset.augmentation, name)
+        if received[0] > received[1]:
+            key = f"dataset.augmentation.{name}"
+            yield Finding((key,), "[lowest, highest]", repr(received))
 
 
 def convert_findings(convert: DatasetConvert) -> Iterator[Finding]:

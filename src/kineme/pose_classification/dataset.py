@@ -62,9 +62,8 @@ class SkeletonDataset:
         if self.view.settings.sampling == "uniform":
             num_frames = self.view.settings.num_frames
             if self.view.is_random:
-                draws = self._draws("frames", epoch, indices, num_frames)
                 frames: NDArray[np.int64] | None
-                frames = sampling.uniform_indices(lengths, num_frames, draws)
+                frames = self._random_frames(lengths, num_frames, epoch, indices)
             else:
                 clips = self.view.num_clips
                 frames = sampling.test_clips(lengths, num_frames, clips).reshape(-1, num_frames)
@@ -91,6 +90,19 @@ class SkeletonDataset:
             return np.full(len(indices), self.view.settings.num_frames)
         lengths: NDArray[np.int64] = self.sequences.lengths[indices % len(self.sequences.ids)]
         return lengths
+
+    def _random_frames(
+        self, lengths: NDArray[np.int64], num_frames: int, epoch: int, indices: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """One frame from each segment of each sample, or of a random part of it."""
+        draws = self._draws("frames", epoch, indices, num_frames)
+        low, high = self.view.settings.augmentation.time_crop
+        if low == high == 1:
+            return sampling.uniform_indices(lengths, num_frames, draws)
+        starts, kept = sampling.random_parts(
+            lengths, (low, high), self._draws("crop", epoch, indices, 2)
+        )
+        return starts[:, None] + sampling.uniform_indices(kept, num_frames, draws)
 
     def _contract_frames(
         self, samples: NDArray[np.int64], epoch: int, indices: NDArray[np.int64]
@@ -168,12 +180,8 @@ def prepare(
     turn = None
     if normalize.startswith("center_align"):
         turn = transforms.facing_turns(x, present, layout)
-    if draw and (options.view_rotation_degrees > 0 or tuple(options.scale) != (1.0, 1.0)):
-        low, high = options.scale
-        view_turn = transforms.random_turns(
-            draw("view", 3), max_degrees=options.view_rotation_degrees, scale=(low, high)
-        )
-        turn = view_turn if turn is None else torch.bmm(view_turn, turn)
+    if draw:
+        turn = random_view(turn, options, draw)
     if normalize != "none":
         origin = transforms.origins(x, present, layout)
         x = transforms.move(x, present, layout, origin=origin, turn=turn)
@@ -185,6 +193,23 @@ def prepare(
     if normalize.endswith("minmax"):
         x = transforms.min_max(x, present, layout)
     return transforms.told_apart(x, present)
+
+
+def random_view(turn: torch.Tensor | None, options: Any, draw: "_Draws") -> torch.Tensor | None:
+    """`turn` (R, 3, 3) followed by a random rotation, scale and shear, as the spec asks."""
+    changes = []
+    if options.view_rotation_degrees > 0 or tuple(options.scale) != (1.0, 1.0):
+        low, high = options.scale
+        changes.append(
+            transforms.random_turns(
+                draw("view", 3), max_degrees=options.view_rotation_degrees, scale=(low, high)
+            )
+        )
+    if options.shear > 0:
+        changes.append(transforms.random_shears(draw("shear", 6), options.shear))
+    for change in changes:
+        turn = change if turn is None else torch.bmm(change, turn)
+    return turn
 
 
 def augment(

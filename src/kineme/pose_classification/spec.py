@@ -146,6 +146,9 @@ class Augmentation(Section):
     scale: list[float] = setting(
         [1.0, 1.0], "lowest and highest size factor", gt=0, length=2, ours=True
     )
+    shear: float = setting(
+        0.0, "largest share of one axis that is added to another", ge=0, le=1, ours=True
+    )
     flip_prob: float = setting(
         0.0, "chance to mirror and swap left and right", ge=0, le=1, ours=True
     )
@@ -163,6 +166,14 @@ class Augmentation(Section):
     )
     jitter_std: float = setting(
         0.0, "standard deviation of noise on each coordinate", ge=0, ours=True
+    )
+    time_crop: list[float] = setting(
+        [1.0, 1.0],
+        "shortest and longest share of a sequence that uniform sampling spreads its frames over",
+        gt=0,
+        le=1,
+        length=2,
+        ours=True,
     )
     swap_persons_prob: float = setting(
         0.0, "chance that the first two people change places", ge=0, le=1, ours=True

@@ -151,6 +151,14 @@ def random_turns(draws: Tensor, *, max_degrees: float, scale: tuple[float, float
     return torch.bmm(about_y(angles[:, 1]), about_x(angles[:, 0])) * factor[:, None, None]
 
 
+def random_shears(draws: Tensor, largest: float) -> Tensor:
+    """(R, 3, 3): to each axis up to `largest` of each other one is added; draws (R, 6)."""
+    matrix = torch.eye(3, dtype=draws.dtype, device=draws.device).repeat(len(draws), 1, 1)
+    apart = ~torch.eye(3, dtype=torch.bool, device=draws.device)
+    matrix[:, apart] = (draws * 2 - 1) * largest
+    return matrix
+
+
 def about_x(angle: Tensor) -> Tensor:
     """(R, 3, 3) rotations by `angle` (R,) radians about the x axis, y turning towards z."""
     return _rotations(angle, 1, 2)
