@@ -237,6 +237,7 @@ AUGMENTED = (
     "dataset.augmentation.time_crop=[0.4, 0.9]",
     "dataset.augmentation.flip_prob=0.5",
     "dataset.augmentation.jitter_std=0.01",
+    "dataset.augmentation.joint_offset_std=0.02",
     "dataset.augmentation.joint_dropout_prob=0.1",
     "dataset.augmentation.limb_dropout_prob=0.3",
     "dataset.augmentation.time_dropout_prob=0.3",
@@ -274,6 +275,21 @@ def test_frames_come_from_a_random_stretch_as_long_as_asked(tmp_path):
     folder_of(folder, data, [0, 1], prefix="test")
     tested = NETWORK.build_dataset(spec_of(folder, *words, action="evaluate"), TEST)
     assert rows(tested, [0], 0)[0, 0, -1, 0, 0] == 39  # of all 40 frames, as without cropping
+
+
+def test_an_offset_changes_proportions_and_jitter_each_frame(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(num=3, frames=40), [0, 1, 2])
+    still = rows(NETWORK.build_dataset(spec_of(folder), TRAIN), [0, 1, 2], 0)
+    there = (still != 0).any(dim=1)  # (R, T, V, M)
+    moved = {}
+    for name in ("joint_offset_std", "jitter_std"):
+        spec = spec_of(folder, f"dataset.augmentation.{name}=0.1")
+        noise = rows(NETWORK.build_dataset(spec, TRAIN), [0, 1, 2], 0) - still
+        assert not noise.movedim(1, -1)[~there].any()
+        moved[name] = noise[:, :, :30]  # in which all are there
+        assert abs(moved[name].std() - 0.1) < 0.01
+    assert moved["joint_offset_std"].std(dim=2).max() < 1e-6
+    assert abs(moved["jitter_std"].std(dim=2).mean() - 0.1) < 0.01
 
 
 def test_a_limb_cannot_go_missing_where_no_joint_is_named_after_one(tmp_path):

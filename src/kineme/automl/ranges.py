@@ -99,6 +99,7 @@ def _share_of_epochs(facts: Facts) -> Range:
 
 
 _SHARE = Range(0.0, 0.5, is_mutable=True)
+_NOISE = Range(1e-3, 0.1, is_log=True, off=0.0, is_mutable=True)
 RANGES: Mapping[str, Range | Callable[[Facts], Range | None]] = {
     "lr": _around(1 / 30, 3, (1e-6, 1.0)),
     "min_lr": _around(1 / 30, 3, (1e-8, 0.1)),
@@ -125,7 +126,8 @@ RANGES: Mapping[str, Range | Callable[[Facts], Range | None]] = {
     "clips_per_video": Range(1.0, 4.0),
     "shift_fraction": Range(0.0625, 0.25),
     "view_rotation_degrees": Range(0.0, 90.0, is_mutable=True),
-    "jitter_std": Range(1e-3, 0.1, is_log=True, off=0.0, is_mutable=True),
+    "jitter_std": _NOISE,
+    "joint_offset_std": _NOISE,
     "color_jitter": _SHARE,
     "mixup_alpha": Range(0.0, 1.0, is_mutable=True),
     **dict.fromkeys(

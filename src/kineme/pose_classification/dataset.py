@@ -215,7 +215,7 @@ def random_view(turn: torch.Tensor | None, options: Any, draw: "_Draws") -> torc
 def augment(
     x: torch.Tensor, present: torch.Tensor | None, view: View, draw: "_Draws"
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Drift, flip and noise, as far as the spec asks for them."""
+    """Drift, flip, other proportions and noise, as far as the spec asks for them."""
     options, layout = view.settings.augmentation, view.layout
     if view.settings.random_move:
         x = transforms.random_move(x, present, draw("move", 4, 2))
@@ -223,8 +223,12 @@ def augment(
         chosen = draw("flip", 1)[:, 0] < options.flip_prob
         x = transforms.flip(x, chosen, layout)
         present = None if present is None else transforms.flip_mask(present, chosen, layout)
+    axes, frames, *places = transforms.num_axes(x, layout), *x.shape[2:]
+    if options.joint_offset_std > 0:
+        noise = draw.normal("offset", axes, 1, *places)
+        x = transforms.jitter(x, present, layout, noise=noise, std=options.joint_offset_std)
     if options.jitter_std > 0:
-        noise = draw.normal("jitter", transforms.num_axes(x, layout), *x.shape[2:])
+        noise = draw.normal("jitter", axes, frames, *places)
         x = transforms.jitter(x, present, layout, noise=noise, std=options.jitter_std)
     return x, present
 

@@ -167,6 +167,12 @@ class Augmentation(Section):
     jitter_std: float = setting(
         0.0, "standard deviation of noise on each coordinate", ge=0, ours=True
     )
+    joint_offset_std: float = setting(
+        0.0,
+        "standard deviation of what each joint is moved by, the same in all frames of a sample",
+        ge=0,
+        ours=True,
+    )
     time_crop: list[float] = setting(
         [1.0, 1.0],
         "shortest and longest share of a sequence that uniform sampling spreads its frames over",

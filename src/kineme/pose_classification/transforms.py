@@ -238,7 +238,7 @@ def flip_mask(present: Tensor, chosen: Tensor, layout: Layout) -> Tensor:
 def jitter(
     x: Tensor, present: Tensor | None, layout: Layout, *, noise: Tensor, std: float
 ) -> Tensor:
-    """Add `noise` (R, D, T, V, M), standard normal, times `std` to the axes."""
+    """Add `noise` (R, D, T or 1, V, M), standard normal, times `std` to the axes."""
     dims = num_axes(x, layout)
     moved = torch.cat([x[:, :dims] + noise * std, x[:, dims:]], dim=1)
     return hide(moved, present)
