@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 
 from kineme.errors import SpecError
-from kineme.pose_classification.spec import RECIPES, SPECS
+from kineme.pose_classification.recipes import RECIPES
+from kineme.pose_classification.spec import SPECS
 from kineme.spec.fields import settings_by_key
 from kineme.spec.load import load_spec, user_set, with_values
 from specs_read import MINIMUM, TRAIN, loaded, refused, write

@@ -5,7 +5,8 @@ import json
 import pytest
 import yaml
 
-from kineme.action_recognition.spec import ALIASES, FORMATS, RECIPES, SPECS, STREAMS
+from kineme.action_recognition.recipes import RECIPES
+from kineme.action_recognition.spec import ALIASES, FORMATS, SPECS, STREAMS
 from kineme.errors import SpecError
 from kineme.pose_classification.spec import SPECS as POSE_SPECS
 from kineme.spec.fields import settings_by_key

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from kineme.action_recognition import contradictions
 from kineme.action_recognition.legacy import LEGACY
+from kineme.action_recognition.recipes import RECIPES
 from kineme.spec import sections
 from kineme.spec.fields import MUST_BE_SET, Section, block, setting
 from kineme.spec.legacy import Legacy
@@ -31,30 +32,6 @@ _CLIPS = (
     "clips whose probabilities are averaged for a video; center: the middle one; conv: "
     "video_num_segments, evenly spread; all: as many as cover the video"
 )
-
-# `recipe: modern`: how small sets of videos are learnt well today (values beneath the user's).
-RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "none": {},
-    "modern": {
-        "model.backbone": "efficientnet_lite0",
-        "model.temporal": "shift",
-        "model.imagenet_pretrained": True,
-        "model.rgb_seq_length": 8,
-        "model.of_seq_length": 8,
-        "dataset.batch_size": 8,
-        "dataset.augmentation_config.train_crop_type": "multi_scale_crop",
-        "dataset.augmentation_config.scales": [1.0, 0.875, 0.75, 0.66],
-        "dataset.augmentation_config.val_center_crop": True,
-        "dataset.augmentation_config.color_jitter": 0.2,
-        "dataset.augmentation_config.rgb_input_mean": [0.498],
-        "dataset.augmentation_config.rgb_input_std": [0.502],
-        "train.optim.optimizer_type": "AdamW",
-        "train.optim.weight_decay": 0.05,
-        "train.optim.backbone_lr_factor": 0.5,
-        "train.optim.lr_scheduler": "cosine",
-        "train.label_smoothing": 0.1,
-    },
-}
 
 ALIASES: Mapping[str, str] = {
     "num_epochs": "train.num_epochs",

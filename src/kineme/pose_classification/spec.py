@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from kineme.pose_classification import contradictions
 from kineme.pose_classification.layouts import LAYOUTS, layout_facts, load_layout
 from kineme.pose_classification.legacy import LEGACY
+from kineme.pose_classification.recipes import RECIPES
 from kineme.spec import sections
 from kineme.spec.fields import Section, block, setting
 from kineme.spec.legacy import Legacy
@@ -26,33 +27,6 @@ ESTIMATORS = ("movenet", "blazepose", "rtmpose")  # of people/estimators, those 
 OPTIMIZERS = ("SGD", "Adam", "Adamax")
 MODEL_TYPES = ("ST-GCN", "ST-GCN++", "CTR-GCN")
 STREAM_NAMES = ("joint", "bone", "joint_motion", "bone_motion")
-
-# Values beneath the user's. modern: how ST-GCN is trained well today. accurate: a newer model,
-# whose choice and learning rate come from NW-UCLA's training views alone (docs/benchmarks.md).
-_MODERN: Mapping[str, Any] = {
-    "dataset.sampling": "uniform",
-    "dataset.num_frames": 64,
-    "dataset.normalize": "center_minmax",
-    "dataset.augmentation.view_rotation_degrees": 60.0,
-    "train.optim.lr_scheduler": "cosine",
-    "train.optim.lr_scaling": "linear",
-    "train.optim.weight_decay": 5e-4,
-    "evaluate.num_clips": 10,
-    "inference.num_clips": 10,
-}
-RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "none": {},
-    "modern": _MODERN,
-    "accurate": {
-        **_MODERN,
-        "model.model_type": "CTR-GCN",
-        "dataset.num_frames": 32,
-        "train.optim.lr_reference_batch": 16,
-        "train.optim.warmup_epochs": 1,
-        "train.label_smoothing": 0.1,
-        "train.ema_decay": 0.998,
-    },
-}
 
 ALIASES: Mapping[str, str] = {
     "num_classes": "dataset.num_classes",
