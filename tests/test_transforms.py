@@ -126,6 +126,14 @@ def test_shear_adds_a_share_of_each_axis_to_the_others():
     torch.testing.assert_close(sheared, expected)
 
 
+def test_a_stretch_of_frames_goes_missing_where_somebody_is_not_in_the_padding():
+    someone = torch.tensor([[0, 1, 1, 0, 1, 0, 0, 0], [0] * 8, [1] + [0] * 7]).bool()
+    draws = torch.tensor([[0.0, 0.99, 0.99]]).expand(3, 3)
+    hidden = transforms.dropped_time(draws, 1.0, someone)[:, 0, :, 0, 0]
+    expected = [[0, 0, 0, 1, 1, 0, 0, 0], [0] * 8, [1] + [0] * 7]  # half of frames 1 to 4
+    assert hidden.int().tolist() == expected
+
+
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_flip_swaps_left_and_right_joints_and_twice_is_nothing(name):
     layout = LAYOUTS[name]
@@ -187,7 +195,8 @@ def test_dropped_parts_follow_their_draws():
     limb = transforms.dropped_limb(torch.tensor([[0.0, 0.0], [0.9, 0.0]]), 0.5, layout)
     assert limb[0].flatten().nonzero().flatten().tolist() == sorted(first)
     assert not limb[1].any()
-    time = transforms.dropped_time(torch.tensor([[0.0, 0.5, 0.5], [0.6, 0.5, 0.5]]), 0.5, 8)
+    draws = torch.tensor([[0.0, 0.5, 0.5], [0.6, 0.5, 0.5]])
+    time = transforms.dropped_time(draws, 0.5, torch.ones(2, 8, dtype=torch.bool))
     # length ceil(0.5 * 8 / 2) = 2, start floor(0.5 * (8 - 2 + 1)) = 3
     assert time[0].flatten().tolist() == [False] * 3 + [True] * 2 + [False] * 3
     assert not time[1].any()
@@ -219,7 +228,7 @@ BARE = replace(PLUS, joints=("a", "b", "c"), bones=(("a", "b"), ("a", "c")), cen
         lambda: transforms.dropped_joints(on_meta(2, 3), 0.5),
         lambda: transforms.dropped_limb(on_meta(2, 2), 0.5, PLUS),
         lambda: transforms.dropped_limb(on_meta(2, 2), 0.5, BARE),
-        lambda: transforms.dropped_time(on_meta(2, 3), 0.5, 4),
+        lambda: transforms.dropped_time(on_meta(2, 3), 0.5, on_meta(2, 4) < 0.5),
     ],
 )
 def test_transforms_stay_on_the_device_of_their_data(call):

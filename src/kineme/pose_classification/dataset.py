@@ -247,7 +247,9 @@ def hide_parts(
         hidden.append(transforms.dropped_side(draw("side", 2), options.side_dropout_prob, layout))
     if options.time_dropout_prob > 0:
         draws = draw("time", 3)
-        hidden.append(transforms.dropped_time(draws, options.time_dropout_prob, x.shape[2]))
+        everyone = present if present is not None else x.new_ones(1, 1, 1, 1, 1, dtype=torch.bool)
+        someone = everyone.any(dim=(1, 3, 4)).expand(len(x), x.shape[2])
+        hidden.append(transforms.dropped_time(draws, options.time_dropout_prob, someone))
     for part in hidden:
         present = transforms.without(present, part, x.shape)
     return (transforms.hide(x, present) if hidden else x), present

@@ -310,14 +310,17 @@ def swap_persons(x: Tensor, present: Tensor | None, chosen: Tensor) -> tuple[Ten
     return swapped, None if present is None else torch.where(rows, present[..., order], present)
 
 
-def dropped_time(draws: Tensor, probability: float, num_frames: int) -> Tensor:
-    """(R, 1, T, 1, 1) bool: with `probability` a block of up to half the window is hidden.
+def dropped_time(draws: Tensor, probability: float, someone: Tensor) -> Tensor:
+    """(R, 1, T, 1, 1) bool: with `probability` a block of up to half the frames is hidden.
 
-    draws (R, 3): whether, how long, where.
+    Of the frames from the first to the last with someone, (R, T) bool; draws (R, 3): whether, how
+    long, where.
     """
-    length = (draws[:, 1] * num_frames / 2).ceil()
-    start = (draws[:, 2] * (num_frames - length + 1)).floor()
-    frame = torch.arange(num_frames, device=draws.device)
+    frame = torch.arange(someone.shape[1], device=draws.device)
+    first = torch.where(someone, frame, someone.shape[1]).amin(dim=1)
+    seen = (torch.where(someone, frame, -1).amax(dim=1) + 1 - first).clamp(min=0)
+    length = (draws[:, 1] * seen / 2).ceil()
+    start = first + (draws[:, 2] * (seen - length + 1)).floor()
     inside = (frame >= start[:, None]) & (frame < (start + length)[:, None])
     return (inside & (draws[:, :1] < probability))[:, None, :, None, None]
 
