@@ -292,6 +292,23 @@ def test_an_offset_changes_proportions_and_jitter_each_frame(tmp_path):
     assert abs(moved["jitter_std"].std(dim=2).mean() - 0.1) < 0.01
 
 
+def test_mixup_blends_each_sample_with_the_one_before_where_both_have_the_joint(tmp_path):
+    data = skeletons(num=3, frames=6)  # of 6, 5 and 4 frames, then zeros
+    folder = folder_of(tmp_path / "d", data, [0, 1, 2])
+    dataset = NETWORK.build_dataset(spec_of(folder, "dataset.augmentation.mixup_alpha=1"), TRAIN)
+    batch = dataset.transform(dataset.read(np.array([0, 1, 2]), 2), 2)
+    share = batch.mixed_share
+    assert 0 < share <= 0.5
+    assert batch.mixed_labels.tolist() == [2, 0, 1]
+    mixed = batch.inputs["skeleton"].numpy()
+    for own, other in ((0, 2), (1, 0), (2, 1)):
+        both = min(6 - own, 6 - other)
+        blend = data[own] * (1 - share) + data[other] * share
+        np.testing.assert_allclose(mixed[own][:, :both], blend[:, :both], atol=1e-6)
+        longer = max((own, other), key=lambda row: 6 - row)
+        np.testing.assert_array_equal(mixed[own][:, both:], data[longer][:, both:])
+
+
 def test_a_limb_cannot_go_missing_where_no_joint_is_named_after_one(tmp_path):
     layout = tmp_path / "loose.yaml"
     layout.write_text("{name: loose, joints: [a, b], bones: [[a, b]], centre: a}")

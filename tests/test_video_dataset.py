@@ -11,8 +11,9 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from kineme.action_recognition import network, transforms, video_flow
+from kineme.action_recognition import network, video_flow
 from kineme.action_recognition.sources import complete, load_videos
+from kineme.data import mixing
 from kineme.data.images import save_image
 from kineme.data.randomness import uniform
 from kineme.data.video import write_video
@@ -244,7 +245,7 @@ def test_mixup_blends_each_sample_with_the_one_before(tmp_path):
     batch = read(dataset, 3, 0, 1, epoch=2)
     mixed = dataset.transform(batch, 2)
     draws = uniform(1234, 2, np.array([3]), name="mixup", size=128).reshape(64, 2)
-    share = transforms.mixup_share(1.0, draws)
+    share = mixing.mixup_share(1.0, draws)
     assert 0 < share <= 0.5
     assert mixed.mixed_share == share
     assert mixed.labels.tolist() == [1, 0, 0]

@@ -258,25 +258,3 @@ def test_mixup_blends_each_row_with_its_partner():
     x = torch.tensor([[0.0, 8.0], [4.0, 0.0], [8.0, 8.0]])
     mixed = transforms.mixup(x, torch.tensor([1, 2, 2]), 0.25)
     assert mixed.tolist() == [[1, 6], [5, 2], [8, 8]]
-
-
-def test_the_share_of_mixup_is_the_first_pair_that_fits():
-    # alpha 1: 0.8 + 0.6 is too much, 0.3 + 0.1 fits: 0.1 / 0.4
-    assert transforms.mixup_share(1.0, draws([0.8, 0.6], [0.3, 0.1])) == pytest.approx(0.25)
-    # alpha 0.5: 0.5 ** 2 = 0.25 and 0.866 ** 2 = 0.75
-    assert transforms.mixup_share(0.5, draws([0.5, 0.75**0.5 - 1e-9])) == pytest.approx(0.25)
-    assert transforms.mixup_share(1.0, draws([0.8, 0.6])) == 0.5
-    assert transforms.mixup_share(0.2, draws([0.0, 0.0], [0.0, 0.5])) == 0.0
-
-
-@pytest.mark.parametrize("alpha", [0.2, 0.5, 1.0, 2.0])
-def test_shares_of_mixup_are_those_of_a_beta_distribution(alpha):
-    generator = np.random.default_rng(0)
-    ours = [transforms.mixup_share(alpha, generator.random((64, 2))) for _ in range(4000)]
-    numpys = generator.beta(alpha, alpha, 100_000)
-    numpys = np.minimum(numpys, 1 - numpys)
-    # standard errors: 0.15 / sqrt(4000) = 0.0024 of the mean
-    assert np.mean(ours) == pytest.approx(numpys.mean(), abs=0.01)
-    assert np.quantile(ours, [0.25, 0.75]) == pytest.approx(
-        np.quantile(numpys, [0.25, 0.75]), abs=0.02
-    )

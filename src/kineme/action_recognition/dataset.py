@@ -22,7 +22,7 @@ from kineme.action_recognition import clips, transforms
 from kineme.action_recognition.model import is_stacked
 from kineme.action_recognition.sources import Video, Videos
 from kineme.action_recognition.stream_words import TAO_WORDS
-from kineme.data import clip_sampling
+from kineme.data import clip_sampling, mixing
 from kineme.data.clip_sampling import Sampling
 from kineme.data.randomness import uniform, uniform32
 from kineme.errors import DataError
@@ -212,10 +212,9 @@ class ClipDataset:
     def _mixed(self, batch: Batch, epoch: int) -> Batch:
         """Each sample with a share of the one before it in the batch."""
         alpha = self.view.spec.dataset.augmentation_config.mixup_alpha
-        first = batch.indices.numpy()[:1]
-        draws = uniform(self.view.seed, epoch, first, name="mixup", size=128).reshape(64, 2)
-        share = transforms.mixup_share(alpha, draws)
-        partners = torch.arange(len(batch.labels), device=batch.labels.device).roll(1)
+        indices = batch.indices.numpy()
+        share = mixing.mixup_of(indices, alpha=alpha, seed=self.view.seed, epoch=epoch)
+        partners = mixing.partners(batch.labels)
         inputs = {
             name: transforms.mixup(x, partners.to(x.device), share)
             for name, x in batch.inputs.items()

@@ -9,7 +9,6 @@ Scaling and cropping happen where frames are decoded (numpy), the rest where `x`
 Leaves out: choosing frames (data/clip_sampling.py), the order of calls (dataset.py).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -195,16 +194,3 @@ def pack(x: Tensor, *, is_stacked: bool) -> Tensor:
 def mixup(x: Tensor, partners: Tensor, share: float) -> Tensor:
     """Every row of x (R, ...) with `share` of the row in `partners` (R,) (Zhang et al. 2018)."""
     return torch.lerp(x, x[partners], share)
-
-
-def mixup_share(alpha: float, draws: NDArray[np.float64]) -> float:
-    """The smaller share of a Beta(alpha, alpha) split, in [0, 1/2]. draws: (n, 2) in [0, 1).
-
-    Jöhnk's method (1964) takes the first pair that is accepted; with alpha up to 2, 64
-    pairs all fail in one of 100,000 cases, which gives 1/2.
-    """
-    for first, second in draws:
-        a, b = math.pow(first, 1 / alpha), math.pow(second, 1 / alpha)
-        if 0 < a + b <= 1:
-            return min(a, b) / (a + b)
-    return 0.5

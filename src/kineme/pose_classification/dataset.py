@@ -8,14 +8,14 @@ Leaves out: file formats (data/), tensor arithmetic (transforms.py).
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kineme.data import sampling
+from kineme.data import mixing, sampling
 from kineme.data.randomness import normal, uniform, uniform32
 from kineme.network import Batch, Remarks
 from kineme.pose_classification import transforms
@@ -80,9 +80,22 @@ class SkeletonDataset:
         )
 
     def transform(self, batch: Batch, epoch: int) -> Batch:
-        """Normalise, and in training augment, all rows where they lie."""
-        x = prepare(batch.inputs["skeleton"], self.view, batch.indices.numpy(), epoch)
-        return Batch({"skeleton": x}, batch.labels, batch.indices, batch.sample_of_row)
+        """Normalise, and in training augment and mix, all rows where they lie."""
+        view, indices = self.view, batch.indices.numpy()
+        x = prepare(batch.inputs["skeleton"], view, indices, epoch)
+        batch = Batch({"skeleton": x}, batch.labels, batch.indices, batch.sample_of_row)
+        alpha = view.settings.augmentation.mixup_alpha
+        if not view.is_random or alpha <= 0:
+            return batch
+        share = mixing.mixup_of(indices, alpha=alpha, seed=view.seed, epoch=epoch)
+        partners = mixing.partners(batch.labels)
+        x = transforms.mixup(x, partners.to(x.device), share)
+        return replace(
+            batch,
+            inputs={"skeleton": x},
+            mixed_labels=batch.labels[partners],
+            mixed_share=share,
+        )
 
     def frames_seen(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """(B,): how many of the frames of a row are of the sequence, and not padding."""

@@ -158,6 +158,9 @@ class Augmentation(Section):
     swap_persons_prob: float = setting(
         0.0, "chance that the first two people change places", ge=0, le=1, ours=True
     )
+    mixup_alpha: float = setting(
+        0.0, "alpha of mixup, the blending of two samples; 0: off", ge=0, le=2, ours=True
+    )
 
 
 class Dataset(Section):

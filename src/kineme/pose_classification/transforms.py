@@ -325,6 +325,16 @@ def dropped_time(draws: Tensor, probability: float, someone: Tensor) -> Tensor:
     return (inside & (draws[:, :1] < probability))[:, None, :, None, None]
 
 
+def mixup(x: Tensor, partners: Tensor, share: float) -> Tensor:
+    """Every row with `share` of the row in `partners` (R,); x is as models get it.
+
+    A joint that only one of the two has is where that one has it.
+    """
+    other = x[partners]
+    mine, theirs = ((side != 0).any(dim=1, keepdim=True) for side in (x, other))
+    return torch.where(mine & theirs, torch.lerp(x, other, share), torch.where(mine, x, other))
+
+
 def num_axes(x: Tensor, layout: Layout) -> int:
     """How many of the leading channels of x are coordinates."""
     return min(x.shape[1], layout.num_axes)
