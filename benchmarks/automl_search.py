@@ -7,7 +7,7 @@ epoch. Printed: each search, the medians over seeds, and after how many epochs a
 the medians of the others.
 
     python benchmarks/automl_search.py [--seeds N] [--trials N] [--epochs N] [--json FILE]
-        [--folder FOLDER]
+        [--folder FOLDER] [--algorithms NAME ...]
 
 Batches are small, so that a third of a training is long enough for batch norm to settle: before, a
 validation loss says nothing of what becomes of a trial. With --folder, what was searched is kept,
@@ -51,6 +51,8 @@ SPEC = {  # the searched settings stay at TAO's defaults, where the model-based 
     "dataset.batch_size": 4,
     "dataset.num_workers": 0,
     "train.precision": "bf16-mixed",
+    # TAO's step at epoch 10 would hide lr_decay, and what the rate does, from the choice before it
+    "train.optim.lr_scheduler": "cosine",
     "train.checkpoint_interval": NUM_EPOCHS // FACTOR,
     "train.validation_interval": NUM_EPOCHS // FACTOR,
     "train.tensorboard": False,
@@ -74,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     parser.add_argument("--epochs", type=int, default=NUM_EPOCHS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
@@ -87,7 +90,7 @@ def main() -> None:
         root.mkdir(parents=True, exist_ok=True)
         data = make_data(root)
         for seed in range(options.seeds):
-            for algorithm in ALGORITHMS:
+            for algorithm in options.algorithms:
                 one = run(root / f"{algorithm}-{seed}", data, algorithm, seed, options)
                 found.append(one)
                 print(f"seed {seed}  {algorithm:9} loss {one.loss:.4f}  {one.epochs:4} epochs  "
@@ -159,21 +162,17 @@ def curve_of(view: SearchView, num_epochs: int) -> tuple[tuple[int, float], ...]
 
 def tell(found: list[Found]) -> None:
     """Medians, and what asha needed for the same."""
-    median = {
-        name: statistics.median(one.loss for one in found if one.algorithm == name)
-        for name in ALGORITHMS
-    }
-    epochs = {
-        name: statistics.median(one.epochs for one in found if one.algorithm == name)
-        for name in ALGORITHMS
-    }
-    for name in ALGORITHMS:
-        print(f"median  {name:9} loss {median[name]:.4f}  {epochs[name]:g} epochs")
-    for other in ("random", "bayesian"):
+    by_name: dict[str, list[Found]] = {}
+    for one in found:
+        by_name.setdefault(one.algorithm, []).append(one)
+    loss = {name: statistics.median(one.loss for one in ones) for name, ones in by_name.items()}
+    epochs = {name: statistics.median(one.epochs for one in ones) for name, ones in by_name.items()}
+    for name in by_name:
+        print(f"median  {name:9} loss {loss[name]:.4f}  {epochs[name]:g} epochs")
+    for other in sorted(by_name.keys() - {"asha"}):
         needed = [
-            next((spent for spent, loss in one.curve if loss <= median[other]), None)
-            for one in found
-            if one.algorithm == "asha"
+            next((spent for spent, best in one.curve if best <= loss[other]), None)
+            for one in by_name.get("asha", [])
         ]
         reached = sorted(spent for spent in needed if spent is not None)
         share = statistics.median(reached) / epochs[other] if reached else float("nan")
