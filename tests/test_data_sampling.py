@@ -54,6 +54,24 @@ def test_uniform_indices_stay_inside_run_forward_and_use_distinct_frames(lengths
         assert (np.diff(row) >= (1 if length >= frames else 0)).all()
 
 
+def test_frames_are_as_uneven_as_asked():
+    draws = np.array([[0.0, 0.5, 0.5, 0.99]])
+    anywhere = np.array([[0.9, 0.1, 0.95, 0.05]])  # in order 0.05, 0.1, 0.9, 0.95
+    for warp, expected in ((0.0, [0, 3, 6, 9]), (1.0, [0, 1, 9, 9]), (0.5, [0, 2, 7, 9])):
+        frames = sampling.warped_indices(np.array([10]), draws, anywhere, warp)
+        assert frames.tolist() == [expected]
+
+
+@given(st.integers(1, 400), st.integers(1, 70), U, st.data())
+def test_warped_frames_stay_inside_and_run_forward(length, num_frames, warp, data):
+    row = st.lists(U, min_size=num_frames, max_size=num_frames)
+    draws, anywhere = (np.array([data.draw(row)]) for _ in range(2))
+    frames = sampling.warped_indices(np.array([length]), draws, anywhere, warp)[0]
+    assert frames.min() >= 0
+    assert frames.max() < length
+    assert (np.diff(frames) >= 0).all()
+
+
 def test_a_random_part_has_the_length_and_the_place_that_are_drawn():
     lengths, share = np.array([10, 10, 10, 3, 1, 0]), (0.5, 0.7)
     draws = np.array([[0, 0], [0.5, 0.99], [0.99, 0.5], [0, 0.99], [0, 0.5], [0, 0.5]])

@@ -235,6 +235,7 @@ AUGMENTED = (
     "dataset.augmentation.scale=[0.5, 1.5]",
     "dataset.augmentation.shear=0.2",
     "dataset.augmentation.time_crop=[0.4, 0.9]",
+    "dataset.augmentation.time_warp=0.5",
     "dataset.augmentation.flip_prob=0.5",
     "dataset.augmentation.jitter_std=0.01",
     "dataset.augmentation.joint_offset_std=0.02",

@@ -129,6 +129,7 @@ RANGES: Mapping[str, Range | Callable[[Facts], Range | None]] = {
     "jitter_std": _NOISE,
     "joint_offset_std": _NOISE,
     "color_jitter": _SHARE,
+    "time_warp": Range(0.0, 1.0, is_mutable=True),
     "mixup_alpha": Range(0.0, 1.0, is_mutable=True),
     **dict.fromkeys(
         ("flip_prob", "horizontal_flip_prob", "joint_dropout_prob", "limb_dropout_prob",

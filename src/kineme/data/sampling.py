@@ -34,6 +34,21 @@ def uniform_indices(
     return np.where(length >= num_frames, inside, np.minimum(stretched, length - 1))
 
 
+def warped_indices(
+    lengths: Lengths, draws: NDArray[np.float64], anywhere: NDArray[np.float64], warp: float
+) -> NDArray[np.int64]:
+    """(B, F): frames at uneven steps; draws and anywhere (B, F) in [0, 1).
+
+    At warp 0 the i-th lies in the i-th of F equal segments, where draws say; at 1 all lie
+    anywhere, in order; else between the two.
+    """
+    num_frames = draws.shape[1]
+    even = (np.arange(num_frames) + draws) / num_frames
+    places = even + (np.sort(anywhere, axis=1) - even) * warp
+    length = np.maximum(np.asarray(lengths, np.int64), 1)[:, None]
+    return np.minimum((places * length).astype(np.int64), length - 1)
+
+
 def random_parts(
     lengths: Lengths, share: tuple[float, float], draws: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -24,6 +24,7 @@ def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
         for key in (
             "dataset.num_frames",
             "dataset.augmentation.time_crop",
+            "dataset.augmentation.time_warp",
             "evaluate.num_clips",
             "inference.num_clips",
         ):

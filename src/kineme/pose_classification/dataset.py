@@ -107,15 +107,20 @@ class SkeletonDataset:
     def _random_frames(
         self, lengths: NDArray[np.int64], num_frames: int, epoch: int, indices: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """One frame from each segment of each sample, or of a random part of it."""
+        """One frame from each segment of each sample, or of a random part of it; or unevenly."""
+        options = self.view.settings.augmentation
         draws = self._draws("frames", epoch, indices, num_frames)
-        low, high = self.view.settings.augmentation.time_crop
-        if low == high == 1:
-            return sampling.uniform_indices(lengths, num_frames, draws)
-        starts, kept = sampling.random_parts(
-            lengths, (low, high), self._draws("crop", epoch, indices, 2)
-        )
-        return starts[:, None] + sampling.uniform_indices(kept, num_frames, draws)
+        low, high = options.time_crop
+        starts: NDArray[np.int64] | None = None
+        if low < 1:
+            places = self._draws("crop", epoch, indices, 2)
+            starts, lengths = sampling.random_parts(lengths, (low, high), places)
+        if options.time_warp > 0:
+            anywhere = self._draws("warp", epoch, indices, num_frames)
+            frames = sampling.warped_indices(lengths, draws, anywhere, options.time_warp)
+        else:
+            frames = sampling.uniform_indices(lengths, num_frames, draws)
+        return frames if starts is None else starts[:, None] + frames
 
     def _contract_frames(
         self, samples: NDArray[np.int64], epoch: int, indices: NDArray[np.int64]

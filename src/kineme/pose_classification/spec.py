@@ -155,6 +155,13 @@ class Augmentation(Section):
         length=2,
         ours=True,
     )
+    time_warp: float = setting(
+        0.0,
+        "how uneven the frames of uniform sampling lie; 1: drawn anywhere, and put in order",
+        ge=0,
+        le=1,
+        ours=True,
+    )
     swap_persons_prob: float = setting(
         0.0, "chance that the first two people change places", ge=0, le=1, ours=True
     )
