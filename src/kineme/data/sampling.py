@@ -44,9 +44,10 @@ def warped_indices(
     """
     num_frames = draws.shape[1]
     even = (np.arange(num_frames) + draws) / num_frames
-    places = even + (np.sort(anywhere, axis=1) - even) * warp
+    places = (1 - warp) * even + warp * np.sort(anywhere, axis=1)
     length = np.maximum(np.asarray(lengths, np.int64), 1)[:, None]
-    return np.minimum((places * length).astype(np.int64), length - 1)
+    frames: NDArray[np.int64] = np.minimum((places * length).astype(np.int64), length - 1)
+    return frames
 
 
 def random_parts(
