@@ -42,7 +42,6 @@ from pose_speed import machine
 NETWORK = "pose_classification"
 NUM_TRAIN, NUM_VAL, NUM_FRAMES, NUM_EPOCHS = 72, 60, 8, 24
 FACTOR = 3
-NUM_SEARCHED = 5  # settings that the spec's schema has searched
 ALGORITHMS = ("random", "asha", "bayesian")
 SPEC = {  # the searched settings stay at TAO's defaults, where the model-based search begins
     "dataset.sampling": "uniform",
@@ -112,7 +111,6 @@ def run(folder: Path, data: dict[str, str], algorithm: str, seed: int, options: 
                 "max_recommendations": asha_trials(options),
                 "min_epochs": options.epochs // FACTOR,
                 "reduction_factor": FACTOR,
-                "min_points_in_model": NUM_SEARCHED + 1,  # as Falkner et al. 2018 have it
             }
             if algorithm == "asha"
             else {}

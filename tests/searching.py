@@ -34,7 +34,9 @@ def small(algorithm, **more):
         known = SMALL
     if algorithm == "pbt":
         known = {"automl_population_size": 5, "automl_max_generations": 4, "automl_max_epochs": 4}
-    if algorithm in ("asha", "bohb"):
+    if algorithm == "asha":
+        known = SMALL
+    if algorithm == "bohb":
         known = {**SMALL, "automl_min_points_in_model": 5}
     return settings_of(algorithm, **known, **more)
 

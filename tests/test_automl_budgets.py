@@ -248,12 +248,15 @@ def test_bohb_s_model_looks_at_the_longest_trainings_with_enough_points():
     assert {t.origin for t in none} == {"spec", "random", "promoted"}
 
 
-@pytest.mark.parametrize(("algorithm", "more"), [("bohb", {}), ("asha", {"num_trials": 45})])
-def test_draws_of_a_model_gather_where_results_are_good(algorithm, more):
-    settings = settings_of(algorithm, automl_min_points_in_model=8, **more)
+@pytest.mark.parametrize(
+    ("algorithm", "others", "more"),
+    [("bohb", "random", {"automl_min_points_in_model": 8}), ("asha", "even", {"num_trials": 18})],
+)
+def test_draws_of_a_model_gather_where_results_are_good(algorithm, others, more):
+    settings = settings_of(algorithm, **more)
     trials = run_search(Space((X,)), settings, lambda t: -abs(t.params["x"] - 0.8) - 1 / t.budget)
     modelled = [t.params["x"] for t in trials if t.origin == algorithm]
-    chance = [t.params["x"] for t in trials if t.origin == "random"]
+    chance = [t.params["x"] for t in trials if t.origin == others]
     assert len(modelled) > 10
     distances = [statistics.median(abs(x - 0.8) for x in some) for some in (modelled, chance)]
     assert distances[0] * 2 < distances[1]

@@ -73,7 +73,7 @@ RANGE_WORDS: Mapping[str, tuple[str, ...]] = {  # what a range may say, and its 
 }
 RETENTION = ("auto", "best", "terminal")
 _HALVING = frozenset(name for name, family in FAMILIES.items() if family == "halving")
-_MODELLED = frozenset({"asha", "bohb"})
+_DENSITIES = frozenset({"bohb"})
 _DRAWING = frozenset({"bayesian", "bfbo", "random", "asha"})
 
 
@@ -142,11 +142,11 @@ ROWS: Mapping[str, Row] = {
         Row("min_early_stop_epochs", int, "epochs that every trial gets", 1, 1_000_000,
             algorithms=frozenset({"hyperband_es"})),
         Row("kde_samples", int, "candidates that the model chooses from", 1, 100_000,
-            algorithms=_MODELLED),
+            algorithms=_DENSITIES),
         Row("top_n_percent", float, "percent of the results that count as good", 0, 100,
-            is_open=True, algorithms=_MODELLED),
+            is_open=True, algorithms=_DENSITIES),
         Row("min_points_in_model", int, "results at one budget before a model is made", 1, 100_000,
-            algorithms=_MODELLED),
+            algorithms=_DENSITIES),
         Row("mutation_factor", float, "weight of the difference of two members", 0, 2,
             is_open=True, algorithms=frozenset({"dehb"})),
         Row("crossover_prob", float, "chance that a setting comes from the mutant", 0, 1,

@@ -10,6 +10,7 @@ Leaves out: the models (gaussian.py, optuna_models.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from kineme.automl.algorithms import draws
 from kineme.automl.parameters import Space
@@ -30,8 +31,6 @@ def random_search(space: Space, settings: Settings, history: Sequence[Trial]) ->
 
 def bayesian(space: Space, settings: Settings, history: Sequence[Trial]) -> Proposal | Idle:
     """Expected improvement under a Gaussian process; TPE where there are many dimensions."""
-    from kineme.automl.algorithms.optuna_models import expected_improvement
-
     return _next(space, settings, history, expected_improvement)
 
 
@@ -40,6 +39,15 @@ def bfbo(space: Space, settings: Settings, history: Sequence[Trial]) -> Proposal
     from kineme.automl.algorithms.gaussian import upper_confidence_bound
 
     return _next(space, settings, history, upper_confidence_bound)
+
+
+def expected_improvement(
+    space: Space, settings: Settings, known: Sequence["Observation"], number: int
+) -> Point:
+    """Optuna's, which is loaded when it is asked."""
+    from kineme.automl.algorithms import optuna_models
+
+    return optuna_models.expected_improvement(space, settings, known, number)
 
 
 def observations(space: Space, settings: Settings, trials: Sequence[Trial]) -> list[Observation]:
@@ -64,12 +72,28 @@ def num_even(space: Space, settings: Settings) -> int:
 def _next(
     space: Space, settings: Settings, history: Sequence[Trial], model: Model | None
 ) -> Proposal | Idle:
-    number = next_number(history)
-    if len(history) >= min(settings.num_trials, space.num_configurations):
+    if len(history) >= settings.num_trials:
         return Idle.DONE
-    tried = {key_of(trial.params) for trial in history}
-    known = observations(space, settings, history)
-    is_early = len(history) < num_even(space, settings) or len(known) < 2
+    number = next_number(history)
+    found = new_configuration(space, settings, history, model, number)
+    if found is None:
+        return Idle.DONE
+    params, origin = found
+    return Proposal(params, settings.num_epochs, member=number, origin=origin)
+
+
+def new_configuration(
+    space: Space, settings: Settings, trials: Sequence[Trial], model: Model | None, number: int
+) -> tuple[Mapping[str, Any], str] | None:
+    """The configuration `number`, and what it comes from; None where all of them are tried.
+
+    trials: one of each configuration so far, trained equally long, for the model to learn from.
+    """
+    if len(trials) >= space.num_configurations:
+        return None
+    tried = {key_of(trial.params) for trial in trials}
+    known = observations(space, settings, trials)
+    is_early = len(trials) < num_even(space, settings) or len(known) < 2
     for attempt in range(_NUM_TRIES):
         if number == 0 and attempt == 0:
             point: Point = space.units_of({})
@@ -82,8 +106,8 @@ def _next(
             point, origin = draws.units(space, settings.seed, "trial", number, attempt), "random"
         params = space.params_at(point)
         if key_of(params) not in tried:
-            return Proposal(params, settings.num_epochs, member=number, origin=origin)
-    return Idle.DONE
+            return params, origin
+    return None
 
 
 def key_of(params: Mapping[str, object]) -> str:
