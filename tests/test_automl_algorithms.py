@@ -77,7 +77,7 @@ def test_defect_63_draws_do_not_depend_on_the_process():
     """Defect 63: seeds from hash() differ from process to process."""
     script = (
         "from searching import *\n"
-        "settings = settings_of('asha', seed=5, automl_max_epochs=9)\n"
+        "settings = replace(small('asha'), seed=5)\n"
         "print(run_search(SPACE, settings, lambda trial: trial.params['x'])[-1])"
     )
     said = {
