@@ -148,9 +148,9 @@ class AdaptiveGCN(nn.Module):
                 x = block(x)
             return _mean(x, joints_first)
         dim, bytes_per_person = (2 if joints_first else 0), 64 * v * t * x.element_size()
-        features = []
+        blocks, features = self._folded_blocks(x.dtype), []
         for group in torch.split(x, max(1, _GROUP_BYTES // bytes_per_person), dim=dim):
-            for folded in self._folded_blocks(x.dtype):
+            for folded in blocks:
                 group = folded(group)
             features.append(_mean(group, joints_first))
         return torch.cat(features)

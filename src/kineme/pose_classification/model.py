@@ -102,9 +102,9 @@ class STGCN(nn.Module):
         all blocks, so that they stay in the cache, and BN folded into the convolutions.
         """
         bytes_per_window = 64 * x.shape[0] * x.shape[3] * x.element_size()
-        features = []
+        blocks, features = self._folded_blocks(x.dtype), []
         for group in torch.split(x, max(1, _GROUP_BYTES // bytes_per_window), dim=2):
-            for block in self._folded_blocks(x.dtype):
+            for block in blocks:
                 group = block(group)
             features.append(_pooled(group))
         return torch.cat(features)
@@ -115,7 +115,8 @@ class STGCN(nn.Module):
         state = (dtype, *((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors))
         if self._folded is None or self._folded[0] != state:
             blocks = zip(self.st_gcn_networks, self._graphs(), strict=True)
-            self._folded = state, [_fold(block, graph, dtype) for block, graph in blocks]
+            with torch.autocast("cpu", enabled=False):  # folded in float32, rounded once
+                self._folded = state, [_fold(block, graph, dtype) for block, graph in blocks]
         return self._folded[1]
 
     def train(self, mode: bool = True) -> "STGCN":
