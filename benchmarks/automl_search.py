@@ -167,10 +167,10 @@ def tell(found: list[Found]) -> None:
     epochs = {name: statistics.median(one.epochs for one in ones) for name, ones in by_name.items()}
     for name in by_name:
         print(f"median  {name:9} loss {loss[name]:.4f}  {epochs[name]:g} epochs")
-    for other in sorted(by_name.keys() - {"asha"}):
+    for other in sorted(by_name.keys() - {"asha"}) if "asha" in by_name else ():
         needed = [
             next((spent for spent, best in one.curve if best <= loss[other]), None)
-            for one in by_name.get("asha", [])
+            for one in by_name["asha"]
         ]
         reached = sorted(spent for spent in needed if spent is not None)
         share = statistics.median(reached) / epochs[other] if reached else float("nan")

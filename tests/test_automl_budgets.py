@@ -372,4 +372,6 @@ def test_pbt_needs_a_setting_with_which_a_training_may_go_on():
     assert check(Space((X, WORD)), settings_of("pbt")) == (
         "pbt never changes word of a member: a training cannot go on so.",
     )
-    assert check(Space((WORD,)), settings_of("asha")) == ()
+    assert check(Space((WORD,)), settings_of("asha", num_trials=3)) == ()
+    told = ("The space has 3 configurations; no more than these are tried.",)
+    assert check(Space((WORD,)), settings_of("asha", num_trials=4)) == told

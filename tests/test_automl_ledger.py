@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from kineme.automl.trials import Proposal, TrialState
 from kineme.errors import SpecError
 from kineme.jobs.record import CRASHED, Failure, State
 from kineme.jobs.store import JobStore
+from searching import ended, settings_of
 
 PARAMS = {"train.optim.lr": 0.01, "model.dropout": 0.25}
 
@@ -252,6 +254,13 @@ def test_gpus_are_shared_out_among_trials_side_by_side(tmp_path):
 
 def checkpoints_of(entry):
     return sorted(path.name for path in entry.folder.glob("model_epoch_*.pth"))
+
+
+def test_what_asha_may_promote_when_all_have_begun_keeps_its_checkpoint():
+    settings = settings_of("asha", num_trials=18)  # six of them go on
+    begun = [ended(number, number / 10) for number in range(9)]
+    ledger = SimpleNamespace(plan=SimpleNamespace(settings=settings), history=begun)
+    assert retention._may_go_on(ledger) == {2, 3, 4, 5, 6, 7, 8}  # and one for a failure
 
 
 def test_a12_what_may_still_go_on_keeps_the_checkpoint_where_it_stopped(tmp_path):

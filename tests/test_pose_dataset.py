@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from kineme.data import sampling
 from kineme.data.labels import Labels, write_labels
+from kineme.data.randomness import uniform, uniform32
 from kineme.engine.start import find_start
 from kineme.errors import DataError, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
+from kineme.pose_classification import transforms
 from kineme.pose_classification.network import NETWORK
 from kineme.pose_classification.paths import resolve_paths
 from kineme.pose_classification.people import motion_energy
@@ -261,6 +264,38 @@ def test_a_sample_is_augmented_the_same_in_any_batch_and_differently_in_any_epoc
     assert not torch.allclose(rows(dataset, [1], 4), alone)  # the other visit of the same sample
 
 
+def test_nothing_of_it_is_random_outside_training(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(), [0, 1, 2, 3, 4, 5], prefix="test")
+    words = [*AUGMENTED, "dataset.augmentation.mixup_alpha=1"]
+    dataset = NETWORK.build_dataset(spec_of(folder, *words, action="evaluate"), TEST)
+    plain = NETWORK.build_dataset(spec_of(folder, *AUGMENTED[:3], action="evaluate"), TEST)
+    batch = dataset.transform(dataset.read(np.arange(6), 3), 3)
+    assert batch.mixed_labels is None
+    assert torch.equal(batch.inputs["skeleton"], rows(plain, range(6), 0))
+
+
+def test_warped_frames_are_those_of_their_draws(tmp_path):
+    data = np.ones((2, 3, 40, V, 1), np.float32)
+    data[:, 0] = np.arange(1, 41)[:, None, None]
+    folder = folder_of(tmp_path / "d", data, [0, 1])
+    words = ["dataset.sampling=uniform", "dataset.num_frames=10"]
+    words.append("dataset.augmentation.time_warp=0.8")
+    x = rows(NETWORK.build_dataset(spec_of(folder, *words), TRAIN), [0, 1], 5)
+    draws, anywhere = (uniform(1234, 5, [0, 1], name=n, size=10) for n in ("frames", "warp"))
+    expected = sampling.warped_indices(np.array([40, 40]), draws, anywhere, 0.8) + 1
+    np.testing.assert_array_equal(x[:, 0, :, 0, 0].numpy(), expected)
+
+
+def test_shear_is_that_of_its_draws(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(num=3), [0, 1, 2])
+    words = ["dataset.augmentation.shear=0.3"]
+    x = rows(NETWORK.build_dataset(spec_of(folder, *words), TRAIN), [0, 1, 2], 5)
+    draws = torch.from_numpy(uniform32(1234, 5, np.arange(3), name="shear", size=6))
+    shears = transforms.random_shears(draws, 0.3)
+    expected = torch.einsum("rij,rjtvm->ritvm", shears, torch.from_numpy(skeletons(num=3)))
+    torch.testing.assert_close(x, expected)
+
+
 def test_frames_come_from_a_random_stretch_as_long_as_asked(tmp_path):
     data = np.ones((2, 3, 40, V, 1), np.float32)
     data[:, 0] = np.arange(1, 41)[:, None, None]
@@ -294,6 +329,7 @@ def test_an_offset_changes_proportions_and_jitter_each_frame(tmp_path):
 
 
 def test_mixup_blends_each_sample_with_the_one_before_where_both_have_the_joint(tmp_path):
+    # what only one of the two has stays as it was: a second person, frames beyond the shorter
     data = skeletons(num=3, frames=6)  # of 6, 5 and 4 frames, then zeros
     folder = folder_of(tmp_path / "d", data, [0, 1, 2])
     dataset = NETWORK.build_dataset(spec_of(folder, "dataset.augmentation.mixup_alpha=1"), TRAIN)
@@ -306,8 +342,7 @@ def test_mixup_blends_each_sample_with_the_one_before_where_both_have_the_joint(
         both = min(6 - own, 6 - other)
         blend = data[own] * (1 - share) + data[other] * share
         np.testing.assert_allclose(mixed[own][:, :both], blend[:, :both], atol=1e-6)
-        longer = max((own, other), key=lambda row: 6 - row)
-        np.testing.assert_array_equal(mixed[own][:, both:], data[longer][:, both:])
+        np.testing.assert_array_equal(mixed[own][:, both:], data[own][:, both:])
 
 
 def test_a_limb_cannot_go_missing_where_no_joint_is_named_after_one(tmp_path):

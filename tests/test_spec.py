@@ -332,6 +332,13 @@ def test_the_number_of_classes_follows_from_the_label_map():
         ({"evaluate.trt_engine": "x"}, ["evaluate.trt_engine has no effect: this network runs"]),
         ({"dataset.num_frames": 20}, ["dataset.num_frames has no effect: dataset.sampling is n"]),
         ({"dataset.num_frames": 64}, []),
+        (
+            {"dataset.augmentation": {"time_warp": 1, "time_crop": [0.5, 1], "mixup_alpha": 1},
+             "dataset.batch_size": 1},
+            ["dataset.augmentation.time_crop has no effect: dataset.sampling is none.",
+             "dataset.augmentation.time_warp has no effect: dataset.sampling is none.",
+             "dataset.augmentation.mixup_alpha has no effect: dataset.batch_size is 1."],
+        ),
         ({"dataset.num_frames": 20, "recipe": "modern"}, []),
         (
             {"dataset.window_size": 20, "dataset.sampling": "uniform"},

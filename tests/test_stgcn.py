@@ -109,6 +109,17 @@ def test_inference_gives_the_logits_of_the_reference(strategy, num_persons, num_
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
 
 
+def test_blocks_are_folded_in_float32_under_autocast_too():
+    model, _ = build_pair()
+    plain = model.eval()._folded_blocks(torch.bfloat16)
+    model.train().eval()  # forgets them
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = model._folded_blocks(torch.bfloat16)
+    for one, other in zip(plain, under_autocast, strict=True):
+        assert torch.equal(one.shift, other.shift)
+        assert torch.equal(one.weight, other.weight)
+
+
 def test_bfloat16_inference_names_the_same_classes() -> None:
     model, reference = build_pair(layout=LAYOUTS["nvidia"])
     x = skeletons(12, 30, num_joints=34)

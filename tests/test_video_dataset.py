@@ -245,7 +245,7 @@ def test_mixup_blends_each_sample_with_the_one_before(tmp_path):
     batch = read(dataset, 3, 0, 1, epoch=2)
     mixed = dataset.transform(batch, 2)
     draws = uniform(1234, 2, np.array([3]), name="mixup", size=128).reshape(64, 2)
-    share = mixing.mixup_share(1.0, draws)
+    share = mixing.share_of(1.0, draws)
     assert 0 < share <= 0.5
     assert mixed.mixed_share == share
     assert mixed.labels.tolist() == [1, 0, 0]

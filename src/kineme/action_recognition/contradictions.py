@@ -37,6 +37,8 @@ def ignored(spec: VideoSpec) -> Iterator[tuple[str, str]]:
         yield from _ignored_of_model(spec)
         yield from _ignored_of_weights(spec)
         yield from _ignored_of_frames(spec)
+        if spec.dataset.batch_size == 1:
+            yield f"{_AUGMENTATION}.mixup_alpha", "dataset.batch_size is 1"
     elif spec.action == "dataset_convert":
         yield from _ignored_of_conversion(spec)
 

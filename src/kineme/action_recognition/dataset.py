@@ -120,7 +120,13 @@ class ClipDataset:
             x = transforms.normalise(x, mean, std)
             inputs[stream] = transforms.pack(x, is_stacked=is_stacked(view.spec))
         batch = replace(batch, inputs=inputs)
-        return self._mixed(batch, epoch) if view.is_random and options.mixup_alpha > 0 else batch
+        alpha = options.mixup_alpha
+        if not view.is_random or alpha <= 0:
+            return batch
+        mixed: Batch = mixing.mixed(
+            batch, transforms.mixup, alpha=alpha, seed=view.seed, epoch=epoch
+        )
+        return mixed
 
     def frames_of(self, index: int) -> NDArray[np.uint8]:
         """(T, H, W, 3): a few frames of a sample as it is, for people to look at.
@@ -208,18 +214,6 @@ class ClipDataset:
         if not self.view.is_random:
             return None
         return uniform(self.view.seed, epoch, np.asarray([index]), name=name, size=size)[0]
-
-    def _mixed(self, batch: Batch, epoch: int) -> Batch:
-        """Each sample with a share of the one before it in the batch."""
-        alpha = self.view.spec.dataset.augmentation_config.mixup_alpha
-        indices = batch.indices.numpy()
-        share = mixing.mixup_of(indices, alpha=alpha, seed=self.view.seed, epoch=epoch)
-        partners = mixing.partners(batch.labels)
-        inputs = {
-            name: transforms.mixup(x, partners.to(x.device), share)
-            for name, x in batch.inputs.items()
-        }
-        return replace(batch, inputs=inputs, mixed_labels=batch.labels[partners], mixed_share=share)
 
 
 def normalisation(options: Any, stream: str) -> tuple[list[float], list[float]]:

@@ -162,6 +162,7 @@ NEEDS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "train.optim.momentum": ("train.optim.optimizer_type", _SGD),
     "train.optim.nesterov": ("train.optim.optimizer_type", _SGD),
     "dataset.num_frames": ("dataset.sampling", ("uniform",)),
+    "dataset.augmentation.time_warp": ("dataset.sampling", ("uniform",)),
     "dataset.window_size": ("dataset.random_choose", (True,)),  # else it only adds zeros
     "dataset.random_choose": ("dataset.sampling", ("none",)),
     "model.sample_rate": ("model.sample_strategy", ("consecutive",)),

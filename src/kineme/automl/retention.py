@@ -167,7 +167,9 @@ def _may_go_on(ledger: Ledger) -> set[int]:
     for bracket, rung in {(trial.bracket, trial.rung) for trial in scored}:
         here = [t for t in scored if (t.bracket, t.rung) == (bracket, rung)]
         if settings.algorithm == "asha":
-            count = math.ceil(len(here) / settings.reduction_factor) + settings.max_concurrent
+            most = settings.num_trials / settings.reduction_factor**rung  # so many may come yet
+            size = max(len(here), most)
+            count = math.ceil(size / settings.reduction_factor) + settings.max_concurrent
             here = ranked(here, settings.direction)[:count]
         elif any(t.bracket == bracket and t.rung == rung + 1 for t in history):
             num_above = sum(t.bracket == bracket and t.rung == rung + 1 for t in history)

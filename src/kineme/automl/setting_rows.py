@@ -74,7 +74,7 @@ RANGE_WORDS: Mapping[str, tuple[str, ...]] = {  # what a range may say, and its 
 RETENTION = ("auto", "best", "terminal")
 _HALVING = frozenset(name for name, family in FAMILIES.items() if family == "halving")
 _DENSITIES = frozenset({"bohb"})
-_DRAWING = frozenset({"bayesian", "bfbo", "random", "asha"})
+DRAWING = frozenset({"bayesian", "bfbo", "random", "asha"})
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ ROWS: Mapping[str, Row] = {
         Row("metric", str, "figure of status.json that is tuned for"),
         Row("direction", str, "which way is better; left out: as the metric's name says",
             choices=("maximize", "minimize")),
-        Row("max_recommendations", int, "configurations in all", 1, 100_000, algorithms=_DRAWING),
-        Row("max_trials", int, "the same", 1, 100_000, algorithms=_DRAWING),
+        Row("max_recommendations", int, "configurations in all", 1, 100_000, algorithms=DRAWING),
+        Row("max_trials", int, "the same", 1, 100_000, algorithms=DRAWING),
         Row("max_epochs", int, "epochs of a full training", 1, 1_000_000),
         Row("max_concurrent", int, "trials at a time", 1, 1024),
         Row("seed", int, "seed of every draw", 0, 2**32 - 1),

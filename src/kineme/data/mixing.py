@@ -1,27 +1,39 @@
 """Mixup (Zhang et al. 2018): samples of a batch blended with each other, labels and all.
 
-Promises: the share and the partners depend on (seed, epoch, first sample of the batch) alone.
+Promises: the share depends on (seed, epoch, first sample of the batch) alone; the partner of a
+sample is the one before it in the batch.
 Leaves out: how two samples are blended, which each kind of data does for itself.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kineme.data.randomness import uniform
 
 _NUM_DRAWS = 64
+Blend = Callable[[Tensor, Tensor, float], Tensor]  # x (R, ...), partners (R,), their share
 
 
-def mixup_of(indices: NDArray[np.int64], *, alpha: float, seed: int, epoch: int) -> float:
-    """The share, in [0, 1/2], that the partners of a batch of samples (B,) get of it."""
-    draws = uniform(seed, epoch, indices[:1], name="mixup", size=2 * _NUM_DRAWS)
-    return mixup_share(alpha, draws.reshape(_NUM_DRAWS, 2))
+def mixed(batch: Any, blend: Blend, *, alpha: float, seed: int, epoch: int) -> Any:
+    """A training `Batch`, of one row a sample, whose samples have a share of their partners.
+
+    alpha: of Beta(alpha, alpha), from which the share comes, in (0, 2].
+    """
+    draws = uniform(seed, epoch, batch.indices.numpy()[:1], name="mixup", size=2 * _NUM_DRAWS)
+    share = share_of(alpha, draws.reshape(_NUM_DRAWS, 2))
+    partners = torch.arange(len(batch.labels), device=batch.labels.device).roll(1)
+    inputs = {name: blend(x, partners.to(x.device), share) for name, x in batch.inputs.items()}
+    return replace(batch, inputs=inputs, mixed_labels=batch.labels[partners], mixed_share=share)
 
 
-def mixup_share(alpha: float, draws: NDArray[np.float64]) -> float:
+def share_of(alpha: float, draws: NDArray[np.float64]) -> float:
     """The smaller share of a Beta(alpha, alpha) split, in [0, 1/2]. draws: (n, 2) in [0, 1).
 
     Jöhnk's method (1964) takes the first pair that is accepted; with alpha up to 2, 64
@@ -32,8 +44,3 @@ def mixup_share(alpha: float, draws: NDArray[np.float64]) -> float:
         if 0 < a + b <= 1:
             return min(a, b) / (a + b)
     return 0.5
-
-
-def partners(labels: torch.Tensor) -> torch.Tensor:
-    """(B,) int64: of each sample, the one before it in the batch."""
-    return torch.arange(len(labels), device=labels.device).roll(1)

@@ -37,10 +37,12 @@ def uniform_indices(
 def warped_indices(
     lengths: Lengths, draws: NDArray[np.float64], anywhere: NDArray[np.float64], warp: float
 ) -> NDArray[np.int64]:
-    """(B, F): frames at uneven steps; draws and anywhere (B, F) in [0, 1).
+    """(B, F): frames at uneven steps; draws and anywhere (B, F) in [0, 1), warp in [0, 1].
 
-    At warp 0 the i-th lies in the i-th of F equal segments, where draws say; at 1 all lie
-    anywhere, in order; else between the two.
+    At warp 0 the i-th lies in the i-th of F equal segments, where draws say (segments of time:
+    not always other frames, as `uniform_indices` gives); at 1 all lie anywhere, in order, as the
+    feeder of Chen et al. 2021 (CTR-GCN) draws them; else between the two. A sample without
+    frames gives frame 0.
     """
     num_frames = draws.shape[1]
     even = (np.arange(num_frames) + draws) / num_frames
@@ -55,11 +57,13 @@ def random_parts(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First frame and number of frames, each (B,), of a stretch of every sample, of one or more.
 
-    draws: (B, 2) in [0, 1): which part of a sample's length between the two shares, and where.
+    share: of a sample's length, in (0, 1]; draws: (B, 2) in [0, 1): how much between the two, and
+    where. The cropping of Duan et al. 2022 (PYSKL).
     """
     low, high = share
     length = np.maximum(np.asarray(lengths, np.int64), 1)
-    kept = np.ceil((low + draws[:, 0] * (high - low)) * length).astype(np.int64)
+    asked = (low + draws[:, 0] * (high - low)) * length
+    kept = np.maximum(np.ceil(asked - 1e-9), 1).astype(np.int64)  # 0.28 of 25 is 7.000000000000001
     starts = (draws[:, 1] * (length - kept + 1)).astype(np.int64)
     return starts, kept
 

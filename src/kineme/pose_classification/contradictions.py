@@ -34,6 +34,8 @@ def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
             yield key, f"dataset.sampling is {spec.dataset.sampling}"
     if is_free and spec.dataset.normalize.endswith("minmax"):
         yield "dataset.augmentation.scale", f"dataset.normalize is {spec.dataset.normalize}"
+    if is_free and spec.dataset.batch_size == 1:
+        yield "dataset.augmentation.mixup_alpha", "dataset.batch_size is 1"
     if is_free and len(spec.model.streams) == 1:
         yield "model.fusion", "model.streams has one stream"
     if is_free and not spec.train.distill.teacher:

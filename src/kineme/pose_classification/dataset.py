@@ -8,7 +8,7 @@ Leaves out: file formats (data/), tensor arithmetic (transforms.py).
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -87,15 +87,10 @@ class SkeletonDataset:
         alpha = view.settings.augmentation.mixup_alpha
         if not view.is_random or alpha <= 0:
             return batch
-        share = mixing.mixup_of(indices, alpha=alpha, seed=view.seed, epoch=epoch)
-        partners = mixing.partners(batch.labels)
-        x = transforms.mixup(x, partners.to(x.device), share)
-        return replace(
-            batch,
-            inputs={"skeleton": x},
-            mixed_labels=batch.labels[partners],
-            mixed_share=share,
+        mixed: Batch = mixing.mixed(
+            batch, transforms.mixup, alpha=alpha, seed=view.seed, epoch=epoch
         )
+        return mixed
 
     def frames_seen(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """(B,): how many of the frames of a row are of the sequence, and not padding."""

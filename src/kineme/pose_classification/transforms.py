@@ -152,7 +152,10 @@ def random_turns(draws: Tensor, *, max_degrees: float, scale: tuple[float, float
 
 
 def random_shears(draws: Tensor, largest: float) -> Tensor:
-    """(R, 3, 3): to each axis up to `largest` of each other one is added; draws (R, 6)."""
+    """(R, 3, 3): to each axis up to `largest` of each other one is added; draws (R, 6) in [0, 1).
+
+    As of Rao et al. 2021 (Augmented skeleton based contrastive action learning).
+    """
     matrix = torch.eye(3, dtype=draws.dtype, device=draws.device).repeat(len(draws), 1, 1)
     apart = ~torch.eye(3, dtype=torch.bool, device=draws.device)
     matrix[:, apart] = (draws * 2 - 1) * largest
@@ -326,13 +329,12 @@ def dropped_time(draws: Tensor, probability: float, someone: Tensor) -> Tensor:
 
 
 def mixup(x: Tensor, partners: Tensor, share: float) -> Tensor:
-    """Every row with `share` of the row in `partners` (R,); x is as models get it.
-
-    A joint that only one of the two has is where that one has it.
+    """Every row with `share` of the row in `partners` (R,), at the joints that both have; x is as
+    models get it. What is missing stays missing (Zhang et al. 2018).
     """
     other = x[partners]
-    mine, theirs = ((side != 0).any(dim=1, keepdim=True) for side in (x, other))
-    return torch.where(mine & theirs, torch.lerp(x, other, share), torch.where(mine, x, other))
+    both = (x != 0).any(dim=1, keepdim=True) & (other != 0).any(dim=1, keepdim=True)
+    return torch.where(both, torch.lerp(x, other, share), x)
 
 
 def num_axes(x: Tensor, layout: Layout) -> int:

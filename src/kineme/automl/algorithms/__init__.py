@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 
 from kineme.automl.parameters import Space
+from kineme.automl.setting_rows import DRAWING
 from kineme.automl.settings import BLOCK, Settings
 from kineme.automl.trials import Idle, Proposal, Trial, as_trial, next_number
 from kineme.errors import SpecError
@@ -53,6 +54,9 @@ def propose(space: Space, settings: Settings, history: Sequence[Trial]) -> list[
 def check(space: Space, settings: Settings) -> tuple[str, ...]:
     """Notes on an algorithm and a space that do not go together. Raises SpecError."""
     mutable = [one.key for one in space.parameters if one.is_mutable]
+    if settings.algorithm in DRAWING and space.num_configurations < settings.num_trials:
+        number = f"{space.num_configurations} configurations"
+        return (f"The space has {number}; no more than these are tried.",)
     if settings.algorithm != "pbt":
         return ()
     if not mutable:

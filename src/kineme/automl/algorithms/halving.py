@@ -40,9 +40,9 @@ def asha(space: Space, settings: Settings, history: Sequence[Trial]) -> Proposal
 
     Li et al. 2020, algorithm 2, but what is new comes first: the number of configurations is
     given, so no worker waits, and few are promoted for being the best of the first three.
-    Configurations come from the Gaussian process that `bayesian` asks (MOBSTER, Klein et al.
-    2020), which learns from the lowest rung, where all of them have been. Failed trials count
-    for the size of a rung.
+    Configurations come from the model that `bayesian` asks, as in MOBSTER (Klein et al. 2020),
+    but of the lowest rung alone, where all of them have been. Failed trials count for the size of
+    a rung.
     """
     levels = [level * settings.epoch_multiplier for level in budgets(*_units(settings))]
     begun = [trial for trial in history if trial.rung == 0]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 MAX_GP_DIMENSIONS = 20
+MAX_GP_POINTS = 200  # a process of n points costs n to the third, for each proposal
 Point = Mapping[str, float]
 Observation = tuple[Point, float]
 
@@ -30,11 +31,13 @@ Observation = tuple[Point, float]
 def expected_improvement(
     space: Space, settings: Settings, known: Sequence[Observation], number: int
 ) -> Point:
-    """The point that promises the largest improvement."""
+    """The point that promises the largest improvement under a Gaussian process; by TPE where
+    there are many dimensions, or points.
+    """
     from optuna.samplers import GPSampler, TPESampler
 
     seed = draws.derived_seed(settings.seed, "model", number)
-    if len(space.parameters) <= MAX_GP_DIMENSIONS:
+    if len(space.parameters) <= MAX_GP_DIMENSIONS and len(known) <= MAX_GP_POINTS:
         return _suggested(space, known, GPSampler(seed=seed, n_startup_trials=1), seed)
     return _suggested(space, known, TPESampler(seed=seed, n_startup_trials=1), seed)
 

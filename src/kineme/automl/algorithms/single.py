@@ -1,5 +1,7 @@
 """Algorithms whose trials are full trainings, one after another: random, bayesian, bfbo.
 
+`asha` takes its configurations from here as well (new_configuration).
+
 The first configuration is the spec's own, so that nothing found is worse than what was there.
 The model-based ones fill the space evenly for a few trials before they trust their model.
 
