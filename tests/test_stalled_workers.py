@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import time
 
 import pytest
@@ -49,6 +50,50 @@ def test_t19_a_worker_that_hangs_is_ended_and_its_samples_are_named(tmp_path, ho
         "train.stall_timeout."
     )
     assert [worker.is_alive() for worker in workers] == [False, False]
+
+
+def test_t19_a_worker_that_hangs_before_it_handed_over_a_batch_is_ended(tmp_path):
+    """Its memory is asked for after its announcement was read: torch's time-out is over then."""
+    data = Hanging(tiny_spec(tmp_path), VAL)
+    data.holds_lock = True
+    feed = Feed(data, num_workers=1, stall_seconds=0.5)
+    with contextlib.closing(feed):
+        batches = feed.read(evaluation_requests(11, 3))
+        assert list(next(batches).indices) == [0, 1, 2]
+        while feed._read_now[0] != 6:
+            time.sleep(0.01)
+        time.sleep(0.2)  # samples 3 to 5 are announced now, and their memory is the worker's
+        with pytest.raises(ResourceError, match=r"samples 'val-6', 'val-7', 'val-8': expected"):
+            next(batches)
+
+
+def test_t19_a_worker_that_hangs_when_a_pass_begins_is_ended(tmp_path):
+    """A pass that was left early may leave a worker behind that never takes the next one up."""
+    data = Hanging(tiny_spec(tmp_path), VAL)
+    data.holds_lock = True
+    feed = Feed(data, num_workers=1, stall_seconds=0.5)
+    with contextlib.closing(feed):
+        batches = feed.read(evaluation_requests(11, 3))
+        next(batches)
+        while feed._read_now[0] != 6:
+            time.sleep(0.01)
+        batches.close()
+        with pytest.raises(ResourceError, match=r"samples .*: expected to be read within 0.5 s"):
+            list(feed.read(evaluation_requests(11, 3)))
+
+
+def test_a_feed_that_is_dropped_ends_its_workers_and_its_watchdog(tmp_path):
+    feed = Feed(TinyData(tiny_spec(tmp_path), VAL), num_workers=1, stall_seconds=0.4)
+    list(feed.read(evaluation_requests(11, 3)))
+    (worker,), thread = feed._loader._iterator._workers, feed._watchdog._thread
+    assert worker.is_alive()
+    assert thread.is_alive()
+    del feed
+    gc.collect()
+    thread.join(5)
+    worker.join(5)
+    assert not worker.is_alive()
+    assert not thread.is_alive()
 
 
 def test_t19_training_that_hangs_ends_and_keeps_its_checkpoint(tmp_path, monkeypatch):

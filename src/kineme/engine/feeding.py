@@ -11,11 +11,14 @@ N samples, B of them in a batch; a request is (epoch, indices (B,) int64).
 
 import contextlib
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Collection, Generator, Iterator, MutableSequence, Sequence
+import time
+import weakref
+from collections.abc import Callable, Collection, Generator, Iterator, MutableSequence, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,8 +126,8 @@ class Feed:
             persistent_workers=num_workers > 0,
             collate_fn=_as_is,
             worker_init_fn=_prepare_worker if num_workers else None,
-            timeout=stall_seconds if num_workers else 0,
         )
+        self._watchdog = _Watchdog(stall_seconds if num_workers else 0, self._kill_workers)
 
     def read(self, requests: Sequence[Request]) -> Generator[Batch]:
         """The requested batches in order, on the CPU. Close it when you stop before its end.
@@ -137,25 +140,37 @@ class Feed:
         num_read = 0
         try:
             with worker_death_named(self.num_workers):
-                for batch in self._loader:
+                with self._watchdog.waiting():
+                    batches = iter(self._loader)
+                while True:
+                    with self._watchdog.waiting():
+                        batch = next(batches, None)
+                    if batch is None:
+                        return
                     num_read += 1
                     if isinstance(batch, KinemeError):
                         raise batch
                     yield batch
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader timed out"):
+        except (RuntimeError, KinemeError, EOFError, OSError) as error:
+            if not self._watchdog.has_bitten:
                 raise
             raise self._stall(requests[num_read:]) from error
 
     def close(self) -> None:
         """End the workers now, also those that hang and hold Python's lock meanwhile."""
+        self._watchdog.close()
         iterator: Any = getattr(self._loader, "_iterator", None)
-        self._loader = None
         if iterator is not None:  # torch has no public way to end it
             iterator._shutdown_workers()
+            self._kill_workers()
             for worker in iterator._workers:
-                worker.kill()
                 worker.join()
+        self._loader = None
+
+    def _kill_workers(self) -> None:
+        iterator: Any = getattr(self._loader, "_iterator", None)
+        for worker in iterator._workers if iterator is not None else ():
+            worker.kill()
 
     def _stall(self, requests: Sequence[Request]) -> ResourceError:
         """That workers were silent for too long, with the samples that they are at.
@@ -174,6 +189,49 @@ class Feed:
             "nothing from the data workers, which were ended",
             "Remove or re-encode what hangs; if it is only slow, raise train.stall_timeout.",
         )
+
+
+class _Watchdog:
+    """Calls `bite` when one wait takes longer than `seconds` (0: never), from a thread of its own.
+
+    In place of DataLoader's time-out, which ends with the announcement of a batch: the wait for
+    its memory, which the worker hands over afterwards, has no limit in multiprocessing.
+    """
+
+    def __init__(self, seconds: float, bite: Callable[[], None]) -> None:
+        self.has_bitten = False
+        self._seconds = seconds
+        self._bite = weakref.WeakMethod(bite)  # its owner may go without saying so
+        self._due = math.inf  # on the clock of time.monotonic
+        self._is_closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While the body runs, time counts."""
+        if self._seconds:
+            self._due = time.monotonic() + self._seconds
+        try:
+            yield
+        finally:
+            self._due = math.inf
+        if self._seconds and self._thread is None:  # after the first fork, which copies no threads
+            self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
+            self._thread.start()
+
+    def close(self) -> None:
+        self._is_closed.set()
+
+    def _watch(self) -> None:
+        while not self._is_closed.wait(min(0.5, self._seconds / 4)):
+            bite = self._bite()
+            if bite is None:
+                return
+            if time.monotonic() >= self._due:
+                self.has_bitten = True
+                bite()
+                return
+            del bite  # or its owner would live as long as this thread
 
 
 @contextlib.contextmanager
