@@ -372,6 +372,10 @@ def test_pbt_needs_a_setting_with_which_a_training_may_go_on():
     assert check(Space((X, WORD)), settings_of("pbt")) == (
         "pbt never changes word of a member: a training cannot go on so.",
     )
-    assert check(Space((WORD,)), settings_of("asha", num_trials=3)) == ()
+
+
+@pytest.mark.parametrize("algorithm", ["random", "bayesian", "asha"])
+def test_a_space_smaller_than_the_search_is_told(algorithm):
+    assert check(Space((WORD,)), settings_of(algorithm, num_trials=3)) == ()
     told = ("The space has 3 configurations; no more than these are tried.",)
-    assert check(Space((WORD,)), settings_of("asha", num_trials=4)) == told
+    assert check(Space((WORD,)), settings_of(algorithm, num_trials=4)) == told

@@ -374,6 +374,10 @@ def test_the_streams_and_lengths_of_a_model_follow_its_type():
             {"train.optim": {"lr_scheduler": "cosine", "patience": 2}},
             ["train.optim.patience has no effect: train.optim.lr_scheduler is cosine."],
         ),
+        (
+            {"dataset.augmentation_config.mixup_alpha": 0.2, "dataset.batch_size": 1},
+            ["dataset.augmentation_config.mixup_alpha has no effect: dataset.batch_size is 1."],
+        ),
         ({"export.batch_size": 4}, ["export.batch_size has no effect: an exported model takes"]),
         ({"evaluate.trt_engine": "x"}, ["evaluate.trt_engine has no effect: this network runs"]),
     ],
