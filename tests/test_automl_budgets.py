@@ -172,6 +172,16 @@ def test_the_epochs_of_asha_are_those_counted_by_hand():
     assert epochs_spent(full) == 81
 
 
+def test_asha_begins_the_configurations_of_random_search():
+    searches = [
+        run_search(SPACE, settings_of(algorithm, max_epochs=9, num_recommendations=9), goodness)
+        for algorithm in ("asha", "random")
+    ]
+    begun, whole = ([t.params for t in trials if t.rung == 0] for trials in searches)
+    assert begun == whole
+    assert len({repr(params) for params in whole}) == 9
+
+
 @pytest.mark.parametrize("num_trials", range(1, 12))
 def test_asha_trains_one_to_the_end_however_few_there_are(num_trials):
     settings = settings_of("asha", max_epochs=27, num_recommendations=num_trials)
@@ -248,15 +258,11 @@ def test_bohb_s_model_looks_at_the_longest_trainings_with_enough_points():
     assert {t.origin for t in none} == {"spec", "random", "promoted"}
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "others", "more"),
-    [("bohb", "random", {"automl_min_points_in_model": 8}), ("asha", "even", {"num_trials": 18})],
-)
-def test_draws_of_a_model_gather_where_results_are_good(algorithm, others, more):
-    settings = settings_of(algorithm, **more)
+def test_draws_of_a_model_gather_where_results_are_good():
+    settings = settings_of("bohb", automl_min_points_in_model=8)
     trials = run_search(Space((X,)), settings, lambda t: -abs(t.params["x"] - 0.8) - 1 / t.budget)
-    modelled = [t.params["x"] for t in trials if t.origin == algorithm]
-    chance = [t.params["x"] for t in trials if t.origin == others]
+    modelled = [t.params["x"] for t in trials if t.origin == "bohb"]
+    chance = [t.params["x"] for t in trials if t.origin == "random"]
     assert len(modelled) > 10
     distances = [statistics.median(abs(x - 0.8) for x in some) for some in (modelled, chance)]
     assert distances[0] * 2 < distances[1]

@@ -4,9 +4,8 @@ A promoted configuration goes on from its own checkpoint, under the schedule of 
 training; only where it stops moves. So a rung is a prefix of a full training.
 
 Promises: what failed is never promoted, and fewer are promoted where fewer are left. What a
-bracket draws depends on (seed, bracket, member), not on the order in which trials end; the models
-of BOHB and ASHA read what is known when they are asked. ASHA trains at least one configuration to
-the end.
+bracket draws depends on (seed, bracket, member), not on the order in which trials end; the model
+of BOHB reads what is known when it is asked. ASHA trains at least one configuration to the end.
 Leaves out: ending trials within a rung (early_stop.py), evolution (evolution.py).
 """
 
@@ -15,7 +14,7 @@ from dataclasses import replace
 
 from kineme.automl.algorithms import draws
 from kineme.automl.algorithms.brackets import Rung, brackets, budgets
-from kineme.automl.algorithms.single import expected_improvement, new_configuration, observations
+from kineme.automl.algorithms.single import new_configuration, observations
 from kineme.automl.parameters import Space
 from kineme.automl.settings import Settings
 from kineme.automl.trials import Idle, Proposal, Trial, next_number, ranked
@@ -40,15 +39,14 @@ def asha(space: Space, settings: Settings, history: Sequence[Trial]) -> Proposal
 
     Li et al. 2020, algorithm 2, but what is new comes first: the number of configurations is
     given, so no worker waits, and few are promoted for being the best of the first three.
-    Configurations come from the model that `bayesian` asks, as in MOBSTER (Klein et al. 2020),
-    but of the lowest rung alone, where all of them have been. Failed trials count for the size of
-    a rung.
+    The configurations are those that `random` draws with the same seed: what differs is how long
+    each is trained. Failed trials count for the size of a rung.
     """
     levels = [level * settings.epoch_multiplier for level in budgets(*_units(settings))]
     begun = [trial for trial in history if trial.rung == 0]
     if len(begun) < settings.num_trials:
         member = max((trial.member for trial in begun), default=-1) + 1
-        found = new_configuration(space, settings, begun, expected_improvement, member)
+        found = new_configuration(space, settings, begun, None, member)
         if found:
             params, origin = found
             return Proposal(params, levels[0], member=member, origin=origin)
