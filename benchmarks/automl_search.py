@@ -3,9 +3,9 @@
 20 short trials each of `random` and `bayesian`; `asha` gets half of their epochs, spent on as many
 configurations as that allows with a third of a training before the first choice, and what it finds
 later does not count. It begins the first of the configurations that `random` draws with the same
-seed, so that the two differ in how long each is trained. The figure is the lowest validation loss of a trial that ran to the last
-epoch. Printed: each search, the medians over seeds, and after how many epochs asha was as good as
-the medians of the others.
+seed, so that the two differ in how long each is trained. The figure is the lowest validation loss
+of a trial that ran to the last epoch. Printed: each search, the medians over seeds, and after how
+many epochs asha was as good as the medians of the others.
 
     python benchmarks/automl_search.py [--seeds N] [--trials N] [--epochs N] [--json FILE]
         [--folder FOLDER] [--algorithms NAME ...]
