@@ -6,7 +6,8 @@ steps' answer is the mean over the same 64 frames (pose_classification/steps/ste
 Once as the demo has it (34 joints in space about the pelvis, normalize none), and in a picture
 (coco's 17 joints and confidence, people who walk as they exercise) with windows centred or scaled.
 
-    python benchmarks/streaming_agreement.py [--samples N] [--epochs N] [--weights FOLDER]
+    python benchmarks/streaming_agreement.py [--samples N] [--epochs N] [--test N] [--seed N]
+        [--weights FOLDER] [--normalize NAME ...]
 """
 
 import argparse
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=288, help="to learn from")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--test", type=int, default=36, help="people looked at")
+    parser.add_argument("--seed", type=int, default=9, help="of the people looked at")
     parser.add_argument("--weights", type=Path, help="kept here, and taken from here if there")
     parser.add_argument("--normalize", nargs="+", default=SETTINGS)
     arguments = parser.parse_args()
@@ -41,12 +43,12 @@ def main() -> None:
     for normalize in arguments.normalize:
         layout = LAYOUTS["nvidia" if normalize == "none" else "coco"]
         model = trained(normalize, layout, arguments)
-        compare(normalize, layout, model.eval(), arguments.test)
+        compare(normalize, layout, model.eval(), arguments.test, arguments.seed)
 
 
 @torch.inference_mode()
-def compare(normalize, layout, model, num_samples) -> None:
-    x, labels = people(normalize, num_samples, 9, NUM_FRAMES, is_new=True)
+def compare(normalize, layout, model, num_samples, seed) -> None:
+    x, labels = people(normalize, num_samples, seed, NUM_FRAMES, is_new=True)
     ends = range(WINDOW, NUM_FRAMES + 1, EVERY)
     windows = [prepared(x[:, :, end - WINDOW : end], normalize, layout) for end in ends]
     whole = torch.stack([torch.cat([model(part) for part in one.split(12)]) for one in windows])

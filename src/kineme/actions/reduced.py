@@ -130,6 +130,7 @@ def _written(source: Source, spec: Any, a_run: Run) -> tuple[Path, dict[str, Any
             most=asked.calibration_samples,
             seed=seed,
             num_workers=source.network.common(spec).num_workers,
+            stall_seconds=spec.train.stall_timeout,
         )
         origin["calibrated_on"] = {
             "data": _named(source.network, spec, TRAIN),

@@ -19,12 +19,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Generator, Iterator, MutableSequence, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data._utils import signal_handling
 
 from kineme.data.randomness import permutation
 from kineme.engine.ranks import end_with_parent
@@ -38,6 +39,12 @@ STALL_SECONDS = 300.0
 MAX_NAMED = 8  # samples in a message
 
 _IDLE = -1
+_END: Any = object()
+_BATCHES_AT_ONCE = (
+    1.5  # how many times as long as a batch a wait may be: torch's own limit is first
+)
+_BATCHES_AT_START = 3.5  # what a pass that was left had read ahead comes first: 2 of each worker
+_SECONDS_TO_DIE = 5
 _FORK = multiprocessing.get_context("fork")
 _READ_ERRORS = (OSError, ValueError, LookupError, ArithmeticError, EOFError, RuntimeError)
 
@@ -126,6 +133,7 @@ class Feed:
             persistent_workers=num_workers > 0,
             collate_fn=_as_is,
             worker_init_fn=_prepare_worker if num_workers else None,
+            timeout=stall_seconds if num_workers else 0,
         )
         self._watchdog = _Watchdog(stall_seconds if num_workers else 0, self._kill_workers)
 
@@ -140,19 +148,19 @@ class Feed:
         num_read = 0
         try:
             with worker_death_named(self.num_workers):
-                with self._watchdog.waiting():
+                with self._watchdog.waiting(_BATCHES_AT_START):
                     batches = iter(self._loader)
                 while True:
-                    with self._watchdog.waiting():
-                        batch = next(batches, None)
-                    if batch is None:
+                    with self._watchdog.waiting(_BATCHES_AT_ONCE):
+                        batch = next(batches, _END)
+                    if batch is _END:
                         return
                     num_read += 1
                     if isinstance(batch, KinemeError):
                         raise batch
                     yield batch
-        except (RuntimeError, KinemeError, EOFError, OSError) as error:
-            if not self._watchdog.has_bitten:
+        except (RuntimeError, OSError, EOFError, ResourceError) as error:
+            if not self._watchdog.has_bitten and not str(error).startswith("DataLoader timed out"):
                 raise
             raise self._stall(requests[num_read:]) from error
 
@@ -164,12 +172,17 @@ class Feed:
             iterator._shutdown_workers()
             self._kill_workers()
             for worker in iterator._workers:
-                worker.join()
+                worker.join(_SECONDS_TO_DIE)  # one that waits for a disk may take longer
         self._loader = None
 
     def _kill_workers(self) -> None:
         iterator: Any = getattr(self._loader, "_iterator", None)
-        for worker in iterator._workers if iterator is not None else ():
+        if iterator is None:
+            return
+        if iterator._worker_pids_set:  # or torch would raise of their deaths in the main thread
+            cast(Any, signal_handling)._remove_worker_pids(id(iterator))
+            iterator._worker_pids_set = False
+        for worker in iterator._workers:
             worker.kill()
 
     def _stall(self, requests: Sequence[Request]) -> ResourceError:
@@ -178,13 +191,15 @@ class Feed:
         requests: those not read yet, the one waited for first. It may be done: a worker that
         holds Python's lock cannot hand over what it did before.
         """
-        firsts = set(self._read_now)
-        stuck = [indices for _, indices in requests if indices[0] in firsts] or [requests[0][1]]
-        names = [repr(str(self.dataset.ids[index])) for index in np.concatenate(stuck)]
+        at = [first for first in self._read_now if first != _IDLE]
+        stuck = [indices for _, indices in requests if indices[0] in at]
+        if not stuck:  # they are still at what a pass before asked for
+            stuck = [np.asarray(at)] if at else [indices for _, indices in requests[:1]]
+        names = [repr(str(self.dataset.ids[index])) for indices in stuck for index in indices]
         logging.getLogger("kineme").debug("not read in time: %s", ", ".join(names))
         more = f" and {len(names) - MAX_NAMED} more (all in the log)" if names[MAX_NAMED:] else ""
         return ResourceError(
-            f"samples {', '.join(names[:MAX_NAMED])}{more}",
+            f"samples {', '.join(names[:MAX_NAMED])}{more}" if names else "the data workers",
             f"to be read within {self.stall_seconds:g} s",
             "nothing from the data workers, which were ended",
             "Remove or re-encode what hangs; if it is only slow, raise train.stall_timeout.",
@@ -192,10 +207,11 @@ class Feed:
 
 
 class _Watchdog:
-    """Calls `bite` when one wait takes longer than `seconds` (0: never), from a thread of its own.
+    """Calls `bite`, from a thread of its own, when a wait takes longer than so many batches may.
 
-    In place of DataLoader's time-out, which ends with the announcement of a batch: the wait for
-    its memory, which the worker hands over afterwards, has no limit in multiprocessing.
+    Beside DataLoader's time-out, which ends with the announcement of a batch: the wait for its
+    memory, which the worker hands over afterwards, has no limit in multiprocessing.
+    seconds: what one batch may take; 0: for ever.
     """
 
     def __init__(self, seconds: float, bite: Callable[[], None]) -> None:
@@ -207,10 +223,10 @@ class _Watchdog:
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self, batches: float) -> Iterator[None]:
         """While the body runs, time counts."""
         if self._seconds:
-            self._due = time.monotonic() + self._seconds
+            self._due = time.monotonic() + batches * self._seconds
         try:
             yield
         finally:

@@ -33,6 +33,8 @@ def random_search(space: Space, settings: Settings, history: Sequence[Trial]) ->
 
 def bayesian(space: Space, settings: Settings, history: Sequence[Trial]) -> Proposal | Idle:
     """Expected improvement under a Gaussian process; TPE where there are many dimensions."""
+    from kineme.automl.algorithms.optuna_models import expected_improvement
+
     return _next(space, settings, history, expected_improvement)
 
 
@@ -41,15 +43,6 @@ def bfbo(space: Space, settings: Settings, history: Sequence[Trial]) -> Proposal
     from kineme.automl.algorithms.gaussian import upper_confidence_bound
 
     return _next(space, settings, history, upper_confidence_bound)
-
-
-def expected_improvement(
-    space: Space, settings: Settings, known: Sequence["Observation"], number: int
-) -> Point:
-    """Optuna's, which is loaded when it is asked."""
-    from kineme.automl.algorithms import optuna_models
-
-    return optuna_models.expected_improvement(space, settings, known, number)
 
 
 def observations(space: Space, settings: Settings, trials: Sequence[Trial]) -> list[Observation]:
