@@ -263,7 +263,7 @@ def compare(title: str, cases: list[Case], rounds: int) -> Mapping[str, Any]:
     first = medians[cases[0][0]]
     print(f"\n{title}, median of {rounds}")
     for name, median in medians.items():
-        print(f"  {name:<28} {median * 1000:>10,.1f} ms   {first / median:>5.2f} x")
+        print(f"  {name:<36} {median * 1000:>10,.1f} ms   {first / median:>5.2f} x")
     return {
         name: {"seconds": values, "ratio": first / medians[name]} for name, values in taken.items()
     }
