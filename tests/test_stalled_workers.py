@@ -3,7 +3,8 @@
 import contextlib
 import ctypes
 import gc
-import threading
+import multiprocessing
+import signal
 import time
 
 import pytest
@@ -29,9 +30,17 @@ class Hanging(TinyData):
 
     holds_lock = False
 
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.is_held = multiprocessing.RawValue("b", 0)  # workers see it, too
+
     def read(self, indices, epoch):
         if 6 in indices and torch.utils.data.get_worker_info():
-            (ctypes.PyDLL(None) if self.holds_lock else time).sleep(600)
+            if not self.holds_lock:
+                time.sleep(600)
+            time.sleep(0.3)  # what was read before is announced by another thread
+            self.is_held.value = 1
+            ctypes.PyDLL(None).sleep(600)
         return super().read(indices, epoch)
 
 
@@ -53,63 +62,57 @@ def test_t19_a_worker_that_hangs_is_ended_and_its_samples_are_named(tmp_path, ho
     assert [worker.is_alive() for worker in workers] == [False, False]
 
 
-def test_t19_a_worker_that_hangs_before_it_handed_over_a_batch_is_ended(tmp_path):
-    """Its memory is asked for after its announcement was read: torch's time-out is over then."""
+@pytest.fixture
+def stuck(tmp_path):
+    """A feed whose worker hangs with Python's lock once one batch is read and the next announced.
+
+    With it, a function that begins such a pass.
+    """
     data = Hanging(tiny_spec(tmp_path), VAL)
     data.holds_lock = True
-    feed = Feed(data, num_workers=1, stall_seconds=0.5)
-    with contextlib.closing(feed):
+    feed = Feed(data, num_workers=1, stall_seconds=1.0)
+
+    def begin():
         batches = feed.read(evaluation_requests(11, 3))
         assert list(next(batches).indices) == [0, 1, 2]
-        while feed._read_now[0] != 6:
+        while not data.is_held.value:
             time.sleep(0.01)
         announced = feed._loader._iterator._worker_result_queue._reader
         assert announced.poll(5)  # samples 3 to 5, whose memory is the worker's
-        with pytest.raises(ResourceError, match=r"samples 'val-6', 'val-7', 'val-8': expected"):
-            next(batches)
+        return batches
 
-
-def test_t19_a_worker_that_hangs_when_a_pass_begins_is_ended(tmp_path):
-    """A pass that was left early may leave a worker behind that never takes the next one up."""
-    data = Hanging(tiny_spec(tmp_path), VAL)
-    data.holds_lock = True
-    feed = Feed(data, num_workers=1, stall_seconds=0.5)
     with contextlib.closing(feed):
-        batches = feed.read(evaluation_requests(11, 3))
+        yield feed, begin
+
+
+def test_t19_a_worker_that_hangs_before_it_handed_over_a_batch_is_ended(stuck):
+    """Its memory is asked for after its announcement was read: torch's time-out is over then."""
+    _, begin = stuck
+    batches = begin()
+    with pytest.raises(ResourceError, match=r"samples 'val-6', 'val-7', 'val-8': expected"):
         next(batches)
-        while feed._read_now[0] != 6:
-            time.sleep(0.01)
-        batches.close()
-        with pytest.raises(ResourceError, match=r"samples 'val-6': expected to be read within 0.5"):
-            list(feed.read(evaluation_requests(11, 3)[:2]))  # what hangs is not in this pass
 
 
-def test_t19_workers_that_are_ended_for_another_thread_do_not_disturb_the_main_one(tmp_path):
-    """torch reports deaths of workers in the main thread, whoever reads from them."""
-    first = Feed(TinyData(tiny_spec(tmp_path), VAL), num_workers=1)
-    list(first.read(evaluation_requests(11, 6)))  # torch listens for deaths from now on
-    data = Hanging(tiny_spec(tmp_path), VAL)
-    data.holds_lock = True
-    feed = Feed(data, num_workers=1, stall_seconds=0.5)
-    found = []
+def test_t19_a_worker_that_hangs_when_a_pass_begins_is_ended(stuck):
+    """A pass that was left early may leave a worker behind that never takes the next one up."""
+    feed, begin = stuck
+    begin().close()
+    with pytest.raises(ResourceError, match=r"samples 'val-6': expected to be read within 1 s"):
+        list(feed.read(evaluation_requests(11, 3)[:2]))  # what hangs is not in this pass
 
-    def read():
-        try:
-            batches = feed.read(evaluation_requests(11, 3))
-            next(batches)
-            assert feed._loader._iterator._worker_result_queue._reader.poll(5)
-            while feed._read_now[0] != 6:
-                time.sleep(0.01)
-            next(batches)
-        except ResourceError as error:
-            found.append(str(error))
 
-    with contextlib.closing(first), contextlib.closing(feed):
-        thread = threading.Thread(target=read)
-        thread.start()
-        thread.join(30)
-        assert [worker.is_alive() for worker in feed._loader._iterator._workers] == [False]
-    assert "samples 'val-6', 'val-7', 'val-8'" in found[0]
+def test_t19_workers_that_the_watchdog_ends_do_not_disturb_the_main_thread(tmp_path):
+    """torch raises of deaths of workers there, whoever reads from them and whatever it does."""
+    feed = Feed(TinyData(tiny_spec(tmp_path), VAL), num_workers=1)
+    with contextlib.closing(feed):
+        list(feed.read(evaluation_requests(11, 6)))  # torch listens for deaths from now on
+        (worker,) = feed._loader._iterator._workers
+        feed._watchdog._due = 0.0  # long past, as if another thread had waited for it
+        time.sleep(1.5)  # where torch would raise; nobody takes note of the death meanwhile
+        worker.join(5)
+        assert worker.exitcode == -signal.SIGKILL
+        with pytest.raises(ResourceError, match="expected to be read within 300 s"):
+            list(feed.read(evaluation_requests(11, 6)))
 
 
 def test_a_feed_that_is_dropped_ends_its_workers_and_its_watchdog(tmp_path):

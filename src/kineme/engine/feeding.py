@@ -224,7 +224,9 @@ class _Watchdog:
 
     @contextlib.contextmanager
     def waiting(self, batches: float) -> Iterator[None]:
-        """While the body runs, time counts."""
+        """While the body runs, time counts. Raises RuntimeError after a bite: nobody would come."""
+        if self.has_bitten:
+            raise RuntimeError("the workers were ended")
         if self._seconds:
             self._due = time.monotonic() + batches * self._seconds
         try:
