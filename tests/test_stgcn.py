@@ -94,7 +94,9 @@ def test_float32_training_follows_the_reference_for_twenty_steps(num_samples, nu
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-    assert max(abs(a - b) for a, b in zip(losses[:20], losses[20:], strict=True)) < 1e-4
+    # float64 follows to 1e-15; what float32 rounds off grows from step to step, on each kind of
+    # CPU in another way (1.0e-4 to 1.4e-4 with AVX-512 of Intel, where both are 1e-4 from float64)
+    assert max(abs(a - b) for a, b in zip(losses[:20], losses[20:], strict=True)) < 3e-4
     assert losses[19] < 0.6 * losses[0]
 
 

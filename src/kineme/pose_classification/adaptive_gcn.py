@@ -26,6 +26,7 @@ from kineme.pose_classification.blocks.adaptive_ops import (
     learned_graph_conv,
     relu,
 )
+from kineme.pose_classification.blocks.averages import mean_of
 from kineme.pose_classification.blocks.temporal_branches import TemporalBranches, initialise
 from kineme.pose_classification.graph import Layout, adjacency
 
@@ -288,9 +289,8 @@ class _Block(nn.Module):
 
 
 def _mean(x: torch.Tensor, joints_first: bool) -> torch.Tensor:
-    """(P, C) over joints and frames, in float32 at least."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return x.mean(dim=(0, 3), dtype=dtype).t() if joints_first else x.mean(dim=(2, 3), dtype=dtype)
+    """(P, C) over joints and frames."""
+    return mean_of(x, dim=(0, 3)).t() if joints_first else mean_of(x, dim=(2, 3))
 
 
 def _matched(channels_in: int, channels: int) -> nn.Module:

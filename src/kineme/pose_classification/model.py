@@ -18,6 +18,7 @@ from torch import nn
 from torch.func import functional_call
 
 from kineme.pose_classification.adaptive_gcn import CTRGCN, STGCNPlus
+from kineme.pose_classification.blocks.averages import mean_of
 from kineme.pose_classification.blocks.stgcn_ops import Graph, conv_over_time, drop, graph_conv
 from kineme.pose_classification.graph import Layout, adjacency
 
@@ -84,7 +85,7 @@ class STGCN(nn.Module):
             x = x.permute(0, 2, 3, 1)
             for block, graph in zip(self.st_gcn_networks, self._graphs(), strict=True):
                 x = _fold(block, graph, x.dtype)(x)
-            x = _mean(x, dim=(2, 3))
+            x = mean_of(x, dim=(2, 3))
         else:
             x = x.permute(1, 0, 3, 2).contiguous().permute(0, 3, 1, 2)
             is_plain = self.training or torch.is_grad_enabled() or x.device.type != "cpu"
@@ -256,9 +257,4 @@ def _relu(x: torch.Tensor) -> torch.Tensor:
 
 def _pooled(x: torch.Tensor) -> torch.Tensor:
     """(V, C, N, T) -> (N, C)."""
-    return _mean(x, dim=(0, 3)).t()
-
-
-def _mean(x: torch.Tensor, *, dim: tuple[int, int]) -> torch.Tensor:
-    """In float32 at least."""
-    return x.mean(dim=dim, dtype=torch.promote_types(x.dtype, torch.float32))
+    return mean_of(x, dim=(0, 3)).t()
