@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kineme.action_recognition.backbones import BACKBONES, SHIFT, STACK, VOLUME
+from kineme.action_recognition.conv_norm import conv_norm
 from kineme.action_recognition.efficientnet import DepthwiseConv
 from kineme.action_recognition.i3d import I3D
 from kineme.action_recognition.model import build_model
@@ -258,6 +259,21 @@ def test_bfloat16_gradients_point_where_those_of_float32_do(name: str) -> None:
             F.cross_entropy(model.eval()(rgb=x), torch.tensor([3, 1])).backward()
         found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert F.cosine_similarity(*found, dim=0) > 0.97
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize(("width", "kernel"), [(2, 3), (1, 3), (2, 1), (3, 3)])
+def test_bfloat16_is_right_where_a_stride_leaves_one_column(width, kernel, is_training) -> None:
+    conv = torch.nn.Conv2d(256, 512, kernel, 2, kernel // 2, bias=False)
+    norm = torch.nn.BatchNorm2d(512)
+    norm.train(is_training)
+    x = clips(6, 256, 3, width).contiguous(memory_format=torch.channels_last)
+    with torch.set_grad_enabled(is_training):
+        exact = norm(conv(x))
+        with torch.autocast("cpu", torch.bfloat16):
+            ours = conv_norm(x.bfloat16(), conv, norm)
+    assert ours.shape == exact.shape
+    assert (ours - exact).abs().max() < 0.05 * exact.abs().max()
 
 
 @pytest.mark.parametrize("kernel", [3, 5])

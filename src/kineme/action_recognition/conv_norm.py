@@ -20,14 +20,32 @@ def conv_norm(x: torch.Tensor, conv: Any, norm: Any, activation: str = "none") -
 
     activation: none, relu or relu6.
     """
+    is_single = _leaves_one_column(x, conv)
+    if is_single:
+        x = F.pad(x, (0, conv.stride[-1]))
     if norm.training or torch.is_grad_enabled() or torch.compiler.is_exporting():
-        return activate(norm(conv(x)), activation)
+        y = conv(x)
+        return activate(norm(y[..., :1] if is_single else y), activation)
     gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
     weight = conv.weight * gain.view(-1, *[1] * (conv.weight.dim() - 1))
     shift = norm.bias - norm.running_mean * gain
     convolve = F.conv2d if x.dim() == 4 else F.conv3d
     y = convolve(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
-    return activate(y, activation)
+    return activate(y[..., :1] if is_single else y, activation)
+
+
+def _leaves_one_column(x: torch.Tensor, conv: Any) -> bool:
+    """Whether oneDNN's bfloat16 kernels read foreign memory: a stride leaves a single column.
+
+    Seen with AMX; one column of zeros more, whose answer is dropped, keeps them from it.
+    """
+    if torch.compiler.is_exporting() or x.device.type != "cpu":
+        return False
+    if x.dtype != torch.bfloat16 and not torch.is_autocast_enabled("cpu"):
+        return False
+    kernel, stride = conv.kernel_size[-1], conv.stride[-1]
+    room = x.shape[-1] + 2 * conv.padding[-1] - conv.dilation[-1] * (kernel - 1) - 1
+    return bool(stride > 1 and 0 <= room < stride)
 
 
 def activate(x: torch.Tensor, activation: str) -> torch.Tensor:
