@@ -262,7 +262,7 @@ def test_bfloat16_gradients_point_where_those_of_float32_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("is_training", [True, False])
-@pytest.mark.parametrize(("width", "kernel"), [(2, 3), (1, 3), (2, 1), (3, 3)])
+@pytest.mark.parametrize(("width", "kernel"), [(2, 3), (1, 3), (2, 1)])
 def test_bfloat16_is_right_where_a_stride_leaves_one_column(width, kernel, is_training) -> None:
     conv = torch.nn.Conv2d(256, 512, kernel, 2, kernel // 2, bias=False)
     norm = torch.nn.BatchNorm2d(512)

@@ -37,7 +37,7 @@ def conv_norm(x: torch.Tensor, conv: Any, norm: Any, activation: str = "none") -
 def _leaves_one_column(x: torch.Tensor, conv: Any) -> bool:
     """Whether oneDNN's bfloat16 kernels read foreign memory: a stride leaves a single column.
 
-    Seen with AMX; one column of zeros more, whose answer is dropped, keeps them from it.
+    Seen with AMX and torch 2.13; columns of zeros, whose answers are dropped, keep them from it.
     """
     if torch.compiler.is_exporting() or x.device.type != "cpu":
         return False

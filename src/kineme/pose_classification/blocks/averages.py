@@ -1,8 +1,9 @@
 """The mean of activations over two of their axes, in long runs of memory.
 
-torch adds up over two axes at once number by number, which took as long as four blocks of a
-model. Promises: float32 at least, forward and backward, whatever the activations are kept in.
-Leaves out: which axes those are (model.py, adaptive_gcn.py).
+On a CPU torch adds up over two axes that lie apart number by number; one axis after the other is
+several times as fast (docs/benchmarks/skeleton_speed_amx.txt). Promises: float32 at least, forward
+and backward, whatever the activations are kept in. Leaves out: which axes those are (model.py,
+adaptive_gcn.py).
 """
 
 from typing import Any, cast
@@ -23,7 +24,7 @@ def mean_of(x: torch.Tensor, *, dim: tuple[int, int]) -> torch.Tensor:
 class _Mean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Any, dim: tuple[int, int], dtype: torch.dtype) -> Any:
-        ctx.like = x.new_empty(0), x.shape, dim
+        ctx.shape, ctx.dim, ctx.dtype = x.shape, dim, x.dtype
         first, last = dim
         count = x.shape[first] * x.shape[last]
         return x.sum(dim=last, dtype=dtype).sum(dim=first) / count
@@ -31,7 +32,7 @@ class _Mean(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        like, shape, (first, last) = ctx.like
-        share = (grad / (shape[first] * shape[last])).to(like.dtype)
-        share = share.unsqueeze(first).unsqueeze(last).expand(shape)
+        first, last = ctx.dim
+        share = (grad / (ctx.shape[first] * ctx.shape[last])).to(ctx.dtype)
+        share = share.unsqueeze(first).unsqueeze(last).expand(ctx.shape)
         return share.contiguous(memory_format=torch.channels_last), None, None
