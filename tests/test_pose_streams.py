@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from kineme.actions import evaluate, export, train
 from kineme.engine.objective import Objective, Teacher, answers_of
 from kineme.network import Batch, load_network, load_specs
 from kineme.pose_classification import spec as pose_spec
@@ -13,6 +14,7 @@ from kineme.pose_classification.graph import Layout
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.streams import STREAMS, Stream, Streams, as_pair, paired
 from kineme.spec.load import load_spec
+from rooms import NUM_VAL, ROOMS
 
 ARM = Layout(
     name="arm",
@@ -234,3 +236,33 @@ def test_who_does_what_to_whom_is_seen_by_pairs_alone():
         with torch.no_grad():
             same = torch.allclose(model(skeleton=x), model(skeleton=swapped), atol=1e-5)
         assert same is is_same
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model.streams=[bone]",),
+        ("model.persons=pair",),
+        ("model.streams=[joint,bone]", "model.fusion=early"),
+    ],
+)
+def test_a_model_of_one_part_is_read_from_its_checkpoint(tmp_path, words):
+    room, network = ROOMS["pose_classification"], load_network("pose_classification")
+    room.make(tmp_path)
+    short = (*words, "train.num_epochs=1", "train.ema_decay=0.5")
+    train.run(network, room.train_spec(tmp_path, tmp_path, *short))
+    longer = (*short, "train.num_epochs=2", "train.resume=true")
+    train.run(network, room.train_spec(tmp_path, tmp_path, *longer))
+    answers = {}
+    for name in ("pc_model_latest.pth", "last.safetensors"):
+        out = tmp_path / name.split(".")[1]
+        spec = room.spec("evaluate", tmp_path / "train" / name, out, data=tmp_path)
+        evaluate.run(network, spec)
+        answers[name] = (out / "evaluate" / "predictions.csv").read_text().splitlines()
+    one, other = answers.values()
+    assert one == other
+    assert len(one) == 1 + NUM_VAL
+    export.run(
+        network,
+        room.spec("export", tmp_path / "train" / "pc_model_latest.pth", tmp_path, data=tmp_path),
+    )

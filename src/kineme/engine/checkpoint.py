@@ -277,6 +277,8 @@ def _weights_in(path: Path, content: Mapping[str, Any]) -> dict[str, torch.Tenso
     if not weights:
         keys = ", ".join(sorted(content)[:8]) or "none"
         raise CheckpointError(str(path), "model weights", f"a dict without any (keys: {keys})")
+    if "kineme" in content:  # a model of ours may itself have names under "model."
+        return {name.removeprefix(STATE_PREFIX): tensor for name, tensor in weights.items()}
     while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in weights)), ""):
         weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     return weights
