@@ -155,7 +155,7 @@ def test_models_that_need_the_whole_window_are_refused():
     ):
         SteppedModel(MODELS["CTR-GCN"](5, 3, layout=LAYOUT), window=64)
     pair: Layout = paired(LAYOUT)
-    model = Stream(MODELS["ST-GCN"](5, 3, layout=pair), ["joint"], LAYOUT, is_pair=True)
+    model = Stream(MODELS["ST-GCN"](5, 3, layout=pair), ["joint"], LAYOUT, persons="pair")
     with pytest.raises(SpecError, match=r"model\.persons: expected mean"):
         SteppedModel(model, window=64)
     several = Streams({"a": build(BODIES[-1]), "b": build(BODIES[-1])})

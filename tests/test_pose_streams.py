@@ -12,7 +12,14 @@ from kineme.network import Batch, load_network, load_specs
 from kineme.pose_classification import spec as pose_spec
 from kineme.pose_classification.graph import Layout
 from kineme.pose_classification.layouts import LAYOUTS
-from kineme.pose_classification.streams import STREAMS, Stream, Streams, as_pair, paired
+from kineme.pose_classification.streams import (
+    STREAMS,
+    Stream,
+    Streams,
+    as_pair,
+    paired,
+    with_partner,
+)
 from kineme.spec.load import load_spec
 from rooms import NUM_VAL, ROOMS
 
@@ -84,6 +91,22 @@ def test_two_people_become_one_skeleton_of_both():
     alone = as_pair(x[..., :1])
     assert torch.equal(alone[0, :, :, :3, 0], x[0, ..., 0])
     assert not alone[0, :, :, 3:].any()
+
+
+def test_each_person_is_followed_by_the_other_and_nobody_by_nobody():
+    one, other = TWO_FRAMES, TWO_FRAMES + 1
+    crowd = torch.cat([one, other, one], dim=4)
+    there = torch.ones(1, 1, 2, 3, 3, dtype=torch.bool)
+    there[0, 0, 1, 2, 0] = False
+    values, seen = with_partner(crowd, there)
+    torch.testing.assert_close(values[..., 0], torch.cat([one, other], dim=1)[..., 0])
+    torch.testing.assert_close(values[..., 1], torch.cat([other, one], dim=1)[..., 0])
+    assert seen[0, :, 1, 2].tolist() == [[False, True], [True, False]]
+    alone, seen = with_partner(one, there[..., :1])
+    torch.testing.assert_close(alone[:, :3, ..., :1], one)
+    assert not alone[:, 3:, ..., :1].any()  # there is no other
+    assert not alone[..., 1].any()
+    assert not seen[..., 1].any()
 
 
 def test_in_a_pair_each_joint_is_linked_to_that_of_the_other():
@@ -224,18 +247,38 @@ def test_the_head_of_every_stream_is_known_as_such():
         assert set(heads) <= set(network.head)
 
 
-def test_who_does_what_to_whom_is_seen_by_pairs_alone():
+TWO = {"model__graph_layout": "nvidia", "dataset__num_classes": 3}
+
+
+def test_the_order_of_people_is_seen_by_pairs_alone():
     torch.manual_seed(0)
-    spec = {"model__graph_layout": "nvidia", "dataset__num_classes": 3}
     x = torch.randn(1, 3, 12, 34, 2)
     x[..., 1] += 1
     swapped = x.flip(4)
-    for persons, is_same in (("mean", True), ("pair", False)):
-        _, model = size_of(pose(model__persons=persons, **spec))
+    for persons, is_same in (("mean", True), ("partner", True), ("pair", False)):
+        _, model = size_of(pose(model__persons=persons, **TWO))
         model.eval()
         with torch.no_grad():
             same = torch.allclose(model(skeleton=x), model(skeleton=swapped), atol=1e-5)
         assert same is is_same
+
+
+@pytest.mark.parametrize("persons", ["mean", "pair", "partner"])
+def test_what_people_do_to_each_other_is_not_the_sum_of_what_each_does(persons):
+    """Of people who are each looked at alone, who is with whom makes no difference."""
+    torch.manual_seed(0)
+    kind = {"model__model_type": "ST-GCN++", "model__persons": persons, "model__dropout": 0.0}
+    _, model = size_of(pose(**TWO, **kind))
+    model.eval()
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.ones_(norm.weight)
+    a, b, c, d = torch.randn(4, 1, 3, 12, 34, 1)
+    with torch.no_grad():
+        ab, cd, ad, cb = (
+            model(skeleton=torch.cat(both, dim=4)) for both in ((a, b), (c, d), (a, d), (c, b))
+        )
+    rest = (ab + cd - ad - cb).abs().max()
+    assert bool(rest < 1e-4 * ab.abs().max()) is (persons == "mean")
 
 
 @pytest.mark.parametrize(
@@ -243,6 +286,7 @@ def test_who_does_what_to_whom_is_seen_by_pairs_alone():
     [
         ("model.streams=[bone]",),
         ("model.persons=pair",),
+        ("model.persons=partner", "model.streams=[joint,bone]"),
         ("model.streams=[joint,bone]", "model.fusion=early"),
     ],
 )

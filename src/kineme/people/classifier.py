@@ -72,7 +72,7 @@ class PoseClassifier:
         learned = training_data_of(loaded.facts, where=str(loaded.path))
         self._learned = learned
         persons = learned.num_persons or spec.dataset.num_persons or self.layout.num_persons
-        self._num_places = max(persons, 2 if spec.model.persons == "pair" else 1)
+        self._num_places = max(persons, 1 if spec.model.persons == "mean" else 2)
         self._num_learned = learned.max_persons or self._num_places
         self.num_persons = 1 if is_alone else self._num_learned
         self._model = checkpoints.build_trained(network, spec, loaded).eval()

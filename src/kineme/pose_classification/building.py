@@ -17,19 +17,20 @@ from kineme.pose_classification.streams import Stream, Streams, paired
 def build_model(spec: Any) -> torch.nn.Module:
     """An untrained model of `spec.model`, with a head for `spec.dataset.num_classes`."""
     settings, layout = spec.model, layout_of(spec.model)
-    is_pair, kinds = settings.persons == "pair", tuple(settings.streams)
-    if kinds == ("joint",) and not is_pair:
+    persons, kinds = settings.persons, tuple(settings.streams)
+    if kinds == ("joint",) and persons == "mean":
         return _single_model(spec, layout, num_kinds=1)
-    body = paired(layout) if is_pair else layout
     if len(kinds) == 1 or settings.fusion == "early":
-        model = _single_model(spec, body, num_kinds=len(kinds))
-        return Stream(model, kinds, layout, is_pair=is_pair)
-    return Streams(
-        {
-            kind: Stream(_single_model(spec, body, num_kinds=1), [kind], layout, is_pair=is_pair)
-            for kind in kinds
-        }
-    )
+        return _stream(spec, kinds, layout)
+    return Streams({kind: _stream(spec, (kind,), layout) for kind in kinds})
+
+
+def _stream(spec: Any, kinds: tuple[str, ...], layout: Layout) -> Stream:
+    persons = spec.model.persons
+    body = paired(layout) if persons == "pair" else layout
+    num_kinds = len(kinds) * (2 if persons == "partner" else 1)
+    model = _single_model(spec, body, num_kinds=num_kinds)
+    return Stream(model, kinds, layout, persons=persons)
 
 
 def _single_model(spec: Any, layout: Layout, *, num_kinds: int) -> torch.nn.Module:

@@ -52,12 +52,11 @@ def model_findings(model: Model, dataset: Dataset) -> Iterator[Finding]:
         yield Finding(
             ("model.mask", "model.model_type"), "a model that takes a mask", "ST-GCN", fix
         )
-    if model.persons == "pair" and dataset.num_persons not in (None, 2):
+    if model.persons != "mean" and dataset.num_persons not in (None, 2):
         fix = "Set it to 2, or leave it out where the data have two people."
         received = str(dataset.num_persons)
-        yield Finding(
-            ("dataset.num_persons", "model.persons"), "2, as persons is pair", received, fix
-        )
+        expected = f"2, as persons is {model.persons}"
+        yield Finding(("dataset.num_persons", "model.persons"), expected, received, fix)
 
 
 def dataset_findings(dataset: Dataset, user: frozenset[str]) -> Iterator[Finding]:

@@ -69,11 +69,14 @@ def _dataset(spec: Any, split: str, *, is_random: bool) -> SkeletonDataset:
     return SkeletonDataset(sequences, view)
 
 
+_PERSONS = {"pair": "pairs of people", "partner": "each person with the other"}
+
+
 def _title(settings: Any) -> str:
     """The model in words."""
     kinds = ["" if settings.streams == ["joint"] else " + ".join(settings.streams)]
     kinds += ["in one model"] if len(settings.streams) > 1 and settings.fusion == "early" else []
-    kinds += ["pairs of people"] if settings.persons == "pair" else []
+    kinds += [_PERSONS[settings.persons]] if settings.persons in _PERSONS else []
     told = ", ".join(filter(None, kinds)).replace("_", " ")
     return f"{settings.model_type} ({told})" if told else str(settings.model_type)
 
@@ -218,7 +221,7 @@ def describe(spec: Any) -> Mapping[str, Any]:
         "fill_gaps": spec.dataset.fill_gaps,
         "sampling": spec.dataset.sampling,
         "num_frames": spec.dataset.num_frames if spec.dataset.sampling == "uniform" else None,
-        "num_persons": 2 if spec.model.persons == "pair" else spec.dataset.num_persons,
+        "num_persons": spec.dataset.num_persons if spec.model.persons == "mean" else 2,
     }
 
 

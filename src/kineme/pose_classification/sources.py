@@ -132,11 +132,12 @@ def _sequences(spec: Any, store: arrays.Skeletons, labels: Labels, found: scan.S
             "0 samples left by dataset.nan_policy: drop",
             "Mend the data, or set dataset.nan_policy: zero.",
         )
-    is_pair = spec.model.persons == "pair"
-    people, note = who_moves_most(store, spec.dataset.num_persons or (2 if is_pair else None))
+    sees_two = spec.model.persons != "mean"
+    people, note = who_moves_most(store, spec.dataset.num_persons or (2 if sees_two else None))
     notes = [] if note is None else [f"{store.path}: {note}"]
-    if is_pair and store.shape[4] == 1:
-        notes.append(f"{store.path}: one person a sample, so model.persons pair has none to pair.")
+    if sees_two and store.shape[4] == 1:
+        which = f"model.persons {spec.model.persons}"
+        notes.append(f"{store.path}: one person a sample, so {which} has no second one.")
     return Sequences(
         ids=tuple(labels.ids[row] for row in rows),
         labels=labels.labels[rows],

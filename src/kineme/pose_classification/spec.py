@@ -78,9 +78,9 @@ class Model(Section):
     )
     persons: str = setting(
         "mean",
-        "of several people; mean: each alone, then averaged; pair: two people as one graph, so "
-        "that who does what to whom is seen",
-        choices=("mean", "pair"),
+        "of several people; mean: each alone, then averaged; so that who does what to whom is "
+        "seen, pair: two people as one graph; partner: each with the other's joints beside it",
+        choices=("mean", "pair", "partner"),
         ours=True,
     )
 

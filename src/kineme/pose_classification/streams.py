@@ -3,7 +3,8 @@
 Shi et al., Two-Stream Adaptive Graph Convolutional Networks for Skeleton-Based Action Recognition,
 CVPR 2019 (bones); Shi et al., Skeleton-Based Action Recognition with Multi-Stream Adaptive Graph
 Convolutional Networks, TIP 2020 (motion); Li et al., Two-person Graph Convolutional Network for
-Skeleton-based Human Interaction Recognition, TCSVT 2022 (two people as one graph).
+Skeleton-based Human Interaction Recognition, TCSVT 2022 (two people as one graph). That each
+person is shown with the other one's joints is our own.
 Promises: a value that needs a missing joint is missing itself; models of several streams share
 nothing but their input, so that each learns as it would alone.
 Leaves out: the models themselves (model.py, adaptive_gcn.py).
@@ -25,14 +26,15 @@ Values = tuple[torch.Tensor, torch.Tensor]  # skeletons, and which of their join
 class Stream(nn.Module):
     """A model that looks at `kinds` of values, one after the other in its channels.
 
-    is_pair: two people are one skeleton of 2 V joints; the model was built for `paired(layout)`.
+    persons: as in the spec. pair: two people are one skeleton of 2 V joints, and the model was
+    built for `paired(layout)`; partner: it was built for twice the values.
     """
 
     def __init__(
-        self, model: nn.Module, kinds: Sequence[str], layout: Layout, *, is_pair: bool = False
+        self, model: nn.Module, kinds: Sequence[str], layout: Layout, *, persons: str = "mean"
     ) -> None:
         super().__init__()
-        self.model, self.kinds, self.is_pair = model, tuple(kinds), is_pair
+        self.model, self.kinds, self.persons = model, tuple(kinds), persons
         self.layout = layout
 
     def forward(self, skeleton: torch.Tensor) -> torch.Tensor:
@@ -41,8 +43,10 @@ class Stream(nn.Module):
         seen = [STREAMS[kind]((skeleton, present), self.layout) for kind in self.kinds]
         values = torch.cat([value for value, _ in seen], dim=1)
         there = torch.cat([own for _, own in seen], dim=1)
-        if self.is_pair:
+        if self.persons == "pair":
             values, there = as_pair(values), as_pair(there)
+        elif self.persons == "partner":
+            values, there = with_partner(values, there)
         logits: torch.Tensor = self.model(values, there)
         return logits
 
@@ -104,8 +108,24 @@ STREAMS: Mapping[str, Callable[[Values, Layout], Values]] = {
 def as_pair(x: torch.Tensor) -> torch.Tensor:
     """(N, C, T, V, M) -> (N, C, T, 2 V, 1): the first two people side by side."""
     n, c, t, v, _ = x.shape
-    both = torch.cat([x, torch.zeros_like(x[..., :1])], dim=4)[..., :2]  # however many there are
-    return both.transpose(3, 4).reshape(n, c, t, 2 * v, 1)
+    return _first_two(x).transpose(3, 4).reshape(n, c, t, 2 * v, 1)
+
+
+def with_partner(x: torch.Tensor, there: torch.Tensor) -> Values:
+    """(N, C, T, V, M), (N, S, T, V, M) -> (N, 2 C, T, V, 2), (N, 2 S, T, V, 2).
+
+    Each of the first two people, followed in the channels by the other one; nobody is followed
+    by nobody.
+    """
+    x, there = _first_two(x), _first_two(there)
+    someone = there.any(dim=(1, 2, 3), keepdim=True)
+    other, seen = x.flip(4) * someone, there.flip(4) & someone
+    return torch.cat([x, other], dim=1), torch.cat([there, seen], dim=1)
+
+
+def _first_two(x: torch.Tensor) -> torch.Tensor:
+    """(..., M) -> (..., 2), however many there are."""
+    return torch.cat([x, torch.zeros_like(x[..., :1])], dim=-1)[..., :2]
 
 
 def paired(layout: Layout) -> Layout:

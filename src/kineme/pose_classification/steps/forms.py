@@ -62,9 +62,9 @@ def stepped_form(model: nn.Module, dtype: torch.dtype) -> Form:
         given, fix = f"{len(model.streams)} models", "Distil them into one, or analyse by windows."
         raise SpecError("model.streams", "one model, to go a frame at a time", given, fix)
     if isinstance(model, Stream):
-        if model.is_pair:
+        if model.persons != "mean":
             fix = "Analyse by windows."
-            raise SpecError("model.persons", "mean, to go a frame at a time", "pair", fix)
+            raise SpecError("model.persons", "mean, to go a frame at a time", model.persons, fix)
         form = stepped_form(model.model, dtype)
         return form._replace(kinds=model.kinds, layout=model.layout)
     for kind, build in _FORMS.items():
