@@ -8,6 +8,7 @@ import torch
 
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine.start import start_from
+from kineme.engine.weights import fit_weights
 from kineme.errors import CheckpointError
 from kineme.network import load_network
 from kineme.pose_classification.layouts import LAYOUTS, Layout, layout_facts
@@ -144,8 +145,48 @@ def test_the_same_skeleton_and_one_nobody_knows_are_left_as_they_are():
 def test_a_skeleton_that_shares_no_joint_is_refused():
     ours = spec_for("coco")
     strange = Layout("hand", ("a", "b"), (("a", "b"),), "a", "a test")
+    model = NETWORK.build_model(ours)
     with pytest.raises(CheckpointError, match=r"shares joints with 'coco'.*weights for 'hand'"):
-        transfer({}, described(strange), ours, NETWORK.build_model(ours))
+        transfer(model.state_dict(), described(strange), ours, model)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        (
+            "",
+            "model.model_type=ST-GCN++",
+            r"model.model_type: expected 'ST-GCN', as of .* got 'ST-",
+        ),
+        ("model.model_type=CTR-GCN", "model.model_type=ST-GCN++", r"expected 'CTR-GCN', as of the"),
+        ("", "model.streams=[bone]", r"model.streams: expected \['joint'\], .* got \['bone'\]"),
+        ("model.streams=[bone]", "", r"model.streams: expected \['bone'\], .* got \['joint'\]"),
+        ("", "model.persons=partner", r"model.persons: expected 'mean', .* got 'partner'"),
+    ],
+)
+def test_weights_of_another_kind_of_model_are_refused_by_its_settings(theirs, ours, said):
+    theirs, ours = (spec_for("coco", *filter(None, [words])) for words in (theirs, ours))
+    weights, target = NETWORK.build_model(theirs).state_dict(), NETWORK.build_model(ours)
+    facts = {"spec": {"model": theirs.model.model_dump()}}
+    with pytest.raises(CheckpointError, match=said):
+        transfer(weights, facts, ours, target)
+    with pytest.raises(CheckpointError, match=r"pretrained_model_path: expected|shape"):
+        fitted(transfer(weights, {}, ours, target)[0], target)
+
+
+def fitted(weights, target):
+    return fit_weights(target, weights, where="w.pth", is_partial=True)
+
+
+def test_a_model_of_more_streams_starts_from_one_of_fewer():
+    theirs = spec_for("coco", "model.streams=[joint,bone]")
+    ours = spec_for("coco", "model.streams=[bone,joint_motion]")
+    weights, target = NETWORK.build_model(theirs).state_dict(), NETWORK.build_model(ours)
+    facts = {"spec": {"model": {"model_type": "ST-GCN", "streams": ["joint", "bone"]}}}
+    taken, _ = transfer(weights, facts, ours, target)
+    report = fitted(taken, target)
+    assert {name.split(".")[1] for name in report.matched} == {"bone"}
+    assert {name.split(".")[1] for name in report.missing} == {"joint_motion"}
 
 
 def test_a_training_starts_from_weights_of_another_layout_and_says_so(tmp_path):

@@ -31,6 +31,9 @@ from kineme.pose_classification.layouts import (
 _GRAPH = re.compile(r"(^|\.)A$")  # follows from the layout
 _PAIRS = re.compile(r"(^|\.)(edge_importance\.\d+|graph)$")  # (K, V, V)
 _JOINTS = re.compile(r"(^|\.)(data_bn\.(weight|bias|running_mean|running_var)|missing)$")
+# Of every kind of model: what is under these names says nothing of whose weights they are.
+_COMMON = re.compile(r"(^|\.)(A|missing|(data_bn|fcn)\.\w+)$")
+_KIND = ("model_type", "streams", "fusion", "persons")  # of spec.model
 
 
 def adapt_weights(weights: Mapping[str, Any], spec: Any, part: str) -> Mapping[str, Any]:
@@ -59,8 +62,10 @@ def transfer(
 
     facts: what the file says of itself; where it says no layout, its graph (`A`) is looked up
     among the known ones. Returns what to tell as well, "" where the skeleton is the same.
-    Raises CheckpointError where no joint of one is a joint of the other.
+    Raises CheckpointError where no joint of one is a joint of the other, and for weights of
+    another kind of model.
     """
+    _check_kind(weights, facts, spec, module)
     target, source = layout_of(spec.model), _layout_in(facts) or _layout_by_graph(weights)
     if source is None or (source.joints, source.bones, source.centre) == (
         target.joints, target.bones, target.centre,
@@ -81,6 +86,35 @@ def transfer(
         name: _mapped(name, tensor, fresh.get(name), share) for name, tensor in weights.items()
     }
     return mapped, mapping.told(missing="new")
+
+
+def _check_kind(
+    weights: Mapping[str, Any], facts: Mapping[str, Any], spec: Any, module: nn.Module
+) -> None:
+    """Raises CheckpointError for weights that are not of the kind of model that `module` is."""
+    own = [name for name in module.state_dict() if not _COMMON.search(name)]
+    written = facts.get("spec")
+    settings = written.get("model") if isinstance(written, Mapping) else None
+    told = settings if isinstance(settings, Mapping) else {}
+    model_type = told.get("model_type", spec.model.model_type)
+    if model_type == spec.model.model_type and any(name in weights for name in own):
+        return
+    ours = {key: getattr(spec.model, key) for key in _KIND}
+    differs = [key for key in _KIND if key in told and told[key] != ours[key]]
+    if differs:
+        raise CheckpointError(
+            ", ".join(f"model.{key}" for key in differs),
+            ", ".join(repr(told[key]) for key in differs) + ", as of the weights to start from",
+            ", ".join(repr(ours[key]) for key in differs),
+            "Set what they were trained with, or start from others.",
+        )
+    raise CheckpointError(
+        "model.pretrained_model_path",
+        f"weights of the model that the spec asks for, like {own[0]}",
+        f"a file that holds {', '.join(list(weights)[:3]) or 'none'}",
+        "TAO's and public weights are of ST-GCN with the joints alone; set model.model_type, "
+        "streams and persons as they were trained.",
+    )
 
 
 def _layout_in(facts: Mapping[str, Any]) -> Layout | None:
