@@ -284,13 +284,13 @@ def test_what_people_do_to_each_other_is_not_the_sum_of_what_each_does(persons):
 @pytest.mark.parametrize(
     "words",
     [
-        ("model.streams=[bone]",),
+        ("model.streams=[bone]",),  # whose names in a checkpoint begin with model. twice
         ("model.persons=pair",),
         ("model.persons=partner", "model.streams=[joint,bone]"),
         ("model.streams=[joint,bone]", "model.fusion=early"),
     ],
 )
-def test_a_model_of_one_part_is_read_from_its_checkpoint(tmp_path, words):
+def test_what_was_trained_is_resumed_judged_and_exported(tmp_path, words):
     room, network = ROOMS["pose_classification"], load_network("pose_classification")
     room.make(tmp_path)
     short = (*words, "train.num_epochs=1", "train.ema_decay=0.5")

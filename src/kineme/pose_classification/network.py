@@ -69,14 +69,11 @@ def _dataset(spec: Any, split: str, *, is_random: bool) -> SkeletonDataset:
     return SkeletonDataset(sequences, view)
 
 
-_PERSONS = {"pair": "pairs of people", "partner": "each person with the other"}
-
-
 def _title(settings: Any) -> str:
     """The model in words."""
     kinds = ["" if settings.streams == ["joint"] else " + ".join(settings.streams)]
     kinds += ["in one model"] if len(settings.streams) > 1 and settings.fusion == "early" else []
-    kinds += [_PERSONS[settings.persons]] if settings.persons in _PERSONS else []
+    kinds += [_PERSONS[settings.persons]]
     told = ", ".join(filter(None, kinds)).replace("_", " ")
     return f"{settings.model_type} ({told})" if told else str(settings.model_type)
 
@@ -226,6 +223,7 @@ def describe(spec: Any) -> Mapping[str, Any]:
 
 
 NAME = "pose_classification"
+_PERSONS = {"mean": "", "pair": "pairs of people", "partner": "each person with the other"}
 _INPUTS = (  # what the numbers mean that a model is given, and gives
     "model.input_channels",
     "model.graph_layout",

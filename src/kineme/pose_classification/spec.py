@@ -78,8 +78,8 @@ class Model(Section):
     )
     persons: str = setting(
         "mean",
-        "of several people; mean: each alone, then averaged; so that who does what to whom is "
-        "seen, pair: two people as one graph; partner: each with the other's joints beside it",
+        "of several people; mean: each alone, then averaged; pair: two people as one graph; "
+        "partner: each with the other's joints beside it; these two see who acts on whom",
         choices=("mean", "pair", "partner"),
         ours=True,
     )
