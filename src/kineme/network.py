@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kineme.data.faults import Inspection
 
 TRAIN, VAL, TEST, PREDICT = "train", "val", "test", "predict"
+Request = tuple[int, "NDArray[np.int64]"]  # (epoch, indices (B,)) of a batch
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Batch:
     remarks: on some of the samples; those that failed have no rows.
     mixed_labels: (B,) int64, of the sample that each was mixed with, `mixed_share` of it
         (mixup, Zhang et al. 2018); None where nothing was mixed.
+    lacks_people: in some sample a place for a person is empty, so the model may have less to do.
+        It need not be known of batches that were read.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -47,7 +50,8 @@ class Batch:
     sample_of_row: torch.Tensor
     remarks: Remarks = field(default_factory=lambda: Remarks())
     mixed_labels: torch.Tensor | None = None
-    mixed_share: float = 0.0
+    mixed_share: float | torch.Tensor = 0.0
+    lacks_people: bool = False
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -102,6 +106,14 @@ class Dataset(Protocol):
 
     def transform(self, batch: Batch, epoch: int) -> Batch:
         """Normalise and augment where the batch lies (CPU or GPU), for all rows at once."""
+        ...
+
+
+class PreparedBatches(Protocol):
+    """Batches of an epoch of training that are ready for a model, where it lies."""
+
+    def __call__(self, requests: Sequence[Request], first_step: int = 0) -> Iterator[Batch]:
+        """Those of all requests of the epoch, from `first_step` on."""
         ...
 
 
@@ -252,6 +264,8 @@ class Network:
     data_keys: the settings that name the data of a split, first where they lie.
     unaugmented: training data as validation sees its own, nothing random, each sample once.
     describe_data: what a checkpoint says of the data that it learned from, in plain values.
+    keep_on: keep training data on a GPU as a whole and make its batches there; None where they do
+    not fit.
     """
 
     name: str
@@ -283,6 +297,7 @@ class Network:
     data_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by split
     unaugmented: Callable[[Any], Dataset] | None = None  # (spec)
     describe_data: Callable[[Any], Mapping[str, Any]] | None = None  # (dataset)
+    keep_on: Callable[[Any, torch.device], PreparedBatches | None] | None = None  # (dataset, GPU)
     # (weights, what their file says of itself, spec, untrained model) -> weights, what to tell
     transfer: (
         Callable[

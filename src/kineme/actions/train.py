@@ -14,7 +14,7 @@ import functools
 import math
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ from kineme.engine.feeding import Feed, steps_per_epoch, training_requests
 from kineme.engine.keeping import Keeper, model_facts
 from kineme.engine.memory import keep_freed_memory
 from kineme.engine.metrics import METRIC
-from kineme.engine.objective import Objective, answers_of, load_teacher
+from kineme.engine.objective import Objective, load_teacher
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
@@ -44,10 +44,11 @@ from kineme.engine.start import (
     left_out_note,
     start_from,
 )
+from kineme.engine.stepping import Figures, Step
 from kineme.engine.training import Progress, Training, roll_back
 from kineme.engine.validation import Validation
 from kineme.errors import QualityError
-from kineme.network import Batch, Dataset, Network
+from kineme.network import Batch, Dataset, Network, PreparedBatches, Request
 from kineme.signals import Interrupted, StopRequest, patient_signals
 from kineme.spec.load import with_values
 
@@ -83,13 +84,11 @@ class _Job:
     spec: Any
     run: Run
     training: Training
-    model: nn.Module  # training.module, wrapped for precision and several processes
-    optimizer: Any  # training.optimizer, wrapped likewise
-    objective: Objective
+    step: Step
     feed: Feed
+    prepared: PreparedBatches | None  # in place of what is fed, where the data lie on a GPU
     val_feed: Feed | None
     steps_per_epoch: int
-    grad_clip: float
     keeper: Keeper
     watch: health.Watch
     damaged: dict[int, str] = field(default_factory=dict)  # samples, and what was wrong
@@ -137,7 +136,12 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
     if start.checkpoint is None:
         for part, path in common.pretrained.items():
             _load_pretrained(network, spec, module, a_run, part=part, path=path)
-    optimizer = optim.build_optimizer(module, settings.optim, head=network.head)
+    on_one_gpu = fabric.device.type == "cuda" and fabric.world_size == 1
+    is_scaled = settings.precision == "16-mixed"  # its scaler passes over bad steps itself
+    is_recorded = settings.cuda_graph and on_one_gpu and not is_scaled
+    optimizer = optim.build_optimizer(
+        module, settings.optim, head=network.head, can_be_recorded=is_recorded
+    )
     model, wrapped = fabric.setup(module, optimizer)  # moves the module to its device
     training = _new_training(
         module, optimizer, settings, steps_per_epoch=steps, samples_per_step=samples_per_step
@@ -159,13 +163,20 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
         spec=spec,
         run=a_run,
         training=training,
-        model=model,
-        optimizer=wrapped,
-        objective=Objective(loss, teacher),
+        step=Step(
+            fabric,
+            training,
+            model,
+            wrapped,
+            Objective(loss, teacher),
+            grad_clip=common.grad_clip,
+            is_scaled=is_scaled,
+            is_recorded=is_recorded,
+        ),
         feed=feed_of(data),
+        prepared=_kept_data(fabric, network, data, a_run),
         val_feed=feed_of(val_data) if val_data else None,
         steps_per_epoch=steps,
-        grad_clip=common.grad_clip,
         keeper=Keeper(a_run, fabric, training, network.prefix, facts, spec.encryption_key),
         watch=health.Watch(chance, settings, training.schedule.highest, steps, samples_per_step),
     )
@@ -205,6 +216,18 @@ def _load_data(network: Network, spec: Any, a_run: Run) -> tuple[Dataset, Datase
     return data, val_data
 
 
+def _kept_data(
+    fabric: Fabric, network: Network, data: Dataset, a_run: Run
+) -> PreparedBatches | None:
+    """Batches of data that lie on the GPU, where there is one and they fit."""
+    if fabric.device.type != "cuda" or network.keep_on is None:
+        return None
+    kept = network.keep_on(data, fabric.device)
+    if kept:
+        a_run.say("The training data lie on the GPU; no data workers are needed for them.")
+    return kept
+
+
 def _load_pretrained(
     network: Network, spec: Any, module: nn.Module, a_run: Run, *, part: str, path: str
 ) -> None:
@@ -217,6 +240,7 @@ def _load_pretrained(
 def _continue(job: _Job, checkpoint: Checkpoint) -> None:
     """Restore the state and find the step; another number of samples per step moves it."""
     job.training.restore(job.fabric, checkpoint)
+    job.step.forget()
     progress, name = job.training.progress, checkpoint.path.name
     step, rest = divmod(progress.step * progress.samples_per_step, job.samples_per_step)
     if rest:
@@ -251,22 +275,35 @@ def _steps(job: _Job) -> None:
     """The steps that are left of an epoch."""
     settings, progress = job.spec.train, job.training.progress
     title = f"epoch {progress.epoch + 1}/{settings.num_epochs}"
-    with track(job.run, title, total=job.steps_per_epoch) as advance:
-        requests = training_requests(
-            len(job.feed.dataset),
-            job.spec.dataset.batch_size,
-            seed=settings.seed,
-            epoch=progress.epoch,
-            first_step=progress.step,
-            rank=job.fabric.global_rank,
-            world_size=job.fabric.world_size,
-        )
-        with contextlib.closing(job.feed.read(requests)) as batches:
-            for batch in batches:
-                job.damaged |= batch.remarks.damaged
-                if not progress.pass_over():
-                    loss = _step(job, batch)
-                    advance(progress.step, f"loss {loss:.4f}")
+    requests = training_requests(
+        len(job.feed.dataset),
+        job.spec.dataset.batch_size,
+        seed=settings.seed,
+        epoch=progress.epoch,
+        rank=job.fabric.global_rank,
+        world_size=job.fabric.world_size,
+    )
+    with (
+        track(job.run, title, total=job.steps_per_epoch) as advance,
+        contextlib.closing(_batches(job, requests)) as batches,
+    ):
+        for batch in batches:
+            job.damaged |= batch.remarks.damaged
+            if not progress.pass_over():
+                loss = _step(job, batch)
+                advance(progress.step, f"loss {loss:.4f}")
+
+
+def _batches(job: _Job, requests: Sequence[Request]) -> Generator[Batch]:
+    """Those of an epoch that are left, prepared on the device."""
+    progress, dataset = job.training.progress, job.feed.dataset
+    if job.prepared:
+        yield from job.prepared(requests, progress.step)
+        return
+    with contextlib.closing(job.feed.read(requests[progress.step :])) as batches:
+        for batch in batches:
+            prepared = dataset.transform(batch.to(job.fabric.device), progress.epoch)
+            yield replace(prepared, remarks=batch.remarks)
 
 
 def _roll_back(job: _Job, error: QualityError) -> None:
@@ -276,6 +313,7 @@ def _roll_back(job: _Job, error: QualityError) -> None:
     name = roll_back(job.training, job.fabric, job.run.folder, key) if is_wanted else ""
     if not name:
         raise error
+    job.step.forget()
     share = job.training.progress.rate_share
     job.run.note(f"{error} Going on from {name}, without that step and at {share:g} of the rate.")
 
@@ -283,37 +321,15 @@ def _roll_back(job: _Job, error: QualityError) -> None:
 def _step(job: _Job, batch: Batch) -> float:
     """One optimiser step; returns its loss, the mean over all processes."""
     training, progress, fabric = job.training, job.training.progress, job.fabric
-    seed, epoch = job.spec.train.seed, progress.epoch
-    rate = training.schedule.lr(epoch, progress.step) * progress.rate_share
-    optim.set_rate(training.optimizer, rate)
-    training.module.train()
-    torch.manual_seed(derived_seed(seed, progress.global_step, fabric.global_rank))  # dropout
-
-    batch = job.feed.dataset.transform(batch.to(fabric.device), epoch)
-    targets = batch.labels[batch.sample_of_row]  # (R,)
-    logits = job.model(**batch.inputs).float()  # (R, C) or (R, S, C)
-    loss = job.objective(logits, batch, fabric)
-    job.optimizer.zero_grad()
-    fabric.backward(loss)
-    clipped = None
-    if job.grad_clip > 0:
-        clipped = fabric.clip_gradients(
-            job.model, job.optimizer, max_norm=job.grad_clip, error_if_nonfinite=False
-        )
-    is_scaled = job.spec.train.precision == "16-mixed"  # its scaler skips bad steps itself
-    norm = optim.gradient_norm(training.module) if clipped is None else float(clipped)
-    if not is_scaled and not math.isfinite(norm):
+    rate = training.schedule.lr(progress.epoch, progress.step) * progress.rate_share
+    seed = derived_seed(job.spec.train.seed, progress.global_step, fabric.global_rank)
+    found = job.step(batch, rate=rate, seed=seed)
+    if not job.step.is_scaled and not math.isfinite(found.norm):
         progress.global_step += 1  # the step that failed, as users count
-        raise _not_finite(job, batch, float(loss.detach()), rate)
-    job.optimizer.step()
-    if training.averaged:
-        training.averaged.update(training.module)
-
+        raise _not_finite(job, batch, found.loss / len(batch.sample_of_row), rate)
     progress.step += 1
     progress.global_step += 1
-    correct = (answers_of(logits.detach()).argmax(dim=1) == targets).sum()
-    shown = loss.detach() / (logits.shape[1] if logits.dim() == 3 else 1)  # of a stream
-    mean_loss, share_correct, stop_number = _share(job, shown, correct, len(targets))
+    mean_loss, share_correct, stop_number = _share(job, found, len(batch.sample_of_row))
     if not math.isfinite(mean_loss):
         raise _not_finite(job, batch, mean_loss, rate)
     figures = {"train_loss_step": mean_loss, "train_acc_1_step": share_correct, "lr": rate}
@@ -327,23 +343,21 @@ def _step(job: _Job, batch: Batch) -> float:
     return mean_loss
 
 
-def _share(
-    job: _Job, loss: torch.Tensor, correct: torch.Tensor, num_rows: int
-) -> tuple[float, float, int]:
+def _share(job: _Job, found: Figures, num_rows: int) -> tuple[float, float, int]:
     """Loss and accuracy over all processes, added to the epoch's sums; agree on stopping.
 
     One small reduction carries all of it, so that all processes know the same.
     """
-    progress, own = job.training.progress, [0, 0, num_rows, job.stop.number]
-    sums = torch.tensor(own, dtype=torch.float64, device=loss.device)
-    sums[0], sums[1] = loss.double() * num_rows, correct
-    if job.fabric.world_size > 1:
-        sums = job.fabric.all_reduce(sums, reduce_op="sum")  # type: ignore[assignment]
-    loss_sum, num_correct, total_rows, signals = sums.tolist()
+    progress, fabric = job.training.progress, job.fabric
+    own = [found.loss, found.num_correct, num_rows, job.stop.number]
+    if fabric.world_size > 1:
+        sums = torch.tensor(own, dtype=torch.float64, device=fabric.device)
+        own = fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
+    loss_sum, num_correct, total_rows, signals = own
     progress.loss_sum += loss_sum
     progress.num_correct += num_correct
     progress.num_rows += total_rows
-    number = int(signals) if job.fabric.world_size == 1 else signal.SIGTERM * (signals > 0)
+    number = int(signals) if fabric.world_size == 1 else signal.SIGTERM * (signals > 0)
     return loss_sum / total_rows, num_correct / total_rows, number
 
 
@@ -361,7 +375,7 @@ def _end_epoch(job: _Job, seconds: float) -> None:
         "train_loss": progress.loss_sum / progress.num_rows,
         "train_acc": progress.num_correct / progress.num_rows,
     }
-    norm = optim.gradient_norm(training.module)
+    norm = job.step.last_norm
     for text in job.watch.warnings(figures, progress.metrics, epoch=epoch, norm=norm):
         job.run.note(text)
         job.run.status(text)
@@ -468,7 +482,7 @@ def _stop(job: _Job, number: int) -> None:
 def _not_finite(job: _Job, batch: Batch, loss: float, rate: float) -> QualityError:
     progress, ids = job.training.progress, job.feed.dataset.ids
     names = ", ".join(str(ids[i]) for i in batch.indices[:4].tolist())
-    norm = optim.gradient_norm(job.training.module)
+    norm = job.step.last_norm
     return QualityError(
         f"epoch {progress.epoch + 1}, step {progress.global_step}",
         "a finite loss and gradient",

@@ -22,7 +22,6 @@ from collections.abc import Callable, Collection, Generator, Iterator, MutableSe
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data._utils import signal_handling
@@ -30,10 +29,8 @@ from torch.utils.data._utils import signal_handling
 from kineme.data.randomness import permutation
 from kineme.engine.ranks import end_with_parent
 from kineme.errors import DataError, KinemeError, Problem, ResourceError, SpecError
-from kineme.network import Batch, Dataset
+from kineme.network import Batch, Dataset, Request
 from kineme.signals import Interrupted
-
-Request = tuple[int, NDArray[np.int64]]
 
 STALL_SECONDS = 300.0
 MAX_NAMED = 8  # samples in a message

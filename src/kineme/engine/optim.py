@@ -1,7 +1,8 @@
 """Optimizer, learning rate, averaged weights and loss, as the spec asks for them.
 
 Promises: the learning rate of a step follows from the step alone (AutoReduce: from its
-state too), and all state is plain numbers and tensors, so a resumed run is the same run.
+state too), and all state is plain numbers and tensors, so a resumed run is the same run. What
+changes from step to step may lie in tensors, so that a step can be recorded (stepping.py).
 Leaves out: gradients, clipping and when to step (actions/train.py).
 """
 
@@ -25,21 +26,28 @@ PLATEAU_THRESHOLD = 1e-4  # a smaller relative fall is no improvement (torch's d
 
 
 def build_optimizer(
-    module: nn.Module, settings: Any, *, head: Collection[str] = ()
+    module: nn.Module, settings: Any, *, head: Collection[str] = (), can_be_recorded: bool = False
 ) -> torch.optim.Optimizer:
     """The optimizer of `train.optim`; nesterov without momentum is plain SGD.
 
     head: parameters that learn at the full rate; all others at backbone_lr_factor of it.
+    can_be_recorded: on a GPU, take the rate and count steps there (stepping.py).
     """
     name = settings.optimizer_type.removeprefix("torch.optim.")
     rate, decay = settings.lr, settings.weight_decay
     groups = _groups(module, settings.backbone_lr_factor, head)
+    counts_there = can_be_recorded
+    at_once = True if can_be_recorded else None  # one kernel for all parameters
     if name == "Adam":
-        return torch.optim.Adam(groups, lr=rate, weight_decay=decay)
+        return torch.optim.Adam(
+            groups, lr=rate, weight_decay=decay, fused=at_once, capturable=counts_there
+        )
     if name == "AdamW":
-        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+        return torch.optim.AdamW(
+            groups, lr=rate, weight_decay=decay, fused=at_once, capturable=counts_there
+        )
     if name == "Adamax":
-        return torch.optim.Adamax(groups, lr=rate, weight_decay=decay)
+        return torch.optim.Adamax(groups, lr=rate, weight_decay=decay, capturable=counts_there)
     momentum = settings.momentum
     return torch.optim.SGD(
         groups,
@@ -47,6 +55,7 @@ def build_optimizer(
         momentum=momentum,
         nesterov=settings.nesterov and momentum > 0,
         weight_decay=decay,
+        fused=at_once,
     )
 
 
@@ -65,7 +74,34 @@ def _groups(module: nn.Module, factor: float, head: Collection[str]) -> list[dic
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Let every group learn at its share of `rate`."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group[LR_FACTOR]
+        own = rate * group[LR_FACTOR]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(own)  # where a recorded step looks for it
+        else:
+            group["lr"] = own
+
+
+def keep_rate_on(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Let a recorded step find the rate of every group in a tensor."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=device)
+
+
+def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's state dict, with rates as plain numbers."""
+    state = optimizer.state_dict()
+    groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
+    return {**state, "param_groups": groups}
+
+
+def align_gradients(module: nn.Module) -> None:
+    """Give gradients the strides of their parameters where only axes of size 1 differ in them;
+    fused optimizers want the same, and convolutions of images stored channels last do not care.
+    """
+    for parameter in module.parameters():
+        gradient = parameter.grad
+        if gradient is not None and gradient.stride() != parameter.stride():
+            parameter.grad = gradient.as_strided(parameter.shape, parameter.stride())
 
 
 def scaled_rate(settings: Any, samples_per_step: int) -> float:
@@ -158,17 +194,30 @@ class AveragedWeights:
         self.decay = decay
         self.num_updates = 0
 
-    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move towards `model`; counters (integers) are copied."""
+        self.move(model, self.next_share())
+
+    def next_share(self) -> float:
+        """How far the next update goes towards the model, which is then taken as made."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
+        return 1 - decay
+
+    @torch.no_grad()
+    def move(self, model: nn.Module, share: float | torch.Tensor) -> None:
+        """`share` of the way towards `model`; a tensor, (), where the step is recorded."""
         ours, theirs = self.module.state_dict(), model.state_dict()
         moving = [name for name, tensor in ours.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_(
-            [ours[name] for name in moving], [theirs[name] for name in moving], 1 - decay
-        )
-        for name in ours.keys() - set(moving):
+        own, goals = [ours[name] for name in moving], [theirs[name] for name in moving]
+        if isinstance(share, torch.Tensor):
+            ways = torch._foreach_sub(goals, own)
+            torch._foreach_mul_(ways, share)
+            torch._foreach_add_(own, ways)
+        else:
+            torch._foreach_lerp_(own, goals, share)
+        counters = [name for name in ours if name not in set(moving)]
+        for name in counters:
             ours[name].copy_(theirs[name])
 
 
@@ -186,7 +235,7 @@ def build_loss(
     return loss
 
 
-def gradient_norm(module: nn.Module) -> float:
-    """Norm of all gradients together; NaN without any."""
+def gradient_norm(module: nn.Module) -> torch.Tensor:
+    """Norm of all gradients together, (); NaN without any."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else math.nan
+    return torch.nn.utils.get_total_norm(gradients) if gradients else torch.tensor(math.nan)

@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from kineme.engine.checkpoint import STATE_PREFIX, Checkpoint, load_newest, load_weights
-from kineme.engine.optim import AveragedWeights, Schedule
+from kineme.engine.optim import AveragedWeights, Schedule, state_of
 from kineme.engine.weights import fit_weights
 from kineme.errors import CheckpointError
 
@@ -106,7 +106,7 @@ class Training:
             "global_step": progress.global_step,
             "pytorch-lightning_version": version("lightning-fabric"),
             "state_dict": _prefixed(self.result),
-            "optimizer_states": [self.optimizer.state_dict()],
+            "optimizer_states": [state_of(self.optimizer)],
             "lr_schedulers": [self.schedule.state_dict()],
             "kineme": {**facts, "training": training},
         }
@@ -137,7 +137,10 @@ class Training:
             )  # fmt: skip
         asked = [_settings(group) for group in self.optimizer.param_groups]
         try:
-            self.optimizer.load_state_dict(checkpoint.content["optimizer_states"][0])
+            saved = checkpoint.content["optimizer_states"][0]
+            groups = zip(saved["param_groups"], asked, strict=True)
+            here = [{**group, **_place(settings)} for group, settings in groups]
+            self.optimizer.load_state_dict({**saved, "param_groups": here})
             if [set(group) for group in asked] != [
                 set(_settings(group)) for group in self.optimizer.param_groups
             ]:
@@ -148,7 +151,7 @@ class Training:
                 "Set train.optim.optimizer_type to what it was.",
             ) from error  # fmt: skip
         for group, settings in zip(self.optimizer.param_groups, asked, strict=True):
-            rate = group["lr"]  # each step sets it; a run without one left keeps the last
+            rate = float(group["lr"])  # each step sets it; a run without one left keeps the last
             group.update(settings | {"lr": rate})  # momentum, weight decay, ...: as asked now
         self.schedule.load_state_dict(training["schedule"])
         fabric.strategy.precision.load_state_dict(training["precision"])
@@ -172,6 +175,11 @@ def roll_back(training: Training, fabric: Fabric, folder: Path, key: str | None 
     training.progress.passed_over = [*failed.passed_over, failed.global_step - 1]
     training.progress.rate_share = failed.rate_share / 2
     return newest.path.name
+
+
+def _place(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a parameter group says of where its state lies, which another device has elsewhere."""
+    return {key: settings[key] for key in ("fused", "capturable") if key in settings}
 
 
 def _settings(group: Mapping[str, Any]) -> dict[str, Any]:

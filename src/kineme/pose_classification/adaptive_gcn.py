@@ -45,6 +45,7 @@ class AdaptiveGCN(nn.Module):
     """
 
     A: torch.Tensor
+    skips_absent = True  # in training, where there are several people
     kernel: int
     dilations: tuple[int, ...]
     has_tail: bool
@@ -104,7 +105,9 @@ class AdaptiveGCN(nn.Module):
         persons = skeleton.permute(0, 4, 3, 1, 2).reshape(n * m, v * c, t)
         seen = present.permute(0, 4, 3, 1, 2).reshape(n * m, v, -1, t)
         is_there = seen.flatten(1).any(dim=1)  # (N M)
-        may_wait = skeleton.device.type == "cpu" or (self.training and m > 1)  # for the answer
+        may_wait = skeleton.device.type == "cpu" or (  # for the answer
+            self.training and m > 1 and not torch.cuda.is_current_stream_capturing()
+        )
         may_skip = may_wait and not torch.compiler.is_exporting()
         if may_skip and not bool(is_there.all()):
             features = self._scattered(persons, seen, is_there)

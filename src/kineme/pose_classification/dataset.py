@@ -56,21 +56,9 @@ class SkeletonDataset:
     def read(self, indices: NDArray[np.int64], epoch: int) -> Batch:
         """Choose frames and gather them: inputs["skeleton"] is (R, C, T, V, M) float32."""
         indices = np.asarray(indices, dtype=np.int64)
-        samples = indices % len(self.sequences.ids)
-        lengths = self.sequences.lengths[samples]
-        clips = 1
-        if self.view.settings.sampling == "uniform":
-            num_frames = self.view.settings.num_frames
-            if self.view.is_random:
-                frames: NDArray[np.int64] | None
-                frames = self._random_frames(lengths, num_frames, epoch, indices)
-            else:
-                clips = self.view.num_clips
-                frames = sampling.test_clips(lengths, num_frames, clips).reshape(-1, num_frames)
-        else:
-            frames = self._contract_frames(samples, epoch, indices)
-        rows = np.repeat(samples, clips)
-        empty = indices[self.sequences.is_empty[samples]]
+        rows, frames = self.choose(indices, epoch)
+        clips = len(rows) // len(indices)
+        empty = indices[self.sequences.is_empty[rows[::clips]]]
         return Batch(
             inputs={"skeleton": torch.from_numpy(self.sequences.gather(rows, frames))},
             labels=torch.from_numpy(self.labels[indices]),
@@ -79,16 +67,38 @@ class SkeletonDataset:
             remarks=Remarks(blank=dict.fromkeys(empty.tolist(), NO_PERSON)),
         )
 
+    def choose(
+        self, indices: NDArray[np.int64], epoch: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """The sequence (R,) of each row and its frames (R, F); None is all of them."""
+        samples = indices % len(self.sequences.ids)
+        lengths = self.sequences.lengths[samples]
+        if self.view.settings.sampling != "uniform":
+            return samples, self._contract_frames(samples, epoch, indices)
+        num_frames = self.view.settings.num_frames
+        if self.view.is_random:
+            return samples, self._random_frames(lengths, num_frames, epoch, indices)
+        clips = self.view.num_clips
+        frames = sampling.test_clips(lengths, num_frames, clips).reshape(-1, num_frames)
+        return np.repeat(samples, clips), frames
+
     def transform(self, batch: Batch, epoch: int) -> Batch:
         """Normalise, and in training augment and mix, all rows where they lie."""
-        view, indices = self.view, batch.indices.numpy()
-        x = prepare(batch.inputs["skeleton"], view, indices, epoch)
+        x = self.prepare(batch.inputs["skeleton"], batch.indices.numpy(), epoch)
         batch = Batch({"skeleton": x}, batch.labels, batch.indices, batch.sample_of_row)
-        alpha = view.settings.augmentation.mixup_alpha
-        if not view.is_random or alpha <= 0:
+        return self.mix(batch, epoch)
+
+    def prepare(self, x: torch.Tensor, indices: NDArray[np.int64], epoch: int) -> torch.Tensor:
+        """`transform` of the rows x, each by itself."""
+        return prepare(x, self.view, indices, epoch)
+
+    def mix(self, batch: Batch, epoch: int) -> Batch:
+        """`transform` of rows that are prepared: those of one batch with each other."""
+        alpha = self.view.settings.augmentation.mixup_alpha
+        if not self.view.is_random or alpha <= 0:
             return batch
         mixed: Batch = mixing.mixed(
-            batch, transforms.mixup, alpha=alpha, seed=view.seed, epoch=epoch
+            batch, transforms.mixup, alpha=alpha, seed=self.view.seed, epoch=epoch
         )
         return mixed
 

@@ -33,6 +33,7 @@ from kineme.pose_classification.labels import class_names
 from kineme.pose_classification.layouts import layout_facts, layout_of
 from kineme.pose_classification.occlusion import occluded
 from kineme.pose_classification.paths import SECTIONS, data_path
+from kineme.pose_classification.resident import keep_on
 from kineme.pose_classification.sources import complete, load_sequences
 from kineme.pose_classification.streams import STREAMS
 from kineme.pose_classification.training_data import describe_data
@@ -286,4 +287,5 @@ NETWORK = Network(
         for split, section in SECTIONS.items()
     },
     unaugmented=unaugmented,
+    keep_on=keep_on,
 )

@@ -14,6 +14,7 @@ Shapes: N samples, C channels, T frames, V joints, M persons, S streams; skeleto
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -57,12 +58,32 @@ class Streams(nn.Module):
     def __init__(self, streams: Mapping[str, Stream]) -> None:
         super().__init__()
         self.streams = nn.ModuleDict(streams)
+        self._lanes: list[torch.cuda.Stream] | None = None
 
     def forward(self, skeleton: torch.Tensor) -> torch.Tensor:
         """(N, C, T, V, M) -> in training the logits of each, (N, S, classes), else the mean of
         their log probabilities, (N, classes)."""
-        logits = torch.stack([stream(skeleton) for stream in self.streams.values()], dim=1)
+        together = self._at_once if skeleton.device.type == "cuda" else self._in_turn
+        logits = torch.stack(together(skeleton), dim=1)
         return logits if self.training else logits.float().log_softmax(dim=2).mean(dim=1)
+
+    def _in_turn(self, skeleton: torch.Tensor) -> list[torch.Tensor]:
+        return [stream(skeleton) for stream in self.streams.values()]
+
+    def _at_once(self, skeleton: torch.Tensor) -> list[torch.Tensor]:
+        """Each on a CUDA stream of its own: one alone leaves most of a GPU idle."""
+        here, answers = torch.cuda.current_stream(skeleton.device), []
+        if self._lanes is None:
+            self._lanes = [cast(Any, torch.cuda.Stream)(skeleton.device) for _ in self.streams]
+        for lane, stream in zip(self._lanes, self.streams.values(), strict=True):
+            lane.wait_stream(here)
+            with torch.cuda.stream(lane):
+                skeleton.record_stream(lane)
+                answers.append(stream(skeleton))
+        for lane, answer in zip(self._lanes, answers, strict=True):
+            here.wait_stream(lane)
+            answer.record_stream(here)
+        return answers
 
 
 def joint(values: Values, layout: Layout) -> Values:
@@ -74,8 +95,15 @@ def joint(values: Values, layout: Layout) -> Values:
 def bone(values: Values, layout: Layout) -> Values:
     """Each joint less its neighbour towards the centre; zero for the centre."""
     x, present = values
-    parents = torch.as_tensor(layout.parents, device=x.device)
-    return _difference(x, present, x[:, :, :, parents], present[:, :, :, parents], layout)
+    return _difference(x, present, _of_parents(x, layout), _of_parents(present, layout), layout)
+
+
+def _of_parents(x: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """(N, C, T, V, M): in place of each joint, its neighbour towards the centre."""
+    if x.device.type == "cpu":
+        return x[:, :, :, torch.as_tensor(layout.parents)]
+    # a GPU would wait for the numbers to come from the CPU
+    return torch.stack([x[:, :, :, parent] for parent in layout.parents], dim=3)
 
 
 def motion(values: Values, layout: Layout) -> Values:

@@ -1,0 +1,240 @@
+"""What holds on a GPU alone: recorded steps, data kept there, streams side by side."""
+
+import copy
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from kineme.actions import train
+from kineme.engine import checkpoint as checkpoints
+from kineme.engine import optim, stepping
+from kineme.engine.objective import Objective
+from kineme.engine.runtime import Devices, build_fabric
+from kineme.engine.stepping import Step
+from kineme.engine.training import Progress, Training
+from kineme.errors import QualityError
+from kineme.network import Batch
+from kineme.pose_classification.model import MODELS
+from kineme.pose_classification.network import NETWORK
+from kineme.pose_classification.resident import ResidentBatches
+from kineme.pose_classification.spec import SPECS
+from kineme.signals import Interrupted
+from kineme.spec.load import load_spec
+from test_pose_dataset import folder_of, skeletons
+from tiny import content_of, same
+from tiny_training import stop_at
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+AUGMENTED = [
+    "recipe=accurate", "dataset.num_frames=8", "dataset.normalize=center_align_minmax",
+    "dataset.augmentation.flip_prob=0.5", "dataset.augmentation.jitter_std=0.01",
+    "dataset.augmentation.mixup_alpha=0.2", "train.grad_clip=1",
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    data = skeletons(26, frames=12, joints=20)
+    return folder_of(tmp_path / "data", data, [i % 3 for i in range(26)], layout="kinect-20")
+
+
+def trained(folder, results, *settings):
+    """Weights and figures of three epochs of 6 steps."""
+    spec, _ = load_spec(
+        SPECS["train"],
+        overrides=[
+            f"dataset.train_dataset.data_path={folder}", "dataset.num_classes=3",
+            "dataset.label_map={a: 0, b: 1, c: 2}", "model.graph_layout=kinect-20",
+            "dataset.batch_size=4", "train.num_epochs=3", "train.seed=3", "device=gpu",
+            "train.tensorboard=false", f"results_dir={results}", *settings,
+        ],
+    )  # fmt: skip
+    train.run(NETWORK, spec)
+    return checkpoints.load_checkpoint(results / "train" / "pc_model_latest.pth")
+
+
+def check_close(one, other, *, tolerance):
+    """All weights of two checkpoints, by the size of the whole tensor."""
+    for name, weights in one.weights.items():
+        if weights.is_floating_point():
+            gap = (weights - other.weights[name]).norm() / weights.norm().clamp(min=1e-6)
+            assert gap < tolerance, (name, float(gap))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model.model_type=ST-GCN"],
+        ["model.model_type=ST-GCN++"],
+        ["model.model_type=CTR-GCN"],
+        ["model.streams=[joint,bone,joint_motion,bone_motion]", "model.mask=true"],
+    ],
+)
+def test_recorded_steps_are_those_of_one_by_one(folder, tmp_path, monkeypatch, settings):
+    played = count_replays(monkeypatch)
+    mine = [*AUGMENTED, "train.optim.lr=0.01", *settings]
+    recorded = trained(folder, tmp_path / "recorded", *mine)
+    assert len(played) == 17  # all but the first
+    plain = trained(folder, tmp_path / "plain", *mine, "train.cuda_graph=false")
+    assert len(played) == 17
+    check_close(recorded, plain, tolerance=2e-2)
+    other = trained(folder, tmp_path / "other", *mine, "train.optim.lr=0.02")
+    with pytest.raises(AssertionError):  # the rate does reach the recording
+        check_close(recorded, other, tolerance=2e-2)
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "Adamax"])
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_a_step_of_every_optimizer_can_be_recorded(optimizer, decay):
+    taken = {is_recorded: seven_steps(optimizer, decay, is_recorded) for is_recorded in (0, 1)}
+    for ours, plain in zip(taken[1], taken[0], strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def seven_steps(optimizer, decay, is_recorded):
+    """Weights, averaged ones and figures after steps whose batches, rates and shares differ."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    fabric = build_fabric(Devices("gpu", (0,)), "32-true")
+    settings = SimpleNamespace(
+        optimizer_type=optimizer, lr=0.1, weight_decay=0.01, momentum=0.9, nesterov=True,
+        backbone_lr_factor=0.5,
+    )  # fmt: skip
+    built = optim.build_optimizer(
+        module, settings, head=("2.weight", "2.bias"), can_be_recorded=bool(is_recorded)
+    )
+    model, wrapped = fabric.setup(module, built)
+    averaged = optim.AveragedWeights(module, decay) if decay else None
+    training = Training(module, built, None, averaged, Progress())
+    loss = torch.nn.functional.cross_entropy
+    step = Step(
+        fabric, training, model, wrapped, Objective(loss), grad_clip=1.0,
+        is_recorded=bool(is_recorded),
+    )  # fmt: skip
+    draw, figures = torch.Generator().manual_seed(1), []
+    for turn in range(7):
+        x, labels = torch.randn(4, 6, generator=draw), torch.randint(3, (4,), generator=draw)
+        rows = torch.arange(4)
+        batch = Batch(
+            {"input": x}, labels, rows, rows, mixed_labels=labels.roll(1), mixed_share=turn / 20
+        )
+        batch = replace(batch.to(fabric.device), mixed_labels=labels.roll(1).to(fabric.device))
+        found = step(batch, rate=0.1 / (turn + 1), seed=turn)
+        figures += [found.loss, found.num_correct, found.norm]
+    states = [module.state_dict(), averaged.module.state_dict() if averaged else {}]
+    return [*(tensor.cpu() for state in states for tensor in state.values()), torch.tensor(figures)]
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_a_recorded_run_that_was_stopped_ends_bitwise_like_one_that_was_not(
+    folder, tmp_path, monkeypatch, optimizer
+):
+    mine = [*AUGMENTED, f"train.optim.optimizer_type={optimizer}", "train.optim.lr=0.01"]
+    trained(folder, tmp_path / "whole", *mine)
+    last = "train/model_epoch_002_step_00018.pth"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 9)
+        with pytest.raises(Interrupted):
+            trained(folder, tmp_path / "stopped", *mine)
+    trained(folder, tmp_path / "stopped", *mine, "train.resume=true")
+    assert same(content_of(tmp_path / "stopped" / last), content_of(tmp_path / "whole" / last))
+
+
+def test_a_run_goes_on_from_the_cpu_on_the_gpu_and_back(folder, tmp_path):
+    mine = [*AUGMENTED, "train.optim.optimizer_type=Adam", "train.optim.lr=0.001"]
+    for device, stop in (("cpu", 1), ("gpu", 2), ("cpu", 0)):
+        resumed = f"train.resume={'true' if stop != 1 else 'false'}"
+        trained(
+            folder, tmp_path / "run", *mine, f"device={device}", f"train.stop_epoch={stop}", resumed
+        )
+    told = [
+        json.loads(line) for line in (tmp_path / "run/train/status.json").read_text().splitlines()
+    ]
+    assert told[-1]["status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("model_type", list(MODELS))
+@pytest.mark.parametrize("streams", ["[joint]", "[joint,bone,joint_motion,bone_motion]"])
+def test_values_and_gradients_are_those_of_the_cpu(monkeypatch, model_type, streams):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    words = [
+        f"model.model_type={model_type}", f"model.streams={streams}", "model.dropout=0",
+        "model.graph_layout=kinect-20", "dataset.num_classes=3", "results_dir=unused",
+        "dataset.label_map={a: 0, b: 1, c: 2}", "dataset.train_dataset.data_path=unused",
+    ]  # fmt: skip
+    spec, _ = load_spec(SPECS["train"], overrides=words)
+    data = skeletons(5, frames=9, joints=20, persons=2)
+    data[::2, ..., 1] = 0  # nobody in the second place
+    torch.manual_seed(0)
+    here = NETWORK.build_model(spec)
+    there = copy.deepcopy(here).cuda()
+    found = []
+    for model, device in ((here, "cpu"), (there, "cuda")):
+        logits = model(torch.from_numpy(data).to(device))
+        (logits * torch.arange(logits.numel(), device=device).view_as(logits)).sum().backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        buffers = [b for name, b in model.named_buffers() if "running" in name]
+        found.append([tensor.detach().cpu() for tensor in (logits, *gradients, *buffers)])
+    assert len(found[0]) == len(found[1]) > 50
+    for ours, theirs in zip(*found, strict=True):
+        gap = (ours - theirs).norm() / ours.norm().clamp(min=1e-3)
+        assert gap < 2e-3, (tuple(ours.shape), float(gap))
+
+
+def test_batches_that_lack_people_are_not_replayed_by_models_that_skip_them(tmp_path, monkeypatch):
+    data = skeletons(26, frames=12, joints=20, persons=2)
+    data[::3, ..., 1] = 0
+    folder = folder_of(tmp_path / "data", data, [i % 3 for i in range(26)], layout="kinect-20")
+    mine = ["recipe=accurate", "dataset.num_frames=8", "train.optim.lr=0.01"]
+    lacking, played = [], count_replays(monkeypatch)
+    together = ResidentBatches._together
+
+    def noting(self, requests):
+        batches = together(self, requests)
+        lacking.extend(batch.lacks_people for batch in batches)
+        return batches
+
+    monkeypatch.setattr(ResidentBatches, "_together", noting)
+    recorded = trained(folder, tmp_path / "recorded", *mine)
+    assert len(lacking) == 18
+    assert 0 < len(played) <= 18 - sum(lacking) < 18
+    played.clear()
+    plain = trained(folder, tmp_path / "plain", *mine, "train.cuda_graph=false")
+    check_close(recorded, plain, tolerance=2e-2)
+    assert not played
+    trained(folder, tmp_path / "st-gcn", *mine, "model.model_type=ST-GCN")
+    assert len(played) == 17  # which looks at everybody
+
+
+def test_a_loss_that_is_not_finite_rolls_back_and_is_recorded_anew(folder, tmp_path, monkeypatch):
+    together = ResidentBatches._together
+
+    def spoiled(self, requests):
+        batches = together(self, requests)
+        if requests[0][0] == 1:  # of the second epoch, the fourth step
+            inputs = {"skeleton": batches[3].inputs["skeleton"] * float("inf")}
+            batches[3] = replace(batches[3], inputs=inputs)
+        return batches
+
+    monkeypatch.setattr(ResidentBatches, "_together", spoiled)
+    mine = ["model.model_type=ST-GCN", "train.optim.lr=0.01", "train.ema_decay=0.9"]
+    with pytest.raises(QualityError, match="finite loss and gradient"):
+        trained(folder, tmp_path / "stop", *mine)
+    played = count_replays(monkeypatch)
+    found = trained(folder, tmp_path / "on", *mine, "train.on_nan=rollback")
+    assert len(played) == (6 - 1) + 4 + (5 - 1) + 6  # each time, the first is not
+    assert all(bool(weights.isfinite().all()) for weights in found.weights.values())
+    assert "without that step" in (tmp_path / "on/train/log.txt").read_text()
+
+
+def count_replays(monkeypatch):
+    """A list that grows by one with each."""
+    played, replay = [], stepping._Recording.replay
+    monkeypatch.setattr(
+        stepping._Recording, "replay", lambda self, batch: played.append(1) or replay(self, batch)
+    )
+    return played
