@@ -40,7 +40,7 @@ from kineme.engine.optim import Schedule
 from kineme.pose_classification.layouts import layout_of
 from kineme.pose_classification.network import NETWORK
 from kineme.pose_classification.spec import SPECS
-from kineme.spec.load import load_spec
+from kineme.spec.load import load_spec, with_values
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "parity"))
 from adaptive_reference import ReferenceAdaptive, ReferenceCTRGCN
@@ -158,7 +158,7 @@ def plain_training(spec: Any, arguments: argparse.Namespace) -> Outcome:
     data, settings = NETWORK.build_dataset(spec, "train"), spec.train
     size, num_streams = spec.dataset.batch_size, len(spec.model.streams)
     torch.manual_seed(settings.seed)
-    model = plain_model(spec.model, spec.dataset.num_classes).to(device)
+    model = plain_model(spec).to(device)
     optim = settings.optim
     scale = size / optim.lr_reference_batch if optim.lr_scaling == "linear" else 1
     optimizer = torch.optim.SGD(
@@ -198,20 +198,26 @@ def plain_training(spec: Any, arguments: argparse.Namespace) -> Outcome:
                 if not np.isfinite(loss.item()):
                     raise SystemExit(f"loss {loss.item()} at epoch {epoch + 1}, step {step + 1}")
             taken.append(time.perf_counter() - start)
+            print(f"plain, epoch {epoch + 1}: {taken[-1]:.1f} s", file=sys.stderr, flush=True)
     rate = steps * size / statistics.median(taken[1:]) / num_streams
     is_judged = arguments.judge and num_streams == 1
     accuracy = judged(averaged or model, spec, device, kind) if is_judged else None
     return Outcome(rate, utilisation.mean, accuracy)
 
 
-def plain_model(settings: Any, num_classes: int) -> torch.nn.Module:
+def plain_model(spec: Any) -> torch.nn.Module:
+    """The plain model of one stream, with the weights that ours begins with."""
+    ours = NETWORK.build_model(with_values(spec, {"model.streams": ["joint"]}))
+    settings, num_classes = spec.model, spec.dataset.num_classes
     layout, kind = layout_of(settings), PLAIN[settings.model_type]
     if kind is ReferenceSTGCN:
-        return kind(num_classes, settings.input_channels, layout=layout, dropout=settings.dropout)
-    model = kind(num_classes, settings.input_channels, layout=layout)
-    model.fcn.register_forward_pre_hook(  # the one place where ours drop features
-        lambda fcn, inputs: (F.dropout(inputs[0], settings.dropout, fcn.training),)
-    )
+        model = kind(num_classes, settings.input_channels, layout=layout, dropout=settings.dropout)
+    else:
+        model = kind(num_classes, settings.input_channels, layout=layout)
+        model.fcn.register_forward_pre_hook(  # the one place where ours drop features
+            lambda fcn, inputs: (F.dropout(inputs[0], settings.dropout, fcn.training),)
+        )
+    model.load_state_dict(ours.state_dict())
     return model
 
 

@@ -121,6 +121,49 @@ def test_averaged_weights_follow_with_a_decay_that_warms_up():
     assert not averaged.module.training
 
 
+def test_averaged_weights_go_as_far_with_a_share_that_lies_in_a_tensor():
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    numbers, tensors = optim.AveragedWeights(model, 0.9), optim.AveragedWeights(model, 0.9)
+    for turn in range(4):
+        nn.init.constant_(model[0].weight, turn)
+        model[1].num_batches_tracked += 1
+        numbers.update(model)
+        tensors.move(model, torch.tensor(tensors.next_share()))
+    assert tensors.num_updates == numbers.num_updates == 4
+    for ours, theirs in zip(
+        tensors.module.state_dict().values(), numbers.module.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_rates_that_lie_in_tensors_are_written_in_place_and_saved_as_numbers():
+    built = optim.build_optimizer(
+        nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)),
+        settings(backbone_lr_factor=0.1),
+        head=("1.weight", "1.bias"),
+    )
+    optim.keep_rate_on(built, torch.device("cpu"))
+    places = [group["lr"] for group in built.param_groups]
+    optim.set_rate(built, 0.5)
+    assert [place.item() for place in places] == pytest.approx([0.05, 0.5])
+    assert all(
+        group["lr"] is place for group, place in zip(built.param_groups, places, strict=True)
+    )
+    saved = optim.state_of(built)["param_groups"]
+    assert [type(group["lr"]) for group in saved] == [float, float]
+    assert [group["lr"] for group in saved] == pytest.approx([0.05, 0.5])
+
+
+def test_gradients_get_the_strides_of_their_parameters_and_keep_their_values():
+    module = nn.Conv2d(3, 4, 1)
+    stored = torch.arange(12.0).view(4, 3, 1, 1).contiguous(memory_format=torch.channels_last)
+    module.weight.grad = stored.as_strided((4, 3, 1, 1), (3, 1, 3, 3))
+    assert module.weight.grad.stride() != module.weight.stride()
+    optim.align_gradients(module)
+    assert module.weight.grad.stride() == module.weight.stride()
+    assert module.weight.grad.flatten().tolist() == list(range(12))
+
+
 def test_balanced_weights_are_inverse_shares_of_present_classes():
     labels = np.array([0, 0, 0, 1])
     assert optim.class_weights("balanced", labels, 3) == pytest.approx([4 / 6, 4 / 2, 0.0])

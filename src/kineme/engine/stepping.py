@@ -25,6 +25,7 @@ from torch import nn
 from kineme.engine import optim
 from kineme.engine.objective import Objective, answers_of
 from kineme.engine.training import Training
+from kineme.errors import ResourceError
 from kineme.network import Batch
 
 SKIPS_ABSENT = "skips_absent"  # says a model whose work depends on who is there
@@ -119,10 +120,24 @@ class Step:
 
     def _replay(self, batch: Batch) -> list[float]:
         if self._recording is None:
-            self._recording = _Recording(self, batch)
+            self._recording = self._record(batch)
         self._say_share()
         figures: list[float] = self._recording.replay(batch).tolist()
         return figures
+
+    def _record(self, batch: Batch) -> "_Recording":
+        """Raises ResourceError where the model does what cannot be recorded."""
+        try:
+            return _Recording(self, batch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ResourceError(
+                "train.cuda_graph",
+                "a step whose kernels can be recorded",
+                str(error).splitlines()[0] if str(error) else "one that cannot",
+                "Set train.cuda_graph=false: slower, and the same otherwise.",
+            ) from error
 
     def _say_share(self) -> None:
         """How far averaged weights go in this step, where a recording looks for it."""
