@@ -4,10 +4,12 @@ import copy
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from kineme.actions import train
+from kineme.data import randomness, tensor_draws
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import stepping
 from kineme.errors import QualityError
@@ -212,3 +214,14 @@ def count_replays(monkeypatch):
         stepping._Recording, "replay", lambda self, batch: played.append(1) or replay(self, batch)
     )
     return played
+
+
+def test_draws_are_those_of_the_cpu():
+    indices = np.asarray([0, 3, 10**9, 2**62])
+    options = {"name": "flip", "size": 1000}
+    here = randomness.uniform32(7, 3, indices, **options)
+    there = tensor_draws.uniform32(7, 3, torch.from_numpy(indices).cuda(), **options)
+    np.testing.assert_array_equal(there.cpu().numpy(), here)
+    there = tensor_draws.normal32(7, 3, torch.from_numpy(indices).cuda(), **options).cpu()
+    expected = randomness.normal(7, 3, indices, **options).astype(np.float32)
+    np.testing.assert_allclose(there.numpy(), expected, rtol=1e-5, atol=1e-6)

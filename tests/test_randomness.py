@@ -5,10 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kineme.data.randomness import derived_seed, normal, permutation, uniform
+from kineme.data import tensor_draws
+from kineme.data.randomness import derived_seed, normal, permutation, uniform, uniform32
 
 
 def draws(indices, *, seed=7, epoch=3, name="flip", size=4):
@@ -101,3 +103,30 @@ def test_orders_of_epochs_differ():
 def test_first_place_is_shared_fairly_between_samples():
     firsts = np.bincount([permutation(0, epoch, 10)[0] for epoch in range(3000)], minlength=10)
     assert chi_square(firsts) < 33  # 9 degrees of freedom, p about 1e-4
+
+
+@given(
+    st.lists(st.integers(0, 2**62), min_size=1, max_size=40),
+    st.integers(0, 2**40),
+    st.integers(0, 2**31),
+    st.integers(1, 9),
+)
+def test_draws_as_tensors_are_the_same_to_the_last_bit(indices, seed, epoch, size):
+    key = (seed, epoch, np.asarray(indices))
+    tensors = (seed, epoch, torch.tensor(indices))
+    options = {"name": "flip", "size": size}
+    found = tensor_draws.uniform(*tensors, **options).numpy()
+    np.testing.assert_array_equal(found, uniform(*key, **options))
+    found = tensor_draws.uniform32(*tensors, **options).numpy()
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, uniform32(*key, **options))
+    found = tensor_draws.normal32(*tensors, **options).numpy()
+    expected = normal(*key, **options).astype(np.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_draw_in_32_bits_stays_below_one_as_a_tensor(monkeypatch):
+    highest = torch.tensor([[1 - 2**-53]], dtype=torch.float64)  # rounds to 1
+    assert highest.to(torch.float32).item() == 1
+    monkeypatch.setattr(tensor_draws, "uniform", lambda *key, **options: highest)
+    assert tensor_draws.uniform32(0, 0, torch.tensor([0]), name="", size=1).item() == 1 - 2**-24

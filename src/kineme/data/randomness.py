@@ -10,7 +10,10 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-_GOLDEN = 0x9E3779B97F4A7C15
+GOLDEN = 0x9E3779B97F4A7C15
+ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))  # shift, then multiply
+LAST_SHIFT = 31
+HIGHEST32 = 1 - 2**-24  # of the float32 below 1
 _MASK = (1 << 64) - 1
 
 
@@ -21,10 +24,10 @@ def uniform(
 
     `name` separates independent uses ("rotation", "flip", ...).
     """
-    key = _hash_scalar(_hash_scalar(_hash_scalar(seed) ^ epoch) ^ zlib.crc32(name.encode()))
-    rows = _mix(np.asarray(indices).astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(key))
+    key = key_of(seed, epoch, name)
+    rows = _mix(np.asarray(indices).astype(np.uint64) * np.uint64(GOLDEN) + np.uint64(key))
     with np.errstate(over="ignore"):
-        counters = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+        counters = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(GOLDEN)
         bits = _mix(rows[:, None] + counters[None, :])
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
@@ -34,7 +37,7 @@ def uniform32(
 ) -> NDArray[np.float32]:
     """As `uniform`, in float32 that stays below 1."""
     values = uniform(seed, epoch, indices, name=name, size=size).astype(np.float32)
-    return np.minimum(values, np.float32(1 - 2**-24))
+    return np.minimum(values, np.float32(HIGHEST32))
 
 
 def normal(
@@ -60,15 +63,20 @@ def derived_seed(seed: int, *parts: int) -> int:
     return value >> 1
 
 
+def key_of(seed: int, epoch: int, name: str) -> int:
+    """What all draws of a name share, 64 bits."""
+    return _hash_scalar(_hash_scalar(_hash_scalar(seed) ^ epoch) ^ zlib.crc32(name.encode()))
+
+
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+        for shift, factor in ROUNDS:
+            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+        return x ^ (x >> np.uint64(LAST_SHIFT))
 
 
 def _hash_scalar(x: int) -> int:
-    x = (x + _GOLDEN) & _MASK
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
-    return x ^ (x >> 31)
+    x = (x + GOLDEN) & _MASK
+    for shift, factor in ROUNDS:
+        x = ((x ^ (x >> shift)) * factor) & _MASK
+    return x ^ (x >> LAST_SHIFT)

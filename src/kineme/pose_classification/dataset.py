@@ -6,6 +6,7 @@ are held against each other before the first batch, and every problem is named.
 Leaves out: file formats (data/), tensor arithmetic (transforms.py).
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kineme.data import mixing, sampling
+from kineme.data import mixing, sampling, tensor_draws
 from kineme.data.randomness import normal, uniform, uniform32
 from kineme.network import Batch, Remarks
 from kineme.pose_classification import transforms
@@ -280,7 +281,7 @@ def hide_parts(
 
 @dataclass(frozen=True)
 class _Draws:
-    """Random tensors for the rows of a batch, by name."""
+    """Random tensors for the rows of a batch, by name; on a GPU made there."""
 
     seed: int
     epoch: int
@@ -289,10 +290,22 @@ class _Draws:
 
     def __call__(self, name: str, *shape: int) -> torch.Tensor:
         """(R, *shape) float32 in [0, 1)."""
-        values = uniform32(self.seed, self.epoch, self.indices, name=name, size=math.prod(shape))
-        return torch.from_numpy(values).view(-1, *shape).to(self.device)
+        size = math.prod(shape)
+        if self.device.type == "cpu":
+            values = uniform32(self.seed, self.epoch, self.indices, name=name, size=size)
+            return torch.from_numpy(values).view(-1, *shape)
+        draws = tensor_draws.uniform32(self.seed, self.epoch, self._there, name=name, size=size)
+        return draws.view(-1, *shape)
 
     def normal(self, name: str, *shape: int) -> torch.Tensor:
         """(R, *shape) standard normal float32."""
-        values = normal(self.seed, self.epoch, self.indices, name=name, size=math.prod(shape))
-        return torch.from_numpy(values.astype(np.float32)).view(-1, *shape).to(self.device)
+        size = math.prod(shape)
+        if self.device.type == "cpu":
+            values = normal(self.seed, self.epoch, self.indices, name=name, size=size)
+            return torch.from_numpy(values.astype(np.float32)).view(-1, *shape)
+        draws = tensor_draws.normal32(self.seed, self.epoch, self._there, name=name, size=size)
+        return draws.view(-1, *shape)
+
+    @functools.cached_property
+    def _there(self) -> torch.Tensor:
+        return torch.from_numpy(self.indices).to(self.device)
