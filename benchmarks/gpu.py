@@ -5,7 +5,7 @@ whose workers read and augment on the CPU, pinned memory, one optimiser step aft
 averaged weights. It takes the same samples, augmentation, optimiser and schedule. Both are timed
 over whole epochs after a first one; utilisation is what nvidia-smi says, sampled meanwhile. With
 --judge both also say how many of the validation samples they get right, with the averaged weights
-after the last epoch.
+after the last epoch. Time includes what an epoch needs to begin, such as the plain loop's workers.
 
     python benchmarks/gpu.py DATA [--cases NAME ...] [--epochs N] [--repeats N] [--judge]
 
@@ -36,7 +36,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kineme.actions import train
 from kineme.engine.feeding import evaluation_requests, training_requests
-from kineme.engine.optim import Schedule
+from kineme.engine.optim import Schedule, scaled_rate
 from kineme.pose_classification.layouts import layout_of
 from kineme.pose_classification.network import NETWORK
 from kineme.pose_classification.spec import SPECS
@@ -90,6 +90,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--judge", action="store_true")
     arguments = parser.parse_args()
+    if arguments.epochs < 2:
+        parser.error("--epochs: the first is not timed, so at least 2")
     print(f"{machine(arguments.device)}; {arguments.epochs} epochs of {arguments.repeats} passes")
     for name in arguments.cases:
         compare(name, arguments)
@@ -160,7 +162,6 @@ def plain_training(spec: Any, arguments: argparse.Namespace) -> Outcome:
     torch.manual_seed(settings.seed)
     model = plain_model(spec).to(device)
     optim = settings.optim
-    scale = size / optim.lr_reference_batch if optim.lr_scaling == "linear" else 1
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=optim.lr,
@@ -174,7 +175,7 @@ def plain_training(spec: Any, arguments: argparse.Namespace) -> Outcome:
     ) if decay else None  # fmt: skip
     steps = len(data) // size
     schedule = Schedule(
-        optim, steps_per_epoch=steps, num_epochs=settings.num_epochs, lr=optim.lr * scale
+        optim, steps_per_epoch=steps, num_epochs=settings.num_epochs, lr=scaled_rate(optim, size)
     )
     taken = []
     with Utilisation(arguments.device) as utilisation:

@@ -32,10 +32,11 @@ def made_step(device="cpu", *, optimizer="SGD", decay=0.0, is_recorded=False):
     return Step(fabric, training, model, wrapped, objective, grad_clip=1.0, is_recorded=is_recorded)
 
 
-def mixed_batches(count, device):
-    """Batches of four that differ in everything, each mixed with itself turned by one."""
-    draw, rows = torch.Generator().manual_seed(1), torch.arange(4)
+def mixed_batches(count, device, *, size=4):
+    """Batches that differ in everything, each mixed with itself turned by one."""
+    draw, rows = torch.Generator().manual_seed(1), torch.arange(size)
     for turn in range(count):
-        x, labels = torch.randn(4, 6, generator=draw), torch.randint(3, (4,), generator=draw)
+        x = torch.randn(size, 6, generator=draw)
+        labels = torch.randint(3, (size,), generator=draw)
         batch = Batch({"input": x}, labels, rows, rows, mixed_share=turn / 20).to(device)
         yield replace(batch, mixed_labels=batch.labels.roll(1))

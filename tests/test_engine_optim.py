@@ -162,6 +162,36 @@ def test_gradients_get_the_strides_of_their_parameters_and_keep_their_values():
     optim.align_gradients(module)
     assert module.weight.grad.stride() == module.weight.stride()
     assert module.weight.grad.flatten().tolist() == list(range(12))
+    assert module.weight.grad.data_ptr() == stored.data_ptr()  # nothing was copied
+
+
+def test_gradients_of_another_order_are_copied_into_that_of_their_parameters():
+    module = nn.Conv2d(2, 2, 3)
+    gradient = torch.arange(36.0).view(2, 2, 3, 3)
+    module.weight.grad = gradient.contiguous(memory_format=torch.channels_last)
+    optim.align_gradients(module)
+    assert module.weight.grad.stride() == module.weight.stride()
+    assert torch.equal(module.weight.grad, gradient)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_momentum_that_begins_at_zero_changes_no_step(momentum):
+    models = []
+    for begins in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+        model[1].bias.requires_grad_(False)
+        built = optim.build_optimizer(model, settings(momentum=momentum))
+        for step in range(3):
+            if begins:  # again as after a restart, too
+                optim.begin_momentum(built)
+            built.zero_grad()
+            model(torch.tensor([[1.0, step]])).square().sum().backward()
+            built.step()
+        models.append(model)
+        assert model[1].bias not in built.state
+    for plain, begun in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(plain, begun)
 
 
 def test_balanced_weights_are_inverse_shares_of_present_classes():

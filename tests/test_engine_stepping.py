@@ -1,7 +1,9 @@
 """One step of training; what it does on a GPU is in test_gpu.py."""
 
+import contextlib
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,8 +52,41 @@ def test_each_group_learns_at_its_share_of_the_rate():
         torch.testing.assert_close(parameter.detach(), expected)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_a_replay_finds_batch_rate_and_shares_at_their_fixed_places(monkeypatch, decay):
+    """What is replayed here is Python: which places are read and written is the same."""
+
+    class Replayed(stepping._Recording):
+        def __init__(self, learn, update, batch, stream):
+            self.batch = stepping._kept(batch)
+            self.graph = SimpleNamespace(replay=lambda: self.again(learn, update))
+
+        def again(self, learn, update):
+            step.optimizer.zero_grad()
+            self.figures = learn(self.batch)
+            update()
+            replays.append(1)
+
+    monkeypatch.setattr(stepping, "_Recording", Replayed)
+    plain, step, replays = made_step(decay=decay), made_step(decay=decay), []
+    step._stream, step._own_stream = "not the default", contextlib.nullcontext
+    step.start_anew()
+    for turn, batch in enumerate(mixed_batches(7, torch.device("cpu"))):
+        rate = 0.1 / (turn + 1)
+        ours, theirs = step(batch, rate=rate, seed=0), plain(batch, rate=rate, seed=0)
+        assert (ours.loss, ours.norm) == pytest.approx((theirs.loss, theirs.norm), rel=1e-5)
+        assert ours.num_correct == theirs.num_correct
+    assert len(replays) == 6
+    models = [each.training.averaged or each.training for each in (step, plain)]
+    for ours, theirs in zip(*(model.module.parameters() for model in models), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    (small,) = mixed_batches(1, torch.device("cpu"), size=3)
+    step(small, rate=0.1, seed=0)
+    assert len(replays) == 6  # a batch of another size is not replayed
+
+
 def test_a_step_that_cannot_be_recorded_says_what_to_set(monkeypatch):
-    def fail(step, batch):
+    def fail(*parts):
         raise RuntimeError("operation not permitted when stream is capturing\nand so on")
 
     monkeypatch.setattr(stepping, "_Recording", fail)

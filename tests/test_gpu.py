@@ -1,7 +1,6 @@
 """What holds on a GPU alone: recorded steps, data kept there, streams side by side."""
 
 import copy
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,8 @@ from kineme.actions import train
 from kineme.data import randomness, tensor_draws
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import stepping
-from kineme.errors import QualityError
+from kineme.errors import QualityError, ResourceError
+from kineme.pose_classification import resident
 from kineme.pose_classification.model import MODELS
 from kineme.pose_classification.network import NETWORK
 from kineme.pose_classification.resident import ResidentBatches
@@ -120,17 +120,22 @@ def test_a_recorded_run_that_was_stopped_ends_bitwise_like_one_that_was_not(
     assert same(content_of(tmp_path / "stopped" / last), content_of(tmp_path / "whole" / last))
 
 
-def test_a_run_goes_on_from_the_cpu_on_the_gpu_and_back(folder, tmp_path):
-    mine = [*AUGMENTED, "train.optim.optimizer_type=Adam", "train.optim.lr=0.001"]
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_a_run_goes_on_from_the_cpu_on_the_gpu_and_back(folder, tmp_path, optimizer):
+    mine = [
+        "model.model_type=ST-GCN", "dataset.sampling=uniform", "dataset.num_frames=8",
+        "model.dropout=0", f"train.optim.optimizer_type={optimizer}", "train.optim.lr=0.001",
+    ]  # fmt: skip
     for device, stop in (("cpu", 1), ("gpu", 2), ("cpu", 0)):
         resumed = f"train.resume={'true' if stop != 1 else 'false'}"
-        trained(
-            folder, tmp_path / "run", *mine, f"device={device}", f"train.stop_epoch={stop}", resumed
-        )
-    told = [
-        json.loads(line) for line in (tmp_path / "run/train/status.json").read_text().splitlines()
-    ]
-    assert told[-1]["status"] == "SUCCESS"
+        words = [*mine, f"device={device}", f"train.stop_epoch={stop}", resumed]
+        moved = trained(folder, tmp_path / "moved", *words)
+    stayed = trained(folder, tmp_path / "stayed", *mine, "device=cpu")
+    check_close(moved, stayed, tolerance=5e-2)
+    states = [found.content["optimizer_states"][0] for found in (moved, stayed)]
+    assert states[0]["state"].keys() == states[1]["state"].keys()
+    if optimizer == "Adam":
+        assert {float(one["step"]) for one in states[0]["state"].values()} == {18.0}
 
 
 @pytest.mark.parametrize("model_type", list(MODELS))
@@ -160,30 +165,38 @@ def test_values_and_gradients_are_those_of_the_cpu(model_type, streams):
         assert gap < 1e-7, (tuple(ours.shape), float(gap))
 
 
-def test_batches_that_lack_people_are_not_replayed_by_models_that_skip_them(tmp_path, monkeypatch):
+@pytest.mark.parametrize("lies_there", [True, False])
+def test_batches_that_lack_people_are_not_replayed_by_models_that_skip_them(
+    tmp_path, monkeypatch, lies_there
+):
+    if not lies_there:
+        monkeypatch.setattr(resident, "LARGEST_SHARE", 0)
     data = skeletons(26, frames=12, joints=20, persons=2)
     data[::9, ..., 1] = 0
     folder = folder_of(tmp_path / "data", data, [i % 3 for i in range(26)], layout="kinect-20")
     mine = ["recipe=accurate", "dataset.num_frames=8", "train.optim.lr=0.01"]
-    lacking, played = [], count_replays(monkeypatch)
-    together = ResidentBatches._together
-
-    def noting(self, requests):
-        batches = together(self, requests)
-        lacking.extend(batch.lacks_people for batch in batches)
-        return batches
-
-    monkeypatch.setattr(ResidentBatches, "_together", noting)
+    played = count_replays(monkeypatch)
     recorded = trained(folder, tmp_path / "recorded", *mine)
-    assert lacking[0]  # the first step, which is not replayed anyway
-    assert len(lacking) == 18
-    assert len(played) == 18 - sum(lacking) == 10
+    # full are, of six in each epoch, 3, 4 and 3; the first of them warms up
+    assert len(played) == 9
     played.clear()
     plain = trained(folder, tmp_path / "plain", *mine, "train.cuda_graph=false")
     check_close(recorded, plain, tolerance=2e-2)
     assert not played
-    trained(folder, tmp_path / "st-gcn", *mine, "model.model_type=ST-GCN")
-    assert len(played) == 17  # which looks at everybody
+    for settings in (["model.model_type=ST-GCN"], ["model.persons=pair"]):  # which skip nobody
+        trained(folder, tmp_path / settings[0], *mine, *settings)
+        assert len(played) == 17
+        played.clear()
+
+
+def test_a_step_that_waits_for_the_gpu_cannot_be_recorded_and_says_so():
+    step = made_step("gpu", is_recorded=True)
+    layer = step.training.module[0]
+    layer.register_forward_hook(lambda layer, inputs, output: output * output.sum().item())
+    first, second = mixed_batches(2, step.fabric.device)
+    step(first, rate=0.1, seed=0)
+    with pytest.raises(ResourceError, match=r"captur.*Set train\.cuda_graph=false"):
+        step(second, rate=0.1, seed=1)
 
 
 def test_a_loss_that_is_not_finite_rolls_back_and_is_recorded_anew(folder, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Training data kept on a device: the same batches, made many at once."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,7 +10,7 @@ from kineme.pose_classification.resident import ResidentBatches, place
 from test_pose_dataset import folder_of, skeletons, spec_of
 
 CPU = torch.device("cpu")
-ROOM = 2**30  # free bytes
+ROOM = 2**30  # bytes of the device
 EVERYTHING = [
     "dataset.sampling=uniform",
     "dataset.num_frames=5",
@@ -42,7 +41,7 @@ def dataset_of(folder, *settings, num=7, **form):
 def check_like_one_by_one(dataset, size, first_step=0):
     """Every batch, bitwise, as `read` and `transform` make it."""
     requests = training_requests(len(dataset), size, seed=5, epoch=2)
-    batches = ResidentBatches(dataset, place(dataset.sequences, CPU, free_bytes=ROOM))
+    batches = ResidentBatches(dataset, place(dataset.sequences, CPU, total_bytes=ROOM))
     made = list(batches(requests, first_step))
     assert len(made) == len(requests) - first_step > 0
     for batch, (epoch, indices) in zip(made, requests[first_step:], strict=True):
@@ -87,20 +86,8 @@ def test_an_epoch_goes_on_within_what_is_made_together(tmp_path, monkeypatch):
     assert made[:3] == [6, 6, 2]  # of 10 steps: 3 to 5, though 3 is past, then 6 to 8, then 9
 
 
-def test_who_is_absent_is_told_of_each_batch(tmp_path):
-    data = skeletons(4, persons=2)
-    data[2, ..., 1] = 0  # nobody in the second place
-    dataset = NETWORK.build_dataset(
-        spec_of(folder_of(tmp_path / "data", data, [0, 1, 2, 0]), "dataset.num_classes=3",
-                "dataset.label_map={a: 0, b: 1, c: 2}"), "train",
-    )  # fmt: skip
-    batches = ResidentBatches(dataset, place(dataset.sequences, CPU, free_bytes=ROOM))
-    requests = [(0, np.asarray([0, 1])), (0, np.asarray([3, 2]))]
-    assert [batch.lacks_people for batch in batches(requests)] == [False, True]
-
-
 def test_data_that_take_too_much_of_the_device_stay_where_they_are(tmp_path):
     dataset = dataset_of(tmp_path, num=4)
     num_bytes = 4 * 3 * 8 * 34 * 4
-    assert place(dataset.sequences, CPU, free_bytes=4 * num_bytes) is not None
-    assert place(dataset.sequences, CPU, free_bytes=4 * num_bytes - 1) is None
+    assert place(dataset.sequences, CPU, total_bytes=4 * num_bytes) is not None
+    assert place(dataset.sequences, CPU, total_bytes=4 * num_bytes - 1) is None

@@ -12,6 +12,7 @@ from kineme.network import Batch, load_network, load_specs
 from kineme.pose_classification import spec as pose_spec
 from kineme.pose_classification.graph import Layout
 from kineme.pose_classification.layouts import LAYOUTS
+from kineme.pose_classification.model import MODELS
 from kineme.pose_classification.streams import (
     STREAMS,
     Stream,
@@ -310,3 +311,33 @@ def test_what_was_trained_is_resumed_judged_and_exported(tmp_path, words):
         network,
         room.spec("export", tmp_path / "train" / "pc_model_latest.pth", tmp_path, data=tmp_path),
     )
+
+
+def seen_by(persons=2):
+    """Two samples of ARM in 6 frames, all there."""
+    torch.manual_seed(0)
+    return torch.randn(2, 3, 6, len(ARM.joints), persons)
+
+
+@pytest.mark.parametrize("model_type", ["ST-GCN++", "CTR-GCN"])
+def test_training_varies_with_who_is_passed_over(model_type):
+    def stream(*kinds, persons="mean"):
+        layout = paired(ARM) if persons == "pair" else ARM
+        channels = 3 * len(kinds) * (2 if persons == "partner" else 1)
+        return Stream(MODELS[model_type](2, channels, layout=layout), kinds, ARM, persons=persons)
+
+    full, lacking, moment = seen_by(), seen_by(), seen_by()
+    lacking[1, ..., 1] = 0
+    moment[1, :, :, :, 1] = 0
+    moment[1, :, 3, :, 1] = 1  # there in one frame, so nothing of theirs moves
+    plain = stream("joint").model
+    assert [plain.varies_with(x) for x in (full, lacking, moment)] == [False, True, False]
+    assert not plain.varies_with(lacking[..., 1:])  # one place: on a GPU all are looked at
+    for kind, found in (("bone", False), ("joint_motion", True), ("bone_motion", True)):
+        both = Streams({"joint": stream("joint"), kind: stream(kind)})
+        assert [both.varies_with(x) for x in (full, lacking, moment)] == [False, True, found]
+    assert not stream("joint", persons="pair").varies_with(lacking)
+    assert stream("joint", persons="partner").varies_with(full[..., :1])  # nobody is the second
+    assert not stream("joint", persons="partner").varies_with(full)
+    still = Stream(MODELS["ST-GCN"](2, 3, layout=ARM), ("joint",), ARM)
+    assert not still.varies_with(lacking)  # which looks at all places

@@ -39,9 +39,8 @@ class Batch:
     sample_of_row: (R,) int64 in [0, B), the sample each row belongs to.
     remarks: on some of the samples; those that failed have no rows.
     mixed_labels: (B,) int64, of the sample that each was mixed with, `mixed_share` of it
-        (mixup, Zhang et al. 2018); None where nothing was mixed.
-    lacks_people: in some sample a place for a person is empty, so the model may have less to do.
-        It need not be known of batches that were read.
+        (mixup, Zhang et al. 2018); None where nothing was mixed. The share is a tensor, (), in
+        a step that is recorded.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -51,7 +50,6 @@ class Batch:
     remarks: Remarks = field(default_factory=lambda: Remarks())
     mixed_labels: torch.Tensor | None = None
     mixed_share: float | torch.Tensor = 0.0
-    lacks_people: bool = False
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -200,6 +198,7 @@ class Common:
     largest norm of the gradient, 0 for none. has_validation: whether training validates.
     pretrained: weights to start from, submodule ("" is the whole model) -> path.
     parts: submodules that evaluation judges beside the whole, title -> submodule.
+    is_recorded: whether training on one GPU records a step and replays it.
     has_occlusion: whether evaluation also hides parts of the data.
     annotates: whether inference also writes each video with its label on it.
     augmentation: the block that changes samples of training, as the report advises it.
@@ -215,6 +214,7 @@ class Common:
     has_occlusion: bool = False
     annotates: bool = False
     augmentation: str = ""
+    is_recorded: bool = False
     distillation: Distillation | None = None
 
 

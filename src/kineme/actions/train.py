@@ -44,8 +44,8 @@ from kineme.engine.start import (
     left_out_note,
     start_from,
 )
-from kineme.engine.stepping import Figures, Step
-from kineme.engine.training import Progress, Training, roll_back
+from kineme.engine.stepping import Figures, Step, can_be_recorded, is_scaled
+from kineme.engine.training import Progress, Training, new_training, roll_back
 from kineme.engine.validation import Validation
 from kineme.errors import QualityError
 from kineme.network import Batch, Dataset, Network, PreparedBatches, Request
@@ -136,22 +136,21 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
     if start.checkpoint is None:
         for part, path in common.pretrained.items():
             _load_pretrained(network, spec, module, a_run, part=part, path=path)
-    on_one_gpu = fabric.device.type == "cuda" and fabric.world_size == 1
-    is_scaled = settings.precision == "16-mixed"  # its scaler passes over bad steps itself
-    is_recorded = settings.cuda_graph and on_one_gpu and not is_scaled
+    is_recorded = common.is_recorded and can_be_recorded(fabric, settings.precision)
+    if fabric.device.type == "cuda":
+        a_run.say(f"Steps of training are {'recorded and' if is_recorded else 'not'} replayed.")
     optimizer = optim.build_optimizer(
         module, settings.optim, head=network.head, can_be_recorded=is_recorded
     )
     model, wrapped = fabric.setup(module, optimizer)  # moves the module to its device
-    training = _new_training(
+    training = new_training(
         module, optimizer, settings, steps_per_epoch=steps, samples_per_step=samples_per_step
     )
-    num_classes = len(network.class_names(spec))
-    asked = common.distillation
-    teacher = load_teacher(network, spec, asked, fabric.device) if asked else None
-    loss = optim.build_loss(settings, data.labels, num_classes=num_classes, device=fabric.device)
     chance = chance_of(
-        data.labels, settings, num_classes=num_classes, is_distilled=teacher is not None
+        data.labels,
+        settings,
+        num_classes=len(network.class_names(spec)),
+        is_distilled=common.distillation is not None,
     )
     facts = model_facts(network, spec, data) | {"chance": chance.facts()}
     feed_of = functools.partial(
@@ -168,9 +167,9 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
             training,
             model,
             wrapped,
-            Objective(loss, teacher),
+            _objective(fabric, network, spec, data),
             grad_clip=common.grad_clip,
-            is_scaled=is_scaled,
+            is_scaled=is_scaled(settings.precision),
             is_recorded=is_recorded,
         ),
         feed=feed_of(data),
@@ -187,25 +186,12 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
     return job
 
 
-def _new_training(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    settings: Any,
-    *,
-    steps_per_epoch: int,
-    samples_per_step: int,
-) -> Training:
-    """The state of a training that has not begun. settings: `train`."""
-    schedule = optim.Schedule(
-        settings.optim,
-        steps_per_epoch=steps_per_epoch,
-        num_epochs=settings.num_epochs,
-        lr=optim.scaled_rate(settings.optim, samples_per_step),
-    )
-    averaged = optim.AveragedWeights(module, settings.ema_decay) if settings.ema_decay > 0 else None
-    return Training(
-        module, optimizer, schedule, averaged, Progress(samples_per_step=samples_per_step)
-    )
+def _objective(fabric: Fabric, network: Network, spec: Any, data: Dataset) -> Objective:
+    """The distance to labels, and to a teacher where there is one."""
+    num_classes, asked = len(network.class_names(spec)), network.common(spec).distillation
+    teacher = load_teacher(network, spec, asked, fabric.device) if asked else None
+    loss = optim.build_loss(spec.train, data.labels, num_classes=num_classes, device=fabric.device)
+    return Objective(loss, teacher)
 
 
 def _load_data(network: Network, spec: Any, a_run: Run) -> tuple[Dataset, Dataset | None]:
@@ -223,8 +209,11 @@ def _kept_data(
     if fabric.device.type != "cuda" or network.keep_on is None:
         return None
     kept = network.keep_on(data, fabric.device)
-    if kept:
-        a_run.say("The training data lie on the GPU; no data workers are needed for them.")
+    a_run.say(
+        "The training data lie on the GPU; no data workers are needed for them."
+        if kept
+        else "The training data take too much of the GPU's memory: batches are sent there."
+    )
     return kept
 
 
@@ -240,7 +229,7 @@ def _load_pretrained(
 def _continue(job: _Job, checkpoint: Checkpoint) -> None:
     """Restore the state and find the step; another number of samples per step moves it."""
     job.training.restore(job.fabric, checkpoint)
-    job.step.forget()
+    job.step.start_anew()
     progress, name = job.training.progress, checkpoint.path.name
     step, rest = divmod(progress.step * progress.samples_per_step, job.samples_per_step)
     if rest:
@@ -313,7 +302,7 @@ def _roll_back(job: _Job, error: QualityError) -> None:
     name = roll_back(job.training, job.fabric, job.run.folder, key) if is_wanted else ""
     if not name:
         raise error
-    job.step.forget()
+    job.step.start_anew()
     share = job.training.progress.rate_share
     job.run.note(f"{error} Going on from {name}, without that step and at {share:g} of the rate.")
 

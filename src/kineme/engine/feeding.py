@@ -71,11 +71,10 @@ def training_requests(
     *,
     seed: int,
     epoch: int,
-    first_step: int = 0,
     rank: int = 0,
     world_size: int = 1,
 ) -> list[Request]:
-    """What process `rank` reads in `epoch`, from `first_step` on.
+    """What process `rank` reads in `epoch`.
 
     One step takes the next batch_size * world_size samples of a permutation that all
     processes share; each takes its own batch_size of them.
@@ -83,7 +82,7 @@ def training_requests(
     order = permutation(seed, epoch, num_samples)
     steps = num_samples // (batch_size * world_size)
     by_step = order[: steps * batch_size * world_size].reshape(steps, world_size, batch_size)
-    return [(epoch, indices) for indices in by_step[first_step:, rank]]
+    return [(epoch, indices) for indices in by_step[:, rank]]
 
 
 def evaluation_requests(

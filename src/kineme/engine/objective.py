@@ -3,7 +3,7 @@
 Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015. Promises: models of
 several streams learn as each would alone, because their losses are added; the teacher sees what
 the pupil sees, and does not change.
-Leaves out: the loss of labels itself (optim.py), steps (actions/train.py).
+Leaves out: the loss of labels itself (optim.py), steps (stepping.py).
 
 B samples of a batch, R rows (model inputs) of them, S streams, C classes.
 """

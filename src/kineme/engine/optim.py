@@ -3,7 +3,7 @@
 Promises: the learning rate of a step follows from the step alone (AutoReduce: from its
 state too), and all state is plain numbers and tensors, so a resumed run is the same run. What
 changes from step to step may lie in tensors, so that a step can be recorded (stepping.py).
-Leaves out: gradients, clipping and when to step (actions/train.py).
+Leaves out: clipping and when to step (stepping.py).
 """
 
 import copy
@@ -36,18 +36,17 @@ def build_optimizer(
     name = settings.optimizer_type.removeprefix("torch.optim.")
     rate, decay = settings.lr, settings.weight_decay
     groups = _groups(module, settings.backbone_lr_factor, head)
-    counts_there = can_be_recorded
     at_once = True if can_be_recorded else None  # one kernel for all parameters
     if name == "Adam":
         return torch.optim.Adam(
-            groups, lr=rate, weight_decay=decay, fused=at_once, capturable=counts_there
+            groups, lr=rate, weight_decay=decay, fused=at_once, capturable=can_be_recorded
         )
     if name == "AdamW":
         return torch.optim.AdamW(
-            groups, lr=rate, weight_decay=decay, fused=at_once, capturable=counts_there
+            groups, lr=rate, weight_decay=decay, fused=at_once, capturable=can_be_recorded
         )
     if name == "Adamax":
-        return torch.optim.Adamax(groups, lr=rate, weight_decay=decay, capturable=counts_there)
+        return torch.optim.Adamax(groups, lr=rate, weight_decay=decay, capturable=can_be_recorded)
     momentum = settings.momentum
     return torch.optim.SGD(
         groups,
@@ -95,13 +94,33 @@ def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def align_gradients(module: nn.Module) -> None:
-    """Give gradients the strides of their parameters where only axes of size 1 differ in them;
-    fused optimizers want the same, and convolutions of images stored channels last do not care.
+    """Give gradients the strides of their parameters, which fused optimizers want.
+
+    Convolutions of images stored channels last give others; where that is in axes of size 1
+    alone, nothing is copied.
     """
     for parameter in module.parameters():
-        gradient = parameter.grad
-        if gradient is not None and gradient.stride() != parameter.stride():
-            parameter.grad = gradient.as_strided(parameter.shape, parameter.stride())
+        gradient, strides = parameter.grad, parameter.stride()
+        if gradient is None or gradient.stride() == strides:
+            continue
+        axes = zip(parameter.shape, gradient.stride(), strides, strict=True)
+        if all(ours == wanted for size, ours, wanted in axes if size > 1):
+            parameter.grad = gradient.as_strided(parameter.shape, strides)
+        else:
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+
+
+def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Momentum of zero for what has none yet: the first step is the same, and fused SGD wants all
+    parameters to have theirs, or none."""
+    for group in optimizer.param_groups:
+        if not group.get("momentum"):  # Adam keeps its own
+            continue
+        for parameter in group["params"]:
+            if parameter.requires_grad:
+                state = optimizer.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def scaled_rate(settings: Any, samples_per_step: int) -> float:

@@ -1,7 +1,7 @@
 """One step of training: forward, backward and update; on a GPU recorded once and replayed.
 
-Promises: a step whose gradient is not finite leaves weights that are not to be kept, and says so;
-random numbers of a step follow from its seed, recorded or not.
+Promises: random numbers of a step follow from its seed, recorded or not; a step that is taken
+one by one leaves the weights where its gradient is not finite.
 Leaves out: learning rates and seeds of steps, what is made of the figures (actions/train.py).
 
 A small model asks a GPU for thousands of short kernels a step, and asking takes longer than they
@@ -14,7 +14,7 @@ B samples of a batch, R rows (model inputs) of them, C classes.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ from kineme.engine.training import Training
 from kineme.errors import ResourceError
 from kineme.network import Batch
 
-SKIPS_ABSENT = "skips_absent"  # says a model whose work depends on who is there
+VARIES_WITH = "varies_with"  # a model's method: whether its kernels depend on what it is shown
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,21 @@ class Figures:
     norm: float
 
 
+def is_scaled(precision: str) -> bool:
+    """Whether a scaler passes over steps that are not finite, by itself."""
+    return precision == "16-mixed"
+
+
+def can_be_recorded(fabric: Fabric, precision: str) -> bool:
+    """Whether steps can be replayed here: on one GPU, without a scaler, which decides each time."""
+    is_alone = fabric.device.type == "cuda" and fabric.world_size == 1
+    return is_alone and not is_scaled(precision)
+
+
 class Step:
     """Takes steps of `training`. model, optimizer: as Fabric wraps them; grad_clip: 0 for none.
 
-    is_scaled: the precision passes over steps that are not finite by itself.
-    is_recorded: replay a CUDA graph, on the one GPU that the fabric has.
+    is_recorded: replay a CUDA graph, where `can_be_recorded`.
     """
 
     def __init__(
@@ -62,39 +72,34 @@ class Step:
     ) -> None:
         self.fabric, self.training, self.model = fabric, training, model
         self.optimizer, self.objective = optimizer, objective
-        self.grad_clip, self.is_scaled, self.is_recorded = grad_clip, is_scaled, is_recorded
-        self._on_gpu = fabric.device.type == "cuda"
-        modules = training.module.modules()
-        self._skips_absent = any(getattr(module, SKIPS_ABSENT, False) for module in modules)
+        self.grad_clip, self.is_scaled = grad_clip, is_scaled
         self.last_norm = math.nan  # of the gradient, before it was clipped
-        self._stream: torch.cuda.Stream | None = None
+        self._varies = getattr(training.module, VARIES_WITH, None)
         self._share = torch.zeros((), device=fabric.device)  # of the way of averaged weights
-        if is_recorded:
-            self._stream = cast(Any, torch.cuda.Stream)(fabric.device)
-        self.forget()
+        self._stream = cast(Any, torch.cuda.Stream)(fabric.device) if is_recorded else None
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Ready for steps of a training whose state is new, or has been replaced."""
+        self._recording: _Recording | None = None
+        self._is_warm = False
+        if self._stream:  # steps that are not replayed take the same numbers from the same places
+            optim.keep_rate_on(self.training.optimizer, self.fabric.device)
+            optim.begin_momentum(self.training.optimizer)
 
     def __call__(self, batch: Batch, *, rate: float, seed: int) -> Figures:
         """Learn from a batch on the device, prepared for the model.
 
-        Where the gradient is not finite, and not `is_scaled`, the weights may be spoiled.
+        Where the gradient is not finite, and not `is_scaled`, a replay has spoiled the weights.
         """
         optim.set_rate(self.training.optimizer, rate)
         if not self.training.module.training:
             self.training.module.train()
         torch.manual_seed(seed)  # dropout
         with self._own_stream():
-            is_like_others = not (batch.lacks_people and self._skips_absent)
-            take = self._replay if self._is_warm and is_like_others else self._take
-            figures = Figures(*take(batch))
+            figures = Figures(*self._taken(batch).tolist())
         self.last_norm = figures.norm
         return figures
-
-    def forget(self) -> None:
-        """Record anew: the state of the training has been replaced."""
-        self._recording: _Recording | None = None
-        self._is_warm = False
-        if self._stream:  # steps that are not replayed take the same numbers from the same places
-            optim.keep_rate_on(self.training.optimizer, self.fabric.device)
 
     @contextlib.contextmanager
     def _own_stream(self) -> Iterator[None]:
@@ -108,55 +113,46 @@ class Step:
             yield
         outside.wait_stream(self._stream)
 
-    def _take(self, batch: Batch) -> list[float]:
+    def _taken(self, batch: Batch) -> torch.Tensor:
+        """(3,) as `Figures`, after the update."""
+        is_like_others = self._stream is None or not (self._varies and self._varies(**batch.inputs))
+        if self._is_warm and is_like_others:
+            self._recording = self._recording or self._record(batch)
+            if self._recording.fits(batch):
+                self._say_share()
+                return self._recording.replay(batch)
         self.optimizer.zero_grad()
-        figures: list[float] = self._learn(batch).tolist()
-        if self.is_scaled or math.isfinite(figures[2]):
+        figures = self._learn(batch)
+        if self.is_scaled or bool(figures[2].isfinite()):
             self._say_share()
-            self.optimizer.step()
-            self._average()
-            self._is_warm = self._stream is not None
-        return figures
-
-    def _replay(self, batch: Batch) -> list[float]:
-        if self._recording is None:
-            self._recording = self._record(batch)
-        self._say_share()
-        figures: list[float] = self._recording.replay(batch).tolist()
+            self._update()
+            self._is_warm |= self._stream is not None and is_like_others
         return figures
 
     def _record(self, batch: Batch) -> "_Recording":
         """Raises ResourceError where the model does what cannot be recorded."""
+        self.optimizer.zero_grad()
         try:
-            return _Recording(self, batch)
-        except torch.OutOfMemoryError:
-            raise
+            return _Recording(self._learn, self._update, batch, self._stream)
         except RuntimeError as error:
+            first: BaseException = error
+            while isinstance(first.__context__, RuntimeError):  # what ended the recording
+                first = first.__context__
+            if isinstance(first, torch.OutOfMemoryError):
+                raise first from None
             raise ResourceError(
                 "train.cuda_graph",
                 "a step whose kernels can be recorded",
-                str(error).splitlines()[0] if str(error) else "one that cannot",
+                str(first).splitlines()[0] if str(first) else "one that cannot",
                 "Set train.cuda_graph=false: slower, and the same otherwise.",
             ) from error
-
-    def _say_share(self) -> None:
-        """How far averaged weights go in this step, where a recording looks for it."""
-        if self.training.averaged and self._stream:
-            self._share.fill_(self.training.averaged.next_share())
-
-    def _average(self) -> None:
-        averaged, module = self.training.averaged, self.training.module
-        if averaged and self._stream:
-            averaged.move(module, self._share)
-        elif averaged:
-            averaged.update(module)
 
     def _learn(self, batch: Batch) -> torch.Tensor:
         """Gradients, clipped; (3,) float64 as `Figures`."""
         logits = self.model(**batch.inputs).float()  # (R, C) or (R, S, C)
         loss = self.objective(logits, batch, self.fabric)
         self.fabric.backward(loss)
-        if self._on_gpu:
+        if self._stream:
             optim.align_gradients(self.training.module)
         if self.grad_clip > 0:
             norm = self.fabric.clip_gradients(
@@ -170,26 +166,48 @@ class Step:
         shown = (loss.detach() / num_streams).double() * len(targets)
         return torch.stack([shown, correct.double(), norm.detach().double()])  # type: ignore[union-attr]
 
+    def _say_share(self) -> None:
+        """How far averaged weights go in this step, where a recording looks for it."""
+        if self.training.averaged and self._stream:
+            self._share.fill_(self.training.averaged.next_share())
+
+    def _update(self) -> None:
+        """Weights and averaged weights, by the gradients."""
+        training = self.training
+        (training.optimizer if self._stream else self.optimizer).step()
+        if training.averaged and self._stream:
+            training.averaged.move(training.module, self._share)
+        elif training.averaged:
+            training.averaged.update(training.module)
+
 
 class _Recording:
-    """A CUDA graph of a step that `step` took before, for batches like `batch`."""
+    """A CUDA graph of `learn` and `update` for batches like `batch`, which were called before.
 
-    def __init__(self, step: Step, batch: Batch) -> None:
-        training = step.training
+    stream: the current one, and not the default.
+    """
+
+    def __init__(
+        self,
+        learn: Callable[[Batch], torch.Tensor],
+        update: Callable[[], None],
+        batch: Batch,
+        stream: torch.cuda.Stream | None,
+    ) -> None:
         self.batch = _kept(batch)
-        step.optimizer.zero_grad()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=step._stream):
-            self.figures = step._learn(self.batch)
-            training.optimizer.step()
-            step._average()
-        # what the recording writes to stays, whatever becomes of the parameters' own gradients
-        self.gradients = [parameter.grad for parameter in training.module.parameters()]
+        with torch.cuda.graph(self.graph, stream=stream):
+            self.figures = learn(self.batch)
+            update()
+
+    def fits(self, batch: Batch) -> bool:
+        """Whether a batch has the shapes that were recorded."""
+        own, given = _tensors(self.batch), _tensors(batch)
+        return [mine.shape for mine in own] == [other.shape for other in given]
 
     def replay(self, batch: Batch) -> torch.Tensor:
         """A step on `batch`; (3,) as `Figures`."""
-        own, given = _tensors(self.batch), _tensors(batch)
-        for mine, other in zip(own, given, strict=True):
+        for mine, other in zip(_tensors(self.batch), _tensors(batch), strict=True):
             mine.copy_(other)
         if isinstance(self.batch.mixed_share, torch.Tensor):
             self.batch.mixed_share.fill_(float(batch.mixed_share))

@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from kineme.engine.checkpoint import STATE_PREFIX, Checkpoint, load_newest, load_weights
-from kineme.engine.optim import AveragedWeights, Schedule, state_of
+from kineme.engine.optim import AveragedWeights, Schedule, scaled_rate, state_of
 from kineme.engine.weights import fit_weights
 from kineme.errors import CheckpointError
 
@@ -138,6 +138,8 @@ class Training:
         asked = [_settings(group) for group in self.optimizer.param_groups]
         try:
             saved = checkpoint.content["optimizer_states"][0]
+            if len(saved["param_groups"]) != len(asked):
+                raise ValueError("another number of parameter groups")
             groups = zip(saved["param_groups"], asked, strict=True)
             here = [{**group, **_place(settings)} for group, settings in groups]
             self.optimizer.load_state_dict({**saved, "param_groups": here})
@@ -148,7 +150,7 @@ class Training:
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 where, "the state of this optimizer", f"another ({error})",
-                "Set train.optim.optimizer_type to what it was.",
+                "Set train.optim.optimizer_type and backbone_lr_factor to what they were.",
             ) from error  # fmt: skip
         for group, settings in zip(self.optimizer.param_groups, asked, strict=True):
             rate = float(group["lr"])  # each step sets it; a run without one left keeps the last
@@ -158,6 +160,27 @@ class Training:
         known = {f.name for f in fields(Progress)}
         told = {name: value for name, value in training["progress"].items() if name in known}
         self.progress = Progress(**told)
+
+
+def new_training(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: Any,
+    *,
+    steps_per_epoch: int,
+    samples_per_step: int,
+) -> Training:
+    """The state of a training that has not begun. settings: `train`."""
+    schedule = Schedule(
+        settings.optim,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=settings.num_epochs,
+        lr=scaled_rate(settings.optim, samples_per_step),
+    )
+    averaged = AveragedWeights(module, settings.ema_decay) if settings.ema_decay > 0 else None
+    return Training(
+        module, optimizer, schedule, averaged, Progress(samples_per_step=samples_per_step)
+    )
 
 
 def roll_back(training: Training, fabric: Fabric, folder: Path, key: str | None = None) -> str:

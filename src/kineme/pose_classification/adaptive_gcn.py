@@ -45,7 +45,6 @@ class AdaptiveGCN(nn.Module):
     """
 
     A: torch.Tensor
-    skips_absent = True  # in training, where there are several people
     kernel: int
     dilations: tuple[int, ...]
     has_tail: bool
@@ -117,6 +116,16 @@ class AdaptiveGCN(nn.Module):
         features = (features * counted[:, None]).view(n, m, -1).sum(dim=1)
         features = features / counted.view(n, m).sum(dim=1, keepdim=True).clamp(min=1)
         return self._logits(self.dropout(features))
+
+    def varies_with(self, skeleton: torch.Tensor, present: torch.Tensor | None = None) -> bool:
+        """Whether training passes over somebody who is absent from these, as of `forward`.
+
+        On a GPU one person a sample is never passed over.
+        """
+        if skeleton.shape[4] == 1:
+            return False
+        there = skeleton if present is None else present
+        return not bool((there != 0).flatten(1, 3).any(dim=1).all())
 
     def _scattered(
         self, persons: torch.Tensor, seen: torch.Tensor, is_there: torch.Tensor

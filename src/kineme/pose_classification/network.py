@@ -92,6 +92,7 @@ def common(spec: Any) -> Common:
         distillation=_distillation(spec),
         has_occlusion=spec.evaluate.occlusion,
         augmentation="dataset.augmentation",
+        is_recorded=spec.train.cuda_graph,
     )
 
 

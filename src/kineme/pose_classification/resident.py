@@ -3,7 +3,7 @@
 Promises: a batch is what `SkeletonDataset` makes of the same request, up to rounding; which
 batches are made together follows from their place in the epoch alone, so an epoch that is
 continued has the same ones.
-Leaves out: which frames are chosen and what happens to them (dataset.py), steps (actions/train.py).
+Leaves out: which frames are chosen and what happens to them (dataset.py), steps (stepping.py).
 
 Why this is fast: the arithmetic of one batch is too little for a GPU, which waits for it to be
 asked for. Made together, many batches cost as much asking as one.
@@ -24,7 +24,7 @@ from kineme.network import Batch, Request
 from kineme.pose_classification.dataset import SkeletonDataset
 from kineme.pose_classification.sources import Sequences
 
-SHARE_OF_FREE = 0.25  # of the device's memory, at most, for the data
+LARGEST_SHARE = 0.25  # of the device's memory, whoever else uses it, for the data
 BYTES_AT_ONCE = 1 << 26  # of the rows that are made together
 MOST_STEPS = 64  # of which the batches are made together
 _CHUNK_SEQUENCES = 256
@@ -47,14 +47,14 @@ class Resident:
 
 
 def place(
-    sequences: Sequences, device: torch.device, *, free_bytes: int | None = None
+    sequences: Sequences, device: torch.device, *, total_bytes: int | None = None
 ) -> Resident | None:
-    """The sequences on `device`; None where they take more than a share of its free memory."""
+    """The sequences on `device`; None where they take more than a share of its memory."""
     shape = sequences.shape
     n, c, t, v, m = shape
-    if free_bytes is None:
-        free_bytes = torch.cuda.mem_get_info(device)[0]
-    if math.prod(shape) * 4 > SHARE_OF_FREE * free_bytes:
+    if total_bytes is None:
+        total_bytes = torch.cuda.get_device_properties(device).total_memory
+    if math.prod(shape) * 4 > LARGEST_SHARE * total_bytes:
         return None
     frames = torch.empty(n * t, c * v * m, device=device)
     for start in range(0, n, _CHUNK_SEQUENCES):
@@ -99,15 +99,10 @@ class ResidentBatches:
         x = self.dataset.prepare(x, indices, epoch)
         labels = _on(self.dataset.labels[indices], device)
         rows = torch.arange(size, device=device)
-        someone = (x != 0).flatten(1, 3).any(dim=1).view(len(requests), -1)  # of each place
-        is_full = someone.all(dim=1).tolist()
         batches = []
         for step, (_, own) in enumerate(requests):
             part = slice(step * size, (step + 1) * size)
-            inputs = {"skeleton": x[part]}
-            batch = Batch(
-                inputs, labels[part], torch.from_numpy(own), rows, lacks_people=not is_full[step]
-            )
+            batch = Batch({"skeleton": x[part]}, labels[part], torch.from_numpy(own), rows)
             batches.append(self.dataset.mix(batch, epoch))
         return batches
 

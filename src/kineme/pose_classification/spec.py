@@ -262,6 +262,9 @@ class Train(sections.Train):
     optim: Optim = block(Optim, "optimizer and learning rate")
     distill: Distill = block(Distill, "learning from another model")
     grad_clip: float = setting(0.0, "largest norm of the gradient; 0: off", ge=0, automl=True)
+    cuda_graph: bool = setting(
+        True, "on one GPU, record a step and replay it, unless precision is 16-mixed", ours=True
+    )
 
 
 class Evaluate(sections.Evaluate):

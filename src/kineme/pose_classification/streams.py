@@ -13,6 +13,7 @@ Shapes: N samples, C channels, T frames, V joints, M persons, S streams; skeleto
 `present` (N, 1, T, V, M) bool.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -40,6 +41,17 @@ class Stream(nn.Module):
 
     def forward(self, skeleton: torch.Tensor) -> torch.Tensor:
         """(N, C, T, V, M) -> logits (N, classes)."""
+        logits: torch.Tensor = self.model(*self._seen(skeleton))
+        return logits
+
+    def varies_with(self, skeleton: torch.Tensor) -> bool:
+        """Whether training passes over somebody of whom this stream sees nothing."""
+        varies = getattr(self.model, "varies_with", None)
+        several = self.persons == "partner" or (self.persons == "mean" and skeleton.shape[4] > 1)
+        return several and varies is not None and bool(varies(*self._seen(skeleton)))
+
+    def _seen(self, skeleton: torch.Tensor) -> Values:
+        """What the model is shown."""
         present = (skeleton != 0).any(dim=1, keepdim=True)
         seen = [STREAMS[kind]((skeleton, present), self.layout) for kind in self.kinds]
         values = torch.cat([value for value, _ in seen], dim=1)
@@ -48,8 +60,7 @@ class Stream(nn.Module):
             values, there = as_pair(values), as_pair(there)
         elif self.persons == "partner":
             values, there = with_partner(values, there)
-        logits: torch.Tensor = self.model(values, there)
-        return logits
+        return values, there
 
 
 class Streams(nn.Module):
@@ -58,7 +69,6 @@ class Streams(nn.Module):
     def __init__(self, streams: Mapping[str, Stream]) -> None:
         super().__init__()
         self.streams = nn.ModuleDict(streams)
-        self._lanes: list[torch.cuda.Stream] | None = None
 
     def forward(self, skeleton: torch.Tensor) -> torch.Tensor:
         """(N, C, T, V, M) -> in training the logits of each, (N, S, classes), else the mean of
@@ -67,23 +77,32 @@ class Streams(nn.Module):
         logits = torch.stack(together(skeleton), dim=1)
         return logits if self.training else logits.float().log_softmax(dim=2).mean(dim=1)
 
+    def varies_with(self, skeleton: torch.Tensor) -> bool:
+        """As of each stream."""
+        return any(stream.varies_with(skeleton) for stream in self.streams.values())  # type: ignore[operator]
+
     def _in_turn(self, skeleton: torch.Tensor) -> list[torch.Tensor]:
         return [stream(skeleton) for stream in self.streams.values()]
 
     def _at_once(self, skeleton: torch.Tensor) -> list[torch.Tensor]:
         """Each on a CUDA stream of its own: one alone leaves most of a GPU idle."""
         here, answers = torch.cuda.current_stream(skeleton.device), []
-        if self._lanes is None:
-            self._lanes = [cast(Any, torch.cuda.Stream)(skeleton.device) for _ in self.streams]
-        for lane, stream in zip(self._lanes, self.streams.values(), strict=True):
+        lanes = _lanes(skeleton.device, len(self.streams))
+        for lane, stream in zip(lanes, self.streams.values(), strict=True):
             lane.wait_stream(here)
             with torch.cuda.stream(lane):
                 skeleton.record_stream(lane)
                 answers.append(stream(skeleton))
-        for lane, answer in zip(self._lanes, answers, strict=True):
+        for lane, answer in zip(lanes, answers, strict=True):
             here.wait_stream(lane)
             answer.record_stream(here)
         return answers
+
+
+@functools.lru_cache
+def _lanes(device: torch.device, number: int) -> tuple[torch.cuda.Stream, ...]:
+    """The CUDA streams of every model of so many streams: they come after one another anyway."""
+    return tuple(cast(Any, torch.cuda.Stream)(device) for _ in range(number))
 
 
 def joint(values: Values, layout: Layout) -> Values:

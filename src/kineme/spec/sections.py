@@ -115,12 +115,6 @@ class Train(Compute):
         choices=("32-true", "bf16-mixed", "16-mixed"),
         ours=True,
     )
-    cuda_graph: bool = setting(
-        True,
-        "on one GPU, record the kernels of a step once and replay them, unless precision is "
-        "16-mixed",
-        ours=True,
-    )
     stop_epoch: int = setting(
         0,
         "epoch after which this run ends, to be continued with train.resume; the schedule stays "
