@@ -20,13 +20,6 @@ def test_an_epoch_is_a_permutation_without_its_incomplete_step():
     assert flat(requests) == permutation(5, 2, 10)[:9].tolist()
 
 
-def test_an_epoch_continues_at_any_step():
-    whole = training_requests(26, 4, seed=5, epoch=0)
-    for step in range(7):
-        rest = training_requests(26, 4, seed=5, epoch=0, first_step=step)
-        assert flat(rest) == flat(whole[step:])
-
-
 def test_two_processes_take_together_what_one_with_twice_the_batch_takes():
     alone = training_requests(26, 6, seed=1, epoch=3)
     left, right = (
