@@ -235,9 +235,9 @@ class AveragedWeights:
             torch._foreach_add_(own, ways)
         else:
             torch._foreach_lerp_(own, goals, share)
-        counters = [name for name in ours if name not in set(moving)]
-        for name in counters:
-            ours[name].copy_(theirs[name])
+        for name, tensor in ours.items():
+            if not tensor.is_floating_point():
+                tensor.copy_(theirs[name])
 
 
 def build_loss(

@@ -173,5 +173,5 @@ def memory_errors_named() -> Iterator[None]:
             "memory",
             "enough for this batch and model",
             text.splitlines()[0] if text else "no more",
-            "Try a smaller dataset.batch_size; training on a GPU, also train.cuda_graph=false.",
+            "Try a smaller dataset.batch_size.",
         ) from error
