@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from kineme.actions import train
 from kineme.engine.feeding import evaluation_requests, training_requests
@@ -171,7 +171,7 @@ def plain_training(spec: Any, arguments: argparse.Namespace) -> Outcome:
     )
     decay = settings.ema_decay
     averaged = AveragedModel(
-        model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
+        model, multi_avg_fn=following(decay), use_buffers=True
     ) if decay else None  # fmt: skip
     steps = len(data) // size
     schedule = Schedule(
@@ -220,6 +220,24 @@ def plain_model(spec: Any) -> torch.nn.Module:
         )
     model.load_state_dict(ours.state_dict())
     return model
+
+
+def following(decay: float) -> Callable[..., None]:
+    """An exponential moving average that forgets its beginning.
+
+    torch's own, `get_ema_multi_avg_fn`, decays at one rate from the first step on, and what
+    batch normalisation saw in the first steps stays in it: of NW-UCLA, 80 % in place of 92 %.
+    """
+
+    @torch.no_grad()
+    def follow(averaged: list[torch.Tensor], new: list[torch.Tensor], num_averaged: Any) -> None:
+        n = int(num_averaged)
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, new, 1 - min(decay, (1 + n) / (10 + n)))
+        else:
+            torch._foreach_copy_(averaged, new)
+
+    return follow
 
 
 def autocast(device: torch.device, kind: str) -> Any:
