@@ -50,6 +50,10 @@ def test_cross_entropy_is_the_mean_of_minus_log():
     assert got == pytest.approx(-(np.log(0.5) + np.log(0.75)) / 2)
 
 
+def test_a_loss_of_nothing_is_no_negative_zero():
+    assert str(metrics.cross_entropy(np.zeros((2, 2), np.float32), np.array([0, 1]))) == "0.0"
+
+
 def test_a_row_of_minus_infinity_answers_no_class_and_is_wrong():
     """Four samples of classes 0, 0, 1, 1; the first and last have no answer."""
     scores = np.log(np.array([[1, 1], [0.9, 0.1], [0.3, 0.7], [1, 1]]))

@@ -345,14 +345,15 @@ def test_mixup_blends_each_sample_with_the_one_before_where_both_have_the_joint(
         np.testing.assert_array_equal(mixed[own][:, both:], data[own][:, both:])
 
 
-def test_a_limb_cannot_go_missing_where_no_joint_is_named_after_one(tmp_path):
+@pytest.mark.parametrize(("part", "named"), [("limb", "says"), ("side", "begins")])
+def test_a_part_cannot_go_missing_where_no_joint_is_named_after_one(tmp_path, part, named):
     layout = tmp_path / "loose.yaml"
     layout.write_text("{name: loose, joints: [a, b], bones: [[a, b]], centre: a}")
     folder = folder_of(tmp_path / "d", skeletons(joints=2), [0, 1, 2, 3, 4, 5])
-    asked = "dataset.augmentation.limb_dropout_prob"
+    asked = f"dataset.augmentation.{part}_dropout_prob"
     spec = spec_of(folder, f"model.layout={layout}", f"{asked}=0.9")
     dataset = NETWORK.build_dataset(spec, TRAIN)
-    note = f"{asked} has no effect: no joint of layout 'loose' has a name that says"
+    note = f"{asked} has no effect: no joint of layout 'loose' has a name that {named}"
     assert sum(line.startswith(note) for line in dataset.notes) == 1
     np.testing.assert_array_equal(rows(dataset, [0, 1, 2, 3], 0), skeletons(joints=2)[:4])
 

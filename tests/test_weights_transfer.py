@@ -174,6 +174,41 @@ def test_weights_of_another_kind_of_model_are_refused_by_its_settings(theirs, ou
         fitted(transfer(weights, {}, ours, target)[0], target)
 
 
+EARLY = ("model.fusion=early", "model.streams=[joint,bone]")
+ADAPTIVE = "model.model_type=ST-GCN++"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        (EARLY, (EARLY[0], "model.streams=[bone,joint]"), r"streams: expected \['joint', 'bone'\]"),
+        (
+            EARLY,
+            (EARLY[0], "model.streams=[joint,joint_motion]"),
+            r"got \['joint', 'joint_motion'\]",
+        ),
+        (EARLY, (), r"model.streams, model.fusion: expected .* got \['joint'\], 'late'"),
+        ((), EARLY, r"model.streams, model.fusion: expected \['joint'\], 'late', as of"),
+        ((ADAPTIVE,), (ADAPTIVE, "model.mask=true"), r"model.mask: expected False, .* got True"),
+        ((), ("model.graph_strategy=uniform",), r"model.graph_strategy: expected 'spatial', as of"),
+        (EARLY, (*EARLY, "model.persons=partner"), r"model.persons: expected 'mean', as of"),
+    ],
+)
+def test_weights_for_other_input_are_refused_where_names_are_the_same(theirs, ours, said):
+    theirs, ours = spec_for("coco", *theirs), spec_for("coco", *ours)
+    weights, target = NETWORK.build_model(theirs).state_dict(), NETWORK.build_model(ours)
+    facts = {"spec": {"model": theirs.model.model_dump()}}
+    with pytest.raises(CheckpointError, match=said):
+        transfer(weights, facts, ours, target)
+
+
+def test_a_lone_stream_is_the_same_model_however_it_would_be_fused():
+    theirs, ours = spec_for("coco"), spec_for("coco", "model.fusion=early")
+    model = NETWORK.build_model(theirs)
+    facts = {"spec": {"model": theirs.model.model_dump()}}
+    assert transfer(model.state_dict(), facts, ours, NETWORK.build_model(ours))[1] == ""
+
+
 def fitted(weights, target):
     return fit_weights(target, weights, where="w.pth", is_partial=True)
 

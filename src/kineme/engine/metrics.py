@@ -86,7 +86,7 @@ def cross_entropy(log_probabilities: Scores, labels: Labels) -> float:
     if not len(labels):
         return float("nan")
     own = log_probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-own.mean())
+    return float(-own.mean()) + 0.0  # not -0.0
 
 
 def _times_predicted(confusion: Labels) -> Labels:

@@ -160,14 +160,16 @@ def _idle_settings(view: View, shape: tuple[int, ...]) -> Iterator[str]:
         yield "dataset.augmentation.swap_persons_prob has no effect: one person a sample."
     if view.num_clips > 1 and view.settings.sampling == "none":
         yield "num_clips has no effect: the model was trained with dataset.sampling none."
-    if (
-        view.is_random
-        and view.settings.augmentation.limb_dropout_prob > 0
-        and not view.layout.limbs
-    ):
+    augmentation, layout = view.settings.augmentation, view.layout
+    if view.is_random and augmentation.limb_dropout_prob > 0 and not layout.limbs:
         yield (
             "dataset.augmentation.limb_dropout_prob has no effect: no joint of layout "
-            f"{view.layout.name!r} has a name that says of which limb it is."
+            f"{layout.name!r} has a name that says of which limb it is."
+        )
+    if view.is_random and augmentation.side_dropout_prob > 0 and not any(layout.sides):
+        yield (
+            "dataset.augmentation.side_dropout_prob has no effect: no joint of layout "
+            f"{layout.name!r} has a name that begins with left or right."
         )
 
 

@@ -33,7 +33,9 @@ _PAIRS = re.compile(r"(^|\.)(edge_importance\.\d+|graph)$")  # (K, V, V)
 _JOINTS = re.compile(r"(^|\.)(data_bn\.(weight|bias|running_mean|running_var)|missing)$")
 # Of every kind of model: what is under these names says nothing of whose weights they are.
 _COMMON = re.compile(r"(^|\.)(A|missing|(data_bn|fcn)\.\w+)$")
-_KIND = ("model_type", "streams", "fusion", "persons")  # of spec.model
+# What makes a model another kind, of spec.model: told by the names of its tensors, or not.
+_NAMED = ("streams", "fusion")
+_UNNAMED = ("model_type", "persons", "mask", "graph_strategy")
 
 
 def adapt_weights(weights: Mapping[str, Any], spec: Any, part: str) -> Mapping[str, Any]:
@@ -96,11 +98,10 @@ def _check_kind(
     written = facts.get("spec")
     settings = written.get("model") if isinstance(written, Mapping) else None
     told = settings if isinstance(settings, Mapping) else {}
-    model_type = told.get("model_type", spec.model.model_type)
-    if model_type == spec.model.model_type and any(name in weights for name in own):
-        return
-    ours = {key: getattr(spec.model, key) for key in _KIND}
-    differs = [key for key in _KIND if key in told and told[key] != ours[key]]
+    is_named = any(name in weights for name in own)
+    ours = {key: getattr(spec.model, key) for key in (*_UNNAMED, *_NAMED)}
+    keys = _UNNAMED if is_named and _channels(told) == _channels(ours) else ours
+    differs = [key for key in keys if key in told and told[key] != ours[key]]
     if differs:
         raise CheckpointError(
             ", ".join(f"model.{key}" for key in differs),
@@ -108,6 +109,8 @@ def _check_kind(
             ", ".join(repr(ours[key]) for key in differs),
             "Set what they were trained with, or start from others.",
         )
+    if is_named:
+        return
     raise CheckpointError(
         "model.pretrained_model_path",
         f"weights of the model that the spec asks for, like {own[0]}",
@@ -115,6 +118,13 @@ def _check_kind(
         "TAO's and public weights are of ST-GCN with the joints alone; set model.model_type, "
         "streams and persons as they were trained.",
     )
+
+
+def _channels(model: Mapping[str, Any]) -> list[Any]:
+    """The streams, in order, that lie in the channels of one input; none without early fusion."""
+    streams = model.get("streams")
+    is_shared = isinstance(streams, list) and len(streams) > 1 and model.get("fusion") == "early"
+    return list(streams) if is_shared and streams else []
 
 
 def _layout_in(facts: Mapping[str, Any]) -> Layout | None:
