@@ -102,6 +102,12 @@ def test_a_repair_is_written_as_it_is_to_be_typed():
         ("dataset.label_map", {"a": "b"}, "a mapping of names to integers >= 0, got {'a': 'b'}"),
         ("dataset.train_dataset", 5, "a block with keys (data_path, label_path), got 5"),
         ("model.graph_layout", "nvida", "'sbu-15', got 'nvida'. Did you mean 'nvidia'?"),
+        (
+            "model.streams",
+            ["joint", "bones"],
+            "a list of texts, each one of 'bone', 'bone_motion', 'joint', 'joint_motion', "
+            "got ['joint', 'bones']. Did you mean 'bone'?",
+        ),
         ("train.class_weights", "even", "'none' or a list of numbers >= 0, got 'even'"),
         ("dataset.augmentation.scale", [1.0], "a list of 2 numbers > 0, got [1.0]"),
         ("train.optim.lr", float("inf"), "a number >= 0, got inf"),

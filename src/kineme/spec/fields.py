@@ -177,7 +177,9 @@ def describe(declared: Setting) -> str:
         origin, inner = typing.get_origin(kind), typing.get_args(kind)
         if origin is list:
             count = f"{rule.length} " if rule.length else ""
-            parts.append(f"a list of {count}{_KINDS[inner[0]][1]}{_bounds(rule)}")
+            is_chosen = bool(rule.choices) and inner[0] is str
+            each = f", each {choices}" if is_chosen else _bounds(rule)
+            parts.append(f"a list of {count}{_KINDS[inner[0]][1]}{each}")
         elif origin is dict:
             parts.append(f"a mapping of names to {_KINDS[inner[1]][1]}{_bounds(rule)}")
         elif rule.choices:

@@ -45,7 +45,10 @@ def suggested_key(model: type[Section], written: str) -> str | None:
 
 def value_fix(declared: Setting, value: Any) -> str:
     """What to do about a value that was refused, where that can be guessed."""
-    return did_you_mean(value, declared.rule.choices, shown=repr)
+    known = declared.rule.choices
+    items = value if isinstance(value, list) else [value]
+    fixes = [did_you_mean(item, known, shown=repr) for item in items if item not in known]
+    return next(filter(None, fixes), "")
 
 
 def did_you_mean(
