@@ -1,7 +1,7 @@
 """Training on a GPU: what `kineme` does with it, beside a plain PyTorch loop over the same data.
 
 "plain" is the slow model of tests/parity in a loop as PyTorch's own guides write it: a DataLoader
-whose workers read and augment on the CPU, pinned memory, one optimiser step after another, torch's
+whose workers read and augment on the CPU, pinned memory, one optimiser step after another,
 averaged weights. It takes the same samples, augmentation, optimiser and schedule. Both are timed
 over whole epochs after a first one; utilisation is what nvidia-smi says, sampled meanwhile. With
 --judge both also say how many of the validation samples they get right, with the averaged weights

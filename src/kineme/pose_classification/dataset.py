@@ -169,7 +169,7 @@ def _idle_settings(view: View, shape: tuple[int, ...]) -> Iterator[str]:
     if view.is_random and augmentation.side_dropout_prob > 0 and not any(layout.sides):
         yield (
             "dataset.augmentation.side_dropout_prob has no effect: no joint of layout "
-            f"{layout.name!r} has a name that begins with left or right."
+            f"{layout.name!r} has a name that begins with left_ or right_."
         )
 
 

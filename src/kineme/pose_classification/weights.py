@@ -123,8 +123,9 @@ def _check_kind(
 def _channels(model: Mapping[str, Any]) -> list[Any]:
     """The streams, in order, that lie in the channels of one input; none without early fusion."""
     streams = model.get("streams")
-    is_shared = isinstance(streams, list) and len(streams) > 1 and model.get("fusion") == "early"
-    return list(streams) if is_shared and streams else []
+    if not isinstance(streams, list) or len(streams) == 1 or model.get("fusion") != "early":
+        return []
+    return streams
 
 
 def _layout_in(facts: Mapping[str, Any]) -> Layout | None:
