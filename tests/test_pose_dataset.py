@@ -9,10 +9,11 @@ import torch
 from kineme.data import sampling
 from kineme.data.labels import Labels, write_labels
 from kineme.data.randomness import uniform, uniform32
-from kineme.engine.start import find_start
+from kineme.engine.start import build_data, find_start
 from kineme.errors import DataError, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 from kineme.pose_classification import transforms
+from kineme.pose_classification.layouts import LAYOUTS, layout_facts
 from kineme.pose_classification.network import NETWORK
 from kineme.pose_classification.paths import resolve_paths
 from kineme.pose_classification.people import motion_energy
@@ -91,6 +92,43 @@ def test_what_the_user_set_is_not_replaced_by_the_data(tmp_path):
     assert spec.model.graph_layout == "coco"
     with pytest.raises(DataError, match="20 joints fit 'kinect-20'"):
         load_sequences(spec, TRAIN)
+
+
+def test_labels_that_name_another_layout_with_as_many_joints_are_an_error(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(4, joints=17), [0, 1, 0, 1], layout="coco")
+    with pytest.raises(DataError) as told:
+        load_sequences(spec_of(folder, "model.graph_layout=human3.6m"), TRAIN)
+    where = folder / "train_label.json"
+    assert str(told.value) == (
+        f"{where}: layout: expected 'human3.6m', the model's, got 'coco'. "
+        "Use data of one layout; if these are of that one, correct layout: in the labels."
+    )
+
+
+def test_labels_that_name_a_layout_of_other_joints_than_the_data_are_an_error(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(4, joints=18), [0, 1, 0, 1], layout="coco")
+    with pytest.raises(DataError) as told:
+        load_sequences(spec_of(folder, "model.graph_layout=openpose"), TRAIN)
+    assert str(told.value) == (
+        f"{folder / 'train_label.json'}: layout: expected one of 18 joints, as the data, "
+        "got 'coco', which has 17."
+    )
+
+
+def test_a_layout_of_the_users_own_may_have_another_name_for_the_same_joints(tmp_path):
+    own = layout_facts(LAYOUTS["coco"]) | {"name": "mine"}
+    (tmp_path / "mine.yaml").write_text(json.dumps(own))
+    folder = folder_of(tmp_path / "d", skeletons(4, joints=17), [0, 1, 0, 1], layout="coco")
+    spec, _ = NETWORK.complete(spec_of(folder, f"model.layout={tmp_path / 'mine.yaml'}"), TRAIN)
+    assert len(load_sequences(spec, TRAIN).ids) == 4
+
+
+def test_validation_data_of_another_layout_than_that_of_training_are_an_error(tmp_path):
+    folder = folder_of(tmp_path / "d", skeletons(4, joints=17), [0, 1, 0, 1], layout="coco")
+    folder_of(folder, skeletons(4, joints=17), [0, 1, 0, 1], layout="human3.6m", prefix="val")
+    spec = spec_of(folder, f"dataset.val_dataset.data_path={folder}")
+    with pytest.raises(DataError, match=r"val_label\.json: layout: expected 'coco', the model's"):
+        build_data(NETWORK, NETWORK.complete(spec, TRAIN)[0])
 
 
 def test_d03_wrong_layout_names_the_layouts_that_fit(tmp_path):

@@ -363,6 +363,53 @@ def test_i16_a_class_that_the_checkpoint_does_not_have_is_told_with_both_lists(
     )
 
 
+@pytest.fixture(scope="module")
+def of_coco(tmp_path_factory):
+    """A model of coco's 17 joints, which stands for one of as many joints in another order."""
+    folder = tmp_path_factory.mktemp("coco")
+    data = np.random.default_rng(0).normal(size=(8, 2, 8, 17, 1)).astype(np.float32)
+    np.save(folder / "train_data.npy", data)
+    labels = Labels(tuple("abcdefgh"), np.arange(8) % 2, ("a", "b"), "coco")
+    write_labels(folder / "train_label.json", labels)
+    words = [
+        f"results_dir={folder}", f"dataset.train_dataset.data_path={folder}", "train.num_epochs=1",
+        "dataset.batch_size=8", "dataset.num_workers=0", "train.tensorboard=false",
+        "model.input_channels=2",
+    ]  # fmt: skip
+    train.run(NETWORK, load_spec(SPECS["train"], None, words)[0])
+    return folder / "train" / "pc_model_latest.pth"
+
+
+@pytest.mark.parametrize("kind", ["file", "store"])
+@pytest.mark.parametrize("action", [evaluate, inference])
+def test_joints_in_another_order_than_those_of_the_checkpoint_are_refused(
+    of_coco, tmp_path, action, kind
+):
+    data = np.random.default_rng(1).normal(size=(2, 2, 8, 17, 1)).astype(np.float32)
+    names = {"class_names": ("a", "b"), "layout": "human3.6m"}
+    if kind == "file":
+        np.save(tmp_path / "test_data.npy", data)
+        where = tmp_path / "test_label.json"
+        write_labels(where, Labels(("c", "d"), np.arange(2), **names))
+        path = tmp_path
+    else:
+        path = where = tmp_path / "store"
+        with ShardWriter(path, **names) as writer:
+            for i, skeleton in enumerate(data):
+                writer.add(skeleton, id=f"t{i}", label=i)
+    name = action.__name__.rpartition(".")[2]
+    words = [
+        f"results_dir={tmp_path}", f"{name}.checkpoint={of_coco}",
+        f"{name}.test_dataset.data_path={path}",
+    ]  # fmt: skip
+    with pytest.raises(DataError) as told:
+        action.run(NETWORK, load_spec(SPECS[name], None, words)[0])
+    assert str(told.value) == (
+        f"{where}: layout: expected 'coco', the model's, got 'human3.6m'. "
+        "Convert the data to it; the checkpoint was trained with it."
+    )
+
+
 def test_i17_data_without_labels_are_answered_and_nothing_is_measured(trained, tmp_path, capsys):
     data, _ = waves(7, 1)
     path = data_folder(tmp_path / "d", data) / "test_data.npy"

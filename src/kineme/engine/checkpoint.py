@@ -329,7 +329,7 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> WeightsReport:
 def restore_spec(
     spec: Any, checkpoint: Checkpoint, identity: Sequence[str], inherited: Sequence[str] = ()
 ) -> Any:
-    """`spec` with the fields of `identity` as the checkpoint was trained with.
+    """`spec` with the fields of `identity` as the checkpoint was trained with: they are set.
 
     inherited: fields that follow the checkpoint as well, but for those that the user set.
     Raises CheckpointError naming every one that the user set to something else. A file
@@ -346,6 +346,7 @@ def restore_spec(
     fixed_by_user = user_set(spec)
     restored: dict[str, Any] = {}
     problems: list[Problem] = []
+    fixed = [key for key in identity if _lookup(trained, key) is not _NOTHING]
     for key in (*identity, *(key for key in inherited if key not in fixed_by_user)):
         asked, known = plain(value_at(spec, key)), _lookup(trained, key)
         if known is _NOTHING or asked == known:
@@ -360,7 +361,7 @@ def restore_spec(
     if problems:
         raise CheckpointError.of(problems)
     try:
-        return with_values(spec, restored) if restored else spec
+        return with_values(spec, restored, fixed=fixed)
     except SpecError as error:  # the file's values are a stranger's
         first = error.problems[0]
         raise CheckpointError(

@@ -1,7 +1,8 @@
-"""The labels of a split, held against the classes that the spec knows.
+"""The labels of a split, held against the classes and the joints that the spec knows.
 
 Promises: classes are matched by name wherever there are names; test data with classes that the
-checkpoint lacks are refused with them; where labels do not matter, none is an error.
+checkpoint lacks are refused with them; where labels do not matter, none is an error. Data whose
+labels name a layout are never read as of another one.
 Leaves out: the formats of label files (data/labels.py).
 """
 
@@ -16,8 +17,9 @@ import numpy as np
 
 from kineme.data import shards
 from kineme.data.labels import Labels, UnknownClasses, read_labels, renumbered
-from kineme.errors import CheckpointError, SpecError, listed, shortened
-from kineme.network import PREDICT, TEST
+from kineme.errors import CheckpointError, Problem, SpecError, listed, shortened
+from kineme.network import PREDICT, TEST, TRAIN, VAL
+from kineme.pose_classification.layouts import LAYOUTS, layout_of
 from kineme.pose_classification.paths import SECTIONS
 
 
@@ -69,6 +71,27 @@ def _known(spec: Any, split: str, data_path: Path, label_path: Path | None) -> L
         "none",
         "Set it, or give a folder that holds data and labels as data_path.",
     )
+
+
+def layout_problems(
+    spec: Any, split: str, where: str, named: str | None, *, num_joints: int
+) -> list[Problem]:
+    """What keeps data of V joints whose labels name a layout from being read as the spec's.
+
+    where: the labels. A layout that has the same joints in the same order is the same.
+    """
+    own, theirs = layout_of(spec.model), LAYOUTS.get(named or "")
+    if named is None or named == own.name:
+        return []
+    if theirs and theirs.num_joints != num_joints:
+        received = f"{named!r}, which has {theirs.num_joints}"
+        return [Problem(f"{where}: layout", f"one of {num_joints} joints, as the data", received)]
+    if num_joints != own.num_joints or (theirs and theirs.joints == own.joints):
+        return []  # the first is told of the data
+    fix = "Convert the data to it; the checkpoint was trained with it."
+    if split in (TRAIN, VAL):
+        fix = "Use data of one layout; if these are of that one, correct layout: in the labels."
+    return [Problem(f"{where}: layout", f"{own.name!r}, the model's", repr(named), fix)]
 
 
 def _strangers(where: str, names: Sequence[str], label_map: Mapping[str, int]) -> CheckpointError:

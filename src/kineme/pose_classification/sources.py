@@ -20,7 +20,7 @@ from kineme.data.labels import Labels, label_problems, label_warnings
 from kineme.data.origin import UNKNOWN_ORIGIN, Origin
 from kineme.errors import DataError, Problem, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
-from kineme.pose_classification.labels import class_names, labels_of
+from kineme.pose_classification.labels import class_names, labels_of, layout_problems
 from kineme.pose_classification.layouts import Layout, layout_of, layouts_with
 from kineme.pose_classification.paths import open_store, resolve_paths, section_of
 from kineme.pose_classification.people import who_moves_most
@@ -100,10 +100,11 @@ def load_sequences(spec: Any, split: str) -> Sequences:
         labels = labels_of(spec, split, data_path, label_path, count=store.shape[0])
     except DataError as error:
         raise DataError.of([*problems, *error.problems]) from error
+    where = str(label_path or data_path)
+    problems += layout_problems(spec, split, where, labels.layout, num_joints=store.shape[3])
     if problems:
         raise DataError.of(problems)
     found = scan.scan_skeletons(store)
-    where = str(label_path or data_path)
     # a test set may come without labels; then there are predictions and nothing to measure
     is_bare = split == TEST and label_path is None and bool((labels.labels < 0).all())
     is_labelled = split != PREDICT and not is_bare
@@ -203,8 +204,8 @@ def _notes(
 def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
     """Fill in what the data says of itself where the spec is silent: classes and layout.
 
-    Returns the spec and a note for each value taken. Only fields the user did not set
-    change; contradictions are found by `load_sequences`.
+    Returns the spec and a note for each value taken. Only fields change that neither the user
+    nor a checkpoint set; contradictions are found by `load_sequences`.
     """
     data_path, label_path = resolve_paths(section_of(spec, split), split)
     if label_path is None and not shards.is_store(data_path):
@@ -214,15 +215,17 @@ def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
     labels = labels_of(spec, split, data_path, label_path)
     values: dict[str, Any] = {}
     if labels.class_names and spec.dataset.label_map is None:
-        values["dataset.label_map"] = {name: i for i, name in enumerate(labels.class_names)}
-        values["dataset.num_classes"] = len(labels.class_names)
-        asked = spec.dataset.num_classes
-        if "num_classes" in spec.dataset.model_fields_set and asked != len(labels.class_names):
+        asked, found = spec.dataset.num_classes, len(labels.class_names)
+        if "num_classes" not in spec.dataset.model_fields_set or asked == found:
+            values["dataset.label_map"] = {name: i for i, name in enumerate(labels.class_names)}
+            values["dataset.num_classes"] = found
+        elif split != PREDICT:  # there, labels do not matter
+            fix = "Remove it, or set dataset.label_map."
             raise SpecError(
                 "dataset.num_classes",
-                f"{len(labels.class_names)}, the classes of {label_path or data_path}",
+                f"{found}, the classes of {label_path or data_path}",
                 repr(asked),
-                "Remove it, or set dataset.label_map.",
+                "Use data of the classes that the model has." if split == TEST else fix,
             )
     is_free = spec.model.layout is None and "graph_layout" not in spec.model.model_fields_set
     if labels.layout and is_free and labels.layout != spec.model.graph_layout:

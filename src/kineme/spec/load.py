@@ -11,7 +11,7 @@ files exist and data fit (the actions).
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -102,9 +102,12 @@ def account(model: type[Spec], source: Source) -> Account:
     return Account(draft.values, draft.is_older, tuple(draft.moved), draft.idle, changed, problems)
 
 
-def with_values(spec: _AnySpec, values: Mapping[str, Any]) -> _AnySpec:
+def with_values(
+    spec: _AnySpec, values: Mapping[str, Any], *, fixed: Iterable[str] = ()
+) -> _AnySpec:
     """`spec` with other values at dotted keys; what counts as set by the user stays.
 
+    fixed: keys that count as set by the user as well, as nothing may change them afterwards.
     Raises SpecError when a value is outside what its field allows.
     """
     known = {key: value_at(spec, key) for key in settings_by_key(type(spec))}
@@ -112,7 +115,7 @@ def with_values(spec: _AnySpec, values: Mapping[str, Any]) -> _AnySpec:
     changed = _validated(draft)
     if draft.problems:
         raise SpecError.of(draft.problems)
-    _mark_user_set(changed, frozenset(user_set(spec)))
+    _mark_user_set(changed, frozenset(user_set(spec)).union(fixed))
     return changed  # type: ignore[no-any-return]
 
 
