@@ -11,7 +11,9 @@ from PIL import Image
 from clips_made import make_video
 from kineme import cli
 from kineme.data.images import save_image
+from kineme.data.labels import Labels, write_labels
 from kineme.data.shards import ShardWriter
+from kineme.pose_classification.layouts import LAYOUTS
 from stick import CLASSES, waves
 from video_folders import pack, save_classes, save_flow, save_frames, save_tao
 
@@ -228,7 +230,7 @@ def test_v32_skeletons_are_checked_too(tmp_path, capsys):
         r"note: hurt_data.npy: channel 1 is in \[-?\d+",
         r"error: hurt_label.json: expected 6 labels for 6 samples, got 5 labels",
         r"error: leak_label.json: expected samples of at least 2 classes, got only class 0",
-        r"note: train_data.npy: 1 of 9 samples are also in leak_data.npy: .*train4",
+        r"note: leak_data.npy: 1 of 4 samples are also in train_data.npy: .*leak0",
         r"note: bare_data.npy: no labels beside it \(bare_label.json, bare_label.csv, bare_l",
         r"error: flat_data.npy: expected ",
         r"error: cut_data.npy: expected [\d,]+ bytes",
@@ -239,6 +241,60 @@ def test_v32_skeletons_are_checked_too(tmp_path, capsys):
     assert [line for line in rest if not any(re.match(p, line) for p in patterns)] == []
     assert facts["classes"]["train_data"] == dict.fromkeys(sorted(CLASSES), 3)
     assert out.splitlines()[-1].startswith("21 samples, ")
+
+
+def save_labelled(root, prefix, data, labels, layout):
+    root.mkdir(exist_ok=True)
+    np.save(root / f"{prefix}_data.npy", data)
+    ids = tuple(f"{prefix}{i}" for i in range(len(labels)))
+    told = Labels(ids, np.asarray(labels), ("a", "b"), layout)
+    write_labels(root / f"{prefix}_label.json", told)
+
+
+def faults_of(root, tmp_path, capsys):
+    _, facts, _ = check(root, tmp_path / "found", capsys)
+    return [
+        f"{fault['kind']}: {fault['where']}: {fault['what']}".replace(f"{root}/", "")
+        for fault in facts["faults"]
+    ]
+
+
+def test_layouts_that_contradict_the_data_or_each_other_are_errors(tmp_path, capsys):
+    root, draw = tmp_path / "data", np.random.default_rng(0)
+    joints_17, joints_18 = (draw.random((4, 2, 8, v, 1)).astype(np.float32) for v in (17, 18))
+    save_labelled(root, "train", joints_17, [0, 1, 0, 1], "coco")
+    save_labelled(root, "val", joints_17 / 2, [0, 1, 0, 1], "human3.6m")
+    save_labelled(root, "test", joints_18, [0, 1, 0, 1], "coco")
+    assert sorted(text for text in faults_of(root, tmp_path, capsys) if "layout" in text) == [
+        "error: test_data.npy: layout: expected one of 18 joints, as the data, got 'coco', which "
+        "has 17",
+        "error: val_data.npy: layout: expected 'coco', as of train_data.npy, got 'human3.6m'",
+    ]
+
+
+def test_one_class_is_an_error_of_training_data_alone(tmp_path, capsys):
+    root, data = tmp_path / "data", np.random.default_rng(0).random((12, 2, 8, 18, 1))
+    data = data.astype(np.float32)
+    for number, prefix in enumerate(("val", "train", "test")):
+        save_labelled(root, prefix, data[4 * number :][:4], [1] * 4, "openpose")
+    errors = [text for text in faults_of(root, tmp_path, capsys) if text.startswith("error")]
+    assert errors == [
+        "error: train_label.json: expected samples of at least 2 classes, got only class 1"
+    ]
+
+
+def test_channels_and_joints_are_told_as_training_tells_them(tmp_path, capsys):
+    root, data = tmp_path / "data", np.random.default_rng(0).random((4, 3, 8, 18, 1))
+    data = data.astype(np.float32)
+    data[:, :, :, LAYOUTS["openpose"].centre_index] = 0  # centred
+    data[:, :, :, 4] = 0.5
+    data[1, 2, 3, 5] = 93
+    save_labelled(root, "train", data, [0, 1, 0, 1], "openpose")
+    said = faults_of(root, tmp_path, capsys)
+    assert said[:2] == [
+        "note: train_data.npy: channel 2 is in [0, 93], expected a confidence in [0, 1]",
+        "note: train_data.npy: 1 joints never change: 'right_wrist'",
+    ]
 
 
 def store_of(folder, labels, classes=("a", "b")):

@@ -35,7 +35,7 @@ def save(folder, name, data, labels, ids):
 
 def planted(folder):
     """8 and 4 samples with a leak of every kind, and what is wrong with them, by eye."""
-    train, val = moves(8, 0), moves(4, 1)
+    train, val = moves(8, 0)[:, :2], moves(4, 1)[:, :2]
     train[:, :, 6:] *= np.arange(8)[:, None, None, None, None] >= 4  # four of them end early
     train[5] = train[4]  # the same
     val[1] = train[6] + np.float32(0.5)  # moved

@@ -20,8 +20,10 @@ from kineme.data.faults import Fault, Inspection, Samples
 from kineme.data.labels import Labels, UnknownClasses, label_problems, label_warnings, read_labels
 from kineme.data.near_copies import form_of
 from kineme.errors import DataError
+from kineme.pose_classification.labels import layout_problems
 from kineme.pose_classification.layouts import LAYOUTS, Layout, layouts_with
 from kineme.pose_classification.paths import label_names, open_store, unpacked
+from kineme.pose_classification.sources import skeleton_warnings
 
 WINDOW = 64  # frames that `recipe: modern` takes
 _CHUNK = 64  # samples read at once
@@ -32,7 +34,7 @@ def inspect(where: Path, cache: Path, labels_path: Path | None = None) -> Inspec
 
     labels_path: of the one data file, where they are not beside it. None where there is no data.
     """
-    paths = sorted(_data_files(unpacked(where, cache)))
+    paths = sorted(_data_files(unpacked(where, cache)), key=_training_first)
     if not paths:
         return None
     if labels_path and len(paths) > 1:
@@ -41,6 +43,7 @@ def inspect(where: Path, cache: Path, labels_path: Path | None = None) -> Inspec
     classes: dict[str, dict[str, int]] = {}
     digests: dict[Path, dict[str, bytes]] = {}
     samples: dict[str, Samples] = {}
+    layouts: dict[Path, str] = {}  # as the labels name them
     num_frames = 0
     for path in paths:
         try:
@@ -52,14 +55,16 @@ def inspect(where: Path, cache: Path, labels_path: Path | None = None) -> Inspec
         faults += _damaged_shards(store)
         labels = _labels(path, store, faults, labels_path)
         faults += [Fault.of(p) for p in scan.scan_problems(str(path), found, nan_policy="error")]
-        faults += _notes(scan.scan_warnings(str(path), found))
+        layout = _layout(labels, store.shape[3])
+        faults += _notes(skeleton_warnings(str(path), found, layout))
         faults += _notes(getattr(store, "notes", ()))
         num_frames += int(found.lengths.sum())
         classes[path.stem] = _counts(labels, store.shape[0])
         ids = labels.ids if labels else tuple(map(str, range(store.shape[0])))
         known = scan.content_digests(store, found.lengths)
         digests[path] = dict(zip(ids, known, strict=False))
-        samples[path.stem] = _samples(store, found, labels, ids=ids, digests=known)
+        samples[path.stem] = _samples(store, found, labels, layout, ids=ids, digests=known)
+        faults += _strange_layout(path, labels, store.shape[3], layouts)
     for first, second in combinations(digests, 2):
         leak = scan.leak_warning(str(first), digests[first], str(second), digests[second])
         faults += _notes([leak] if leak else [])
@@ -70,12 +75,12 @@ def _samples(
     store: Skeletons,
     found: scan.Scan,
     labels: Labels | None,
+    layout: Layout | None,
     *,
     ids: Sequence[str],
     digests: Sequence[bytes],
 ) -> Samples:
     """What a look at all samples needs of a file."""
-    layout = _layout(labels, store.shape[3])
     num_axes = layout.num_axes if layout else store.shape[1]
     names: Sequence[str] = labels.class_names or () if labels else ()
     numbers = np.asarray(labels.labels).tolist() if labels else []
@@ -107,6 +112,30 @@ def _layout(labels: Labels | None, num_joints: int) -> Layout | None:
     return LAYOUTS[fitting[0]] if len(fitting) == 1 else None
 
 
+def _strange_layout(
+    path: Path, labels: Labels | None, num_joints: int, known: dict[Path, str]
+) -> list[Fault]:
+    """A layout that cannot be that of the data, or is not that of the first file that is known.
+
+    A good one is known afterwards.
+    """
+    named = labels.layout if labels else None
+    if named is None:
+        return []
+    first, other = next(iter(known.items()), (path, named))
+    problems = layout_problems(
+        str(path),
+        named,
+        num_joints=num_joints,
+        own=LAYOUTS.get(other),
+        whose=f"as of {first}",
+        fix="Train on data of one layout.",
+    )
+    if not problems:
+        known[path] = named
+    return [Fault.of(problem) for problem in problems]
+
+
 def _missing(sample: NDArray[np.float32]) -> NDArray[np.float32]:
     """(V,) share of the frames with a person in which a joint is missing; NaN where nobody is."""
     is_there = (np.nan_to_num(sample) != 0).any(axis=0)  # (T, V, M)
@@ -136,6 +165,11 @@ def _data_files(where: Path) -> Iterator[Path]:
                 yield path
 
 
+def _training_first(path: Path) -> tuple[bool, Path]:
+    """The order in which files are held against each other."""
+    return not path.stem.lower().startswith("train"), path
+
+
 def _labels(path: Path, store: Skeletons, faults: list[Fault], given: Path | None) -> Labels | None:
     """The labels that are given, or beside the data, else those in it.
 
@@ -156,7 +190,11 @@ def _labels(path: Path, store: Skeletons, faults: list[Fault], given: Path | Non
     where, classes = str(file or path), labels.class_names or ()
     num_classes = len(classes) or int(labels.labels.max(initial=0)) + 1
     problems = label_problems(
-        where, labels, num_samples=num_samples, num_classes=num_classes, is_training=True
+        where,
+        labels,
+        num_samples=num_samples,
+        num_classes=num_classes,
+        is_training=not path.stem.lower().startswith(("val", "test")),
     )
     faults += [Fault.of(problem) for problem in problems]
     faults += _notes(label_warnings(where, labels, classes))

@@ -18,8 +18,9 @@ import numpy as np
 from kineme.data import shards
 from kineme.data.labels import Labels, UnknownClasses, read_labels, renumbered
 from kineme.errors import CheckpointError, Problem, SpecError, listed, shortened
-from kineme.network import PREDICT, TEST, TRAIN, VAL
-from kineme.pose_classification.layouts import LAYOUTS, layout_of
+from kineme.network import PREDICT, TEST
+from kineme.pose_classification.graph import Layout
+from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.paths import SECTIONS
 
 
@@ -74,24 +75,21 @@ def _known(spec: Any, split: str, data_path: Path, label_path: Path | None) -> L
 
 
 def layout_problems(
-    spec: Any, split: str, where: str, named: str | None, *, num_joints: int
+    where: str, named: str | None, *, num_joints: int, own: Layout | None, whose: str, fix: str = ""
 ) -> list[Problem]:
-    """What keeps data of V joints whose labels name a layout from being read as the spec's.
+    """What keeps data of V joints whose labels (where) name a layout from being read as `own`.
 
-    where: the labels. A layout that has the same joints in the same order is the same.
+    whose: that layout is; None is any of V joints. The same joints in the same order are the same.
     """
-    own, theirs = layout_of(spec.model), LAYOUTS.get(named or "")
-    if named is None or named == own.name:
+    if named is None:
         return []
+    theirs = own if own and named == own.name else LAYOUTS.get(named)
     if theirs and theirs.num_joints != num_joints:
         received = f"{named!r}, which has {theirs.num_joints}"
         return [Problem(f"{where}: layout", f"one of {num_joints} joints, as the data", received)]
-    if num_joints != own.num_joints or (theirs and theirs.joints == own.joints):
-        return []  # the first is told of the data
-    fix = "Convert the data to it; the checkpoint was trained with it."
-    if split in (TRAIN, VAL):
-        fix = "Use data of one layout; if these are of that one, correct layout: in the labels."
-    return [Problem(f"{where}: layout", f"{own.name!r}, the model's", repr(named), fix)]
+    if own is None or own.num_joints != num_joints or (theirs and theirs.joints == own.joints):
+        return []  # data of other joints than the model's are told of without their labels
+    return [Problem(f"{where}: layout", f"{own.name!r}, {whose}", repr(named), fix)]
 
 
 def _strangers(where: str, names: Sequence[str], label_map: Mapping[str, int]) -> CheckpointError:

@@ -34,6 +34,10 @@ NO_PERSON_FATE = {  # what becomes of such samples, where a label is asked for
 }
 
 
+_CONVERT = "Convert the data to it; the checkpoint was trained with it."
+_FIX_OF_LAYOUT = "Use data of one layout; if these are of that one, correct layout: in the labels."
+
+
 @dataclass(frozen=True, eq=False)
 class Sequences:
     """N labelled sequences and how to gather their frames.
@@ -101,7 +105,14 @@ def load_sequences(spec: Any, split: str) -> Sequences:
     except DataError as error:
         raise DataError.of([*problems, *error.problems]) from error
     where = str(label_path or data_path)
-    problems += layout_problems(spec, split, where, labels.layout, num_joints=store.shape[3])
+    problems += layout_problems(
+        where,
+        labels.layout,
+        num_joints=store.shape[3],
+        own=layout_of(spec.model),
+        whose="the model's",
+        fix=_FIX_OF_LAYOUT if split in (TRAIN, VAL) else _CONVERT,
+    )
     if problems:
         raise DataError.of(problems)
     found = scan.scan_skeletons(store)
@@ -184,21 +195,40 @@ def _notes(
     spec: Any, split: str, sequences: Sequences, found: scan.Scan, *, where: str
 ) -> list[str]:
     """What the user should hear about the data."""
-    layout, settings = layout_of(spec.model), spec.dataset
+    settings = spec.dataset
     notes = [*getattr(sequences.store, "notes", ()), *found.notes]
-    notes += scan.scan_warnings(
+    notes += skeleton_warnings(
         where,
         found,
+        layout_of(spec.model),
         nan_policy=settings.nan_policy,
-        confidence_channel=layout.num_axes if found.shape[1] > layout.num_axes else None,
-        joint_names=layout.joints,
-        centre=layout.centre_index,
         fate_of_empty=NO_PERSON_FATE.get(split, ""),
     )
     if settings.sampling == "uniform" and split == TRAIN:
         note = sampling.short_warning(where, sequences.lengths, settings.num_frames)
         notes += [note] if note else []
     return notes
+
+
+def skeleton_warnings(
+    where: str,
+    found: scan.Scan,
+    layout: Layout | None,
+    *,
+    nan_policy: str = "error",
+    fate_of_empty: str = "",
+) -> list[str]:
+    """`scan.scan_warnings` of joints whose layout may be known."""
+    num_axes = layout.num_axes if layout else found.shape[1]
+    return scan.scan_warnings(
+        where,
+        found,
+        nan_policy=nan_policy,
+        confidence_channel=num_axes if found.shape[1] > num_axes else None,
+        joint_names=layout.joints if layout else (),
+        centre=layout.centre_index if layout else None,
+        fate_of_empty=fate_of_empty,
+    )
 
 
 def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
