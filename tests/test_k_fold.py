@@ -16,7 +16,7 @@ from kineme.actions import train
 from kineme.data.labels import Labels, write_labels
 from kineme.engine.folds import assign_folds
 from kineme.errors import SpecError
-from kineme.network import load_network
+from kineme.network import load_network, load_specs
 from kineme.pose_classification.spec import SPECS
 from kineme.spec.load import for_action, load_spec, value_at
 from stick import CLASSES, LAYOUT, rows_of, waves
@@ -223,6 +223,25 @@ def test_what_the_figures_over_all_folds_do_not_say_is_told(data, capsys):
     told = capsys.readouterr().err
     assert "note: weights to begin with: where they know these samples, folds look better" in told
     assert "note: evaluate.occlusion: judged fold by fold alone, in fold_1/metrics.json" in told
+
+
+def test_settings_without_effect_on_the_models_of_folds_are_told(data, capsys):
+    more = ["dataset.num_frames=5", "model.graph_layout=coco", "train.distill.weight=0.9"]
+    assert cli.main([*words(data, *more), "--dry-run"]) == 0
+    told = capsys.readouterr().err
+    assert "note: dataset.num_frames has no effect: dataset.sampling is none." in told
+    assert "note: model.graph_layout has no effect: model.layout is set." in told
+    assert "note: train.distill.weight has no effect: train.distill.teacher is not set." in told
+
+
+def test_settings_without_effect_on_the_models_of_folds_of_videos_are_told():
+    asked = {"results_dir": "r", "evaluate.k_fold": 2, "dataset.train_dataset_dir": "d"}
+    asked |= {"model.sample_rate": 2, "model.of_seq_length": 5}
+    _, notes = load_spec(load_specs("action_recognition")["evaluate"], asked)
+    assert notes == (
+        "model.sample_rate has no effect: model.sample_strategy is random_interval.",
+        "model.of_seq_length has no effect: model.model_type is rgb.",
+    )
 
 
 def test_folds_begun_from_other_weights_are_other_folds(finished, capsys):

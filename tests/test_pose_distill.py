@@ -84,6 +84,20 @@ def test_a_teacher_that_sees_other_inputs_is_refused(ensemble, tmp_path):
     assert "expected a teacher with dataset.normalize 'none', got 'center'" in str(error.value)
 
 
+def test_a_setting_that_neither_uses_does_not_part_a_teacher_from_its_pupil(ensemble, tmp_path):
+    teacher = f"train.distill.teacher={ensemble / 'train' / 'best.pth'}"
+    spec, _ = NETWORK.complete(
+        spec_like(ensemble, tmp_path, teacher, "dataset.num_frames=8"), TRAIN
+    )
+    assert spec.dataset.sampling == "none"
+    assert any("fits" in line for line in dry_run.check(NETWORK, spec))
+    sampled, _ = NETWORK.complete(
+        spec_like(ensemble, tmp_path, teacher, "dataset.sampling=uniform"), TRAIN
+    )
+    with pytest.raises(CheckpointError, match=r"with dataset\.sampling 'uniform', got 'none'"):
+        list(dry_run.check(NETWORK, sampled))
+
+
 def test_a_teacher_of_other_classes_is_refused_by_a_dry_run_too(ensemble, tmp_path):
     words = [
         f"train.distill.teacher={ensemble / 'train' / 'best.pth'}",

@@ -1,10 +1,12 @@
 """From what users write to a frozen spec: rows S01-S05 and S08 of the fault catalogue."""
 
+import json
 import random
 import string
 
 import pytest
 
+from kineme.pose_classification.layouts import LAYOUTS, layout_facts
 from kineme.pose_classification.spec import ALIASES, SPECS
 from kineme.spec.fields import settings_by_key
 from kineme.spec.load import load_spec, user_set
@@ -349,6 +351,11 @@ def test_the_number_of_classes_follows_from_the_label_map():
         (
             {"dataset.window_size": 20, "dataset.sampling": "uniform"},
             ["dataset.window_size has no effect: dataset.sampling is uniform."],
+        ),
+        (
+            {"model.layout": json.dumps(layout_facts(LAYOUTS["coco"])),
+             "model.graph_layout": "coco"},
+            ["model.graph_layout has no effect: model.layout is set."],
         ),
         (
             {"train.optim": {"lr_scheduler": "cosine", "lr_steps": [5], "patience": 2}},

@@ -33,7 +33,7 @@ def ignored(spec: VideoSpec) -> Iterator[tuple[str, str]]:
         key = f"model.{prefix}_pretrained_num_classes"
         yield key, "the file itself says how many classes it knows"
     yield from _ignored_of_clips(spec)
-    if spec.action == "train":  # later, the checkpoint decides what the model is and sees
+    if spec.has_training:
         yield from _ignored_of_model(spec)
         yield from _ignored_of_weights(spec)
         yield from _ignored_of_frames(spec)
@@ -45,14 +45,13 @@ def ignored(spec: VideoSpec) -> Iterator[tuple[str, str]]:
 
 def _ignored_of_clips(spec: VideoSpec) -> Iterator[tuple[str, str]]:
     strategy = spec.model.sample_strategy
-    is_known = spec.action == "train"
-    if is_known and strategy != "consecutive":
+    if spec.has_training and strategy != "consecutive":
         yield "model.sample_rate", f"model.sample_strategy is {strategy}"
     for name, key in (("evaluate", "video_eval_mode"), ("inference", "video_inf_mode")):
         mode = getattr(getattr(spec, name), key)
         if mode != "conv":
             yield f"{name}.video_num_segments", f"{name}.{key} is {mode}"
-        elif is_known and strategy != "consecutive":
+        elif spec.has_training and strategy != "consecutive":
             yield f"{name}.video_num_segments", f"model.sample_strategy is {strategy}"
 
 

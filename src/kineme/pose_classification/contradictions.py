@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
     """Keys that have no effect beside the others, and why."""
     yield from sections.ignored(spec.train.optim, spec.export)
-    is_free = spec.action == "train"  # later, the checkpoint decides how data is sampled
+    is_free = spec.has_training
+    if is_free and spec.model.layout:
+        yield "model.graph_layout", "model.layout is set"
     if is_free and spec.dataset.sampling == "none":
         for key in (
             "dataset.num_frames",

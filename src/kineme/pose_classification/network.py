@@ -107,7 +107,9 @@ def _distillation(spec: Any) -> Distillation | None:
     asked = spec.train.distill
     if not asked.teacher:
         return None
-    return Distillation(asked.teacher, asked.weight, asked.temperature, _INPUTS)
+    is_sampled = spec.dataset.sampling != "none"
+    inputs = tuple(key for key in _INPUTS if is_sampled or key != "dataset.num_frames")
+    return Distillation(asked.teacher, asked.weight, asked.temperature, inputs)
 
 
 def export_form(spec: Any) -> ExportForm:

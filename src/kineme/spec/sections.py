@@ -301,10 +301,20 @@ class Spec(Section):
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
     @property
+    def has_folds(self) -> bool:
+        """Whether an evaluation trains its own models (evaluate.k_fold)."""
+        part = getattr(self, self.action, None) if self.mandatory_of_folds else None
+        return bool(part and part.k_fold)
+
+    @property
+    def has_training(self) -> bool:
+        """Whether the settings say what a model is and sees; otherwise its checkpoint does."""
+        return self.action == "train" or self.has_folds
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """What must be set: `mandatory`, or what folds take."""
-        part = getattr(self, self.action, None) if self.mandatory_of_folds else None
-        return self.mandatory_of_folds if part and part.k_fold else self.mandatory
+        return self.mandatory_of_folds if self.has_folds else self.mandatory
 
     def derived(self, user: frozenset[str]) -> Iterator[Derived]:
         """`derive`, and what follows in every network. Raises SpecError."""
