@@ -113,6 +113,21 @@ def test_a_folder_with_results_is_refused_as_by_training(trained, capsys):
     assert "Set train.resume=true to continue it" in err
 
 
+def test_the_state_of_a_run_to_continue_is_tried(trained, capsys):
+    words = [*_train_words(trained), "train.resume=true", "train.num_epochs=3"]
+    code, out, err = _dry_run(trained, words, capsys)
+    assert (code, err) == (0, "")
+    assert "checkpoint: continue " in out
+    assert "state: fits, 1 of 3 epochs are done" in out
+    for more, expected in [
+        ("train.optim.optimizer_type=torch.optim.Adam", "expected the state of this optimizer, got another"),
+        ("train.ema_decay=0.9", "expected averaged weights, got a run without them"),
+    ]:
+        code, _, err = _dry_run(trained, [*words, more], capsys)
+        assert code == 4
+        assert expected in err
+
+
 def test_a_disk_without_room_for_a_checkpoint_is_told(trained, capsys, monkeypatch):
     from kineme.actions import dry_run
 

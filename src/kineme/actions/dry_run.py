@@ -19,6 +19,7 @@ from kineme.actions import k_fold
 from kineme.actions.answers import calibration_of
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import lease, optim, runtime
+from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.feeding import steps_per_epoch
 from kineme.engine.names import LEASE_FILE
 from kineme.engine.objective import load_teacher
@@ -30,6 +31,7 @@ from kineme.engine.start import (
     left_out_note,
     start_from,
 )
+from kineme.engine.training import new_training
 from kineme.errors import DataError, QualityError, ResourceError
 from kineme.network import PREDICT, TEST, TRAIN, VAL, Network
 from kineme.spec.sections import run_folder
@@ -79,6 +81,9 @@ def _train(
         for part, path in network.common(spec).pretrained.items():
             source = checkpoints.load_checkpoint(path, spec.encryption_key)
             yield f"weights: {start_from(network, spec, model, source, part=part)}"
+    else:
+        found = checkpoints.load_checkpoint(start.checkpoint, spec.encryption_key)
+        yield _state(network, spec, model, found, (len(data), world_size))
     asked = network.common(spec).distillation
     if asked:
         load_teacher(network, spec, asked, torch.device("cpu"))
@@ -99,6 +104,22 @@ def _train(
             note = left_out_note(len(dataset), num_steps=steps, samples_per_step=samples)
             yield from _notes([note])
         yield _one_batch(network, spec, dataset, model)
+
+
+def _state(
+    network: Network, spec: Any, model: nn.Module, found: Checkpoint, counts: tuple[int, int]
+) -> str:
+    """Go on with the state of a training. counts: of samples, and of processes."""
+    batch_size, (num_samples, world_size) = spec.dataset.batch_size, counts
+    training = new_training(
+        model,
+        optim.build_optimizer(model, spec.train.optim, head=network.head),
+        spec.train,
+        steps_per_epoch=steps_per_epoch(num_samples, batch_size, world_size),
+        samples_per_step=batch_size * world_size,
+    )
+    training.take_over(found)
+    return f"state: fits, {training.progress.epoch} of {spec.train.num_epochs} epochs are done"
 
 
 def _folds(network: Network, spec: Any) -> Iterator[str]:

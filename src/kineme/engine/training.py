@@ -112,7 +112,12 @@ class Training:
         }
 
     def restore(self, fabric: Fabric, checkpoint: Checkpoint) -> None:
-        """Continue from `checkpoint`. Raises CheckpointError if it is not one of training."""
+        """Continue from `checkpoint`. Raises CheckpointError if it is not of such a training."""
+        self.take_over(checkpoint)
+        fabric.strategy.precision.load_state_dict(checkpoint.facts["training"]["precision"])
+
+    def take_over(self, checkpoint: Checkpoint) -> None:
+        """`restore` all but what belongs to a device. Raises CheckpointError."""
         where = str(checkpoint.path)
         training = checkpoint.facts.get("training")
         if not isinstance(training, dict) or "optimizer_states" not in checkpoint.content:
@@ -156,7 +161,6 @@ class Training:
             rate = float(group["lr"])  # each step sets it; a run without one left keeps the last
             group.update(settings | {"lr": rate})  # momentum, weight decay, ...: as asked now
         self.schedule.load_state_dict(training["schedule"])
-        fabric.strategy.precision.load_state_dict(training["precision"])
         known = {f.name for f in fields(Progress)}
         told = {name: value for name, value in training["progress"].items() if name in known}
         self.progress = Progress(**told)
