@@ -235,6 +235,19 @@ def test_a_bad_layout_file_names_all_its_problems_at_once(tmp_path) -> None:
     assert caught.value.exit_code == 2
 
 
+def test_what_is_wrong_with_a_key_hides_nothing_of_the_others(tmp_path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "joints: [neck, nose, nose]\nbones: [[neck, chin]]\nname: bad\nnum_axes: 4\n"
+        "edges: []\nname: worse\n"
+    )
+    with pytest.raises(SpecError) as caught:
+        load_layout(path)
+    assert [problem.where.removeprefix(str(path)) for problem in caught.value.problems] == [
+        ":6: name", "", ": centre", ": num_axes", ": joints", ": bones[0]",
+    ]  # fmt: skip
+
+
 def test_joints_out_of_reach_of_the_centre_are_named(tmp_path) -> None:
     path = tmp_path / "loose.yaml"
     path.write_text("name: loose\njoints: [a, b, c, d]\nbones: [[a, b], [c, d]]\ncentre: a\n")
@@ -291,7 +304,8 @@ def test_what_a_stranger_wrote_is_never_repeated_at_length() -> None:
     bad = {"name": "n" * 10**6, "joints": joints, "bones": bones, "centre": "joint 0"}
     with pytest.raises(SpecError) as caught:
         load_layout(json.dumps(bad))
-    assert str(caught.value) == f"model.layout: name: expected a name, got '{'n' * 56}...."
+    first = caught.value.problems[0]
+    assert str(first) == f"model.layout: name: expected a name, got '{'n' * 56}...."
     with pytest.raises(SpecError) as caught:
         load_layout(json.dumps({**bad, "name": "n"}))
     assert len(caught.value.problems) == 21

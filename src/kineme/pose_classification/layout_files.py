@@ -51,7 +51,7 @@ def load_layout(source: str | Path) -> Layout:
     where = "model.layout" if is_text else str(source)
     document = _document(source, where, is_text=is_text)
     content = document.tree
-    problems = document.problems or _problems_of(content, where)
+    problems = [*document.problems, *_problems_of(content, where)]
     if problems:
         raise SpecError.of(problems)
     return Layout(
@@ -81,55 +81,66 @@ def _document(source: str | Path, where: str, *, is_text: bool) -> Document:
 
 
 def _problems_of(content: dict[str, Any], where: str) -> list[Problem]:
-    """What keeps `content` from being a layout; joints first, graph last."""
+    """What keeps `content` from being a layout: keys first, graph last.
+
+    The graph is looked at as far as what it is made of is right.
+    """
     problems = []
     unknown = [shortened(key) for key in content if key not in _KEYS]
     if unknown:
         problems.append(Problem(where, f"only the keys {', '.join(_KEYS)}", listed(unknown)))
+    right: dict[str, Any] = {}
     for key, (kind, is_right) in _KEYS.items():
-        if key in content and not is_right(content[key]):
+        if key in content and is_right(content[key]):
+            right[key] = content[key]
+        elif key in content:
             problems.append(Problem(f"{where}: {key}", kind, shortened(content[key])))
-        elif key not in content and key in ("name", "joints", "bones", "centre"):
+        elif key in ("name", "joints", "bones", "centre"):
             problems.append(Problem(f"{where}: {key}", kind, "nothing", f"Add {key}:."))
-    if problems:
-        return problems
-    return _problems_of_graph(content["joints"], content["bones"], content["centre"], where=where)
+    problems += _problems_of_names(
+        right.get("joints"), right.get("bones", []), right.get("centre"), where=where
+    )
+    return problems or _problems_of_graph(**{k: right[k] for k in _GRAPH}, where=where)
+
+
+def _problems_of_names(
+    joints: list[str] | None, chains: list[list[str]], centre: str | None, *, where: str
+) -> Iterator[Problem]:
+    """Joints twice, bones and a centre that are none; nothing is held against joints unknown."""
+    if joints is not None:
+        for name, count in Counter(joints).items():
+            if count > 1:
+                yield Problem(f"{where}: joints", "every name once", f"{name!r} {count} times")
+        yield from _unlisted(joints, chains, centre, where=where)
+    loops = sorted({a for chain in chains for a, b in pairwise(chain) if a == b})
+    if loops:
+        received = f"{listed(map(repr, loops))} tied to itself"
+        yield Problem(f"{where}: bones", "bones between two joints", received)
 
 
 def _problems_of_graph(
-    joints: list[str], chains: list[list[str]], centre: str, *, where: str
+    joints: list[str], bones: list[list[str]], centre: str, *, where: str
 ) -> list[Problem]:
-    problems = [
-        Problem(f"{where}: joints", "every name once", f"{name!r} {count} times")
-        for name, count in Counter(joints).items()
-        if count > 1
-    ]
-    problems += _unlisted(joints, chains, centre, where=where)
-    pairs = [pair for chain in chains for pair in pairwise(chain)]
-    loops = sorted({a for a, b in pairs if a == b})
-    if loops:
-        received = f"{listed(map(repr, loops))} tied to itself"
-        problems.append(Problem(f"{where}: bones", "bones between two joints", received))
-    if not problems:
-        edges = [(joints.index(a), joints.index(b)) for a, b in pairs]
-        reached = walk(len(joints), edges, joints.index(centre))
-        lost = [name for i, name in enumerate(joints) if i not in reached]
-        if lost:
-            expected = f"bones that tie every joint to the centre {centre!r}"
-            received = f"no way to {listed(map(repr, lost))}"
-            problems.append(Problem(f"{where}: bones", expected, received))
-    return problems
+    """Joints that the centre is not tied to; all names are known to be right."""
+    pairs = [pair for chain in bones for pair in pairwise(chain)]
+    edges = [(joints.index(a), joints.index(b)) for a, b in pairs]
+    reached = walk(len(joints), edges, joints.index(centre))
+    lost = [name for i, name in enumerate(joints) if i not in reached]
+    expected = f"bones that tie every joint to the centre {centre!r}"
+    received = f"no way to {listed(map(repr, lost))}"
+    return [Problem(f"{where}: bones", expected, received)] if lost else []
 
 
 def _unlisted(
-    joints: list[str], chains: list[list[str]], centre: str, *, where: str
+    joints: list[str], chains: list[list[str]], centre: str | None, *, where: str
 ) -> Iterator[Problem]:
     """Names that are no joints, each once."""
     places: dict[str, str] = {}
     for i, chain in enumerate(chains):
         for name in chain:
             places.setdefault(name, f"bones[{i}]")
-    places.setdefault(centre, "centre")
+    if centre is not None:
+        places.setdefault(centre, "centre")
     known = set(joints)
     strange = [name for name in places if name not in known]
     for name in strange[:_MAX_STRANGE]:
@@ -158,6 +169,7 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_COUNT
 
 
+_GRAPH = ("joints", "bones", "centre")
 _KEYS = {  # of a layout file: what each holds, and the check
     "name": ("a name", _is_text),
     "joints": (f"a list of joint names, at most {MAX_JOINTS:,}", _is_texts),
