@@ -120,7 +120,10 @@ def test_the_state_of_a_run_to_continue_is_tried(trained, capsys):
     assert "checkpoint: continue " in out
     assert "state: fits, 1 of 3 epochs are done" in out
     for more, expected in [
-        ("train.optim.optimizer_type=torch.optim.Adam", "expected the state of this optimizer, got another"),
+        (
+            "train.optim.optimizer_type=torch.optim.Adam",
+            "expected the state of this optimizer, got another",
+        ),
         ("train.ema_decay=0.9", "expected averaged weights, got a run without them"),
     ]:
         code, _, err = _dry_run(trained, [*words, more], capsys)

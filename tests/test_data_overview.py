@@ -129,6 +129,25 @@ def test_skeletons_in_an_archive_are_checked(tmp_path, capsys, monkeypatch):
     assert facts["folder"] == str(where)
 
 
+def test_the_people_of_pairs_are_counted_one_by_one(tmp_path, capsys):
+    train, val = moves(4, 0)[:, :2], moves(2, 1)[:, :2]
+    ids = ["s01s02_0", "s01s02_1", "s03s04_2", "s03s04_3"]
+    save(tmp_path / "data", "train", train, [0, 1] * 2, ids)
+    save(tmp_path / "data", "val", val, [0, 1], ["s02s05_0", "s02s05_1"])
+    cli.main(["check", str(tmp_path / "data"), f"results_dir={tmp_path / 'found'}"])
+    found = json.loads((tmp_path / "found" / "data_check.json").read_text())
+    assert found["overview"]["subjects"] == {
+        "are_guessed": True,
+        "splits": {
+            "train_data": {"s01": 2, "s02": 2, "s03": 2, "s04": 2},
+            "val_data": {"s02": 2, "s05": 2},
+        },
+        "shared": {"val_data": ["s02"]},
+    }
+    told = "val_data: 1 of 2 subjects (guessed from ids) are in the training data too: s02"
+    assert told in capsys.readouterr().out
+
+
 def test_videos_are_counted_too(tmp_path, capsys):
     root = tmp_path / "data"
     for split, names in (("train", ("p1/a", "p2/b", "p2/c")), ("test", ("p2/d",))):

@@ -217,6 +217,36 @@ def test_samples_without_subjects_are_spread_by_class_and_it_is_said(data, capsy
     assert not (data / "results").exists()
 
 
+def told_of(data, capsys, ids, *, folds):
+    """The dry run of folds over samples of these ids, and what it notes of people."""
+    write_labels(data / "train_label.json", Labels(tuple(ids), np.arange(NUM) % 3, CLASSES))
+    assert cli.main([*words(data, folds=folds), "--dry-run"]) == 0
+    told = capsys.readouterr()
+    held = [line for line in told.out.splitlines() if line.startswith("fold ")]
+    return held, [line for line in told.err.splitlines() if " people are " in line]
+
+
+def test_pairs_with_a_person_in_common_are_left_out_together(data, capsys):
+    pairs = ("s01s02", "s02s03", "s04s05", "s06s07")
+    held, notes = told_of(data, capsys, (f"{pairs[i // 6]}_{i}" for i in range(NUM)), folds=3)
+    assert notes == []
+    assert held == [
+        "fold 1: 12 to train on, 12 of 2 subjects left out",
+        "fold 2: 18 to train on, 6 of 1 subjects left out",
+        "fold 3: 18 to train on, 6 of 1 subjects left out",
+    ]
+
+
+def test_people_whom_folds_part_are_told(data, capsys):
+    pairs = ("s01s02", "s02s03", "s03s01", "s04s05")
+    held, notes = told_of(data, capsys, (f"{pairs[i // 6]}_{i}" for i in range(NUM)), folds=4)
+    assert [line.partition(", ")[2] for line in held] == ["6 of 1 subjects left out"] * 4
+    assert notes == [
+        "note: 3 of 5 people are in several groups, and so may be in training and left out alike: "
+        "'s01' is in 's01s02', 's03s01'."
+    ]
+
+
 def test_what_the_figures_over_all_folds_do_not_say_is_told(data, capsys):
     more = [f"model.pretrained_model_path={data / 'gone.pth'}", "evaluate.occlusion=true"]
     assert cli.main([*words(data, *more), "--dry-run"]) == 0

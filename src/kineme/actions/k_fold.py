@@ -29,7 +29,7 @@ from kineme.engine import results
 from kineme.engine.folds import assign_folds
 from kineme.engine.names import FOLDS_FILE, LATEST_FILE, find_checkpoints
 from kineme.engine.results import Run
-from kineme.errors import DataError, Problem, SpecError
+from kineme.errors import DataError, Problem, SpecError, listed
 from kineme.network import TEST, TRAIN, Answers, Common, Dataset, Network, Remarks, load_specs
 from kineme.report.trust import measure_trust
 from kineme.spec.load import for_action, with_values
@@ -130,7 +130,8 @@ def planned(spec: Any, dataset: Dataset) -> tuple[Plan, list[str]]:
     num_folds = spec.evaluate.k_fold
     ids, labels = list(dataset.ids), dataset.labels
     subjects = subjects_of(ids, spec.evaluate.subject_pattern, key="evaluate.subject_pattern")
-    groups = [name or own for name, own in zip(subjects.names, ids, strict=True)]
+    known = subjects.groups(num_folds)
+    groups = [name or own for name, own in zip(known, ids, strict=True)]
     seed = max(spec.train.seed, 0)
     folds = assign_folds(groups, labels, num_folds=num_folds, seed=seed)
     plan = Plan(
@@ -145,11 +146,27 @@ def planned(spec: Any, dataset: Dataset) -> tuple[Plan, list[str]]:
     elif subjects.is_guessed:
         first, total = subjects.names[0], len(set(subjects.names))
         notes.append(f"{total} subjects, guessed from ids: {ids[0]!r} is of {first!r}.")
+        notes += list(_parted(subjects, groups))
     alone = sum(not name for name in subjects.names) if subjects.are_known else 0
     if alone:
         first = next(own for own, name in zip(ids, subjects.names, strict=True) if not name)
         notes.append(f"{alone} samples name no subject, and are one each, the first {first!r}.")
     return plan, notes
+
+
+def _parted(subjects: Subjects, groups: Sequence[str]) -> Iterator[str]:
+    """That people are in several groups, which folds may part."""
+    found: dict[str, set[str]] = {}
+    for people, group in zip(subjects.people, groups, strict=True):
+        for one in people:
+            found.setdefault(one, set()).add(group)
+    several = {one: sorted(those) for one, those in found.items() if len(those) > 1}
+    if several:
+        one, those = min(several.items())
+        yield (
+            f"{len(several)} of {len(found)} people are in several groups, and so may be in "
+            f"training and left out alike: {one!r} is in {listed(map(repr, those))}."
+        )
 
 
 def _claim_folds(folder: Path, spec: Any, plan: Plan) -> None:

@@ -2,7 +2,7 @@
 
 Promises: a pattern that the user gives is used as it is, its first group or all of it; without
 one, only names that all follow one of the usual forms name subjects, and that they were guessed
-is told.
+is told. People who are named together (s01s03) are each a person of their own.
 Leaves out: splits of videos into training and held-out sets (people/training_sets/splits.py).
 """
 
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from kineme.errors import SpecError
 
+_PERSON = r"(?:subject|subj|person|actor|user|s|p)[_-]?\d+"
 _USUAL = (  # of NTU RGB+D, then what people use: s01, p3, subject_12, s01s03 (a pair)
     r"P(\d{3})R\d{3}A\d{3}",
-    r"(?i)(?:^|[/_.\- ])((?:(?:subject|subj|person|actor|user|s|p)[_-]?\d+)+)(?=[/_.\- ]|$)",
+    rf"(?i)(?:^|[/_.\- ])((?:{_PERSON})+)(?=[/_.\- ]|$)",
 )
 
 
@@ -29,6 +30,32 @@ class Subjects:
     def are_known(self) -> bool:
         """Whether names tell more than one subject."""
         return len(set(self.names) - {""}) > 1
+
+    @property
+    def people(self) -> tuple[tuple[str, ...], ...]:
+        """Of each sample, those whom its name holds: s01 and s03 of a guessed s01s03."""
+        if not self.is_guessed:
+            return tuple((name,) for name in self.names)
+        found = {name: tuple(re.findall(f"(?i){_PERSON}", name)) or (name,) for name in self.names}
+        return tuple(found[name] for name in self.names)
+
+    def groups(self, at_least: int) -> tuple[str, ...]:
+        """Of each sample, a name that it shares with all who have a person in common with it.
+
+        Where that leaves fewer than `at_least` groups, those of one subject's name.
+        """
+        leader: dict[str, str] = {}
+
+        def lead(name: str) -> str:
+            while leader.setdefault(name, name) != name:
+                name = leader[name]
+            return name
+
+        for people in self.people:
+            for one in people[1:]:
+                leader[lead(one)] = lead(people[0])
+        joined = tuple(lead(people[0]) for people in self.people)
+        return joined if len(set(joined) - {""}) >= at_least else self.names
 
 
 def subjects_of(

@@ -161,7 +161,8 @@ def _subjects(
         return {}, False
     counts, at = {}, 0
     for name, samples in splits.items():
-        counts[name] = Counter(found.names[at : at + len(samples.ids)])
+        people = found.people[at : at + len(samples.ids)]
+        counts[name] = Counter(who for both in people for who in both)
         at += len(samples.ids)
     return counts, found.is_guessed
 
