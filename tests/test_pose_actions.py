@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from kineme import __version__
-from kineme.actions import evaluate, export, inference
+from kineme.actions import answers, evaluate, export, inference
 from kineme.cli import main
 from kineme.data.labels import Labels, write_labels
 from kineme.errors import CheckpointError, QualityError, SpecError
@@ -135,6 +135,32 @@ def test_another_model_is_judged_beside_as_it_would_be_alone(trained, tmp_path):
     assert facts_in(tmp_path / "beside" / "evaluate" / "report.html")["baseline"] == (
         f"{last}, accuracy {alone['accuracy']:.1f} %"
     )
+
+
+def test_another_model_is_judged_by_the_same_settings(tmp_path, monkeypatch):
+    """Those of a recipe and those that tell how data are read; what a model is, is its own."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    sampled = ["dataset.sampling=uniform", "dataset.num_frames=8"]
+    one = train_stick(tmp_path / "one", words=[*sampled, "model.model_type=ST-GCN++"])
+    two = train_stick(tmp_path / "two", words=sampled) / "train" / "best.pth"
+    data = np.load(one / "val_data.npy")
+    data[0, 0, 0, 0, 0] = np.nan
+    np.save(one / "val_data.npy", data)
+    seen = []
+    real = answers.classify
+
+    def watched(fabric, subject, model, dataset, a_run, **named):
+        model_type = subject.spec.model.model_type
+        settings = dataset.view.settings
+        seen.append((model_type, dataset.view.num_clips, settings.nan_policy, settings.batch_size))
+        return real(fabric, subject, model, dataset, a_run, **named)
+
+    monkeypatch.setattr(answers, "classify", watched)
+    words = ["recipe=modern", "dataset.nan_policy=zero", "dataset.batch_size=3"]
+    words += ["model.model_type=ST-GCN++", f"evaluate.baseline={two}"]
+    evaluate.run(NETWORK, spec_of("evaluate", one, tmp_path, *words))
+    assert seen == [("ST-GCN++", 10, "zero", 3), ("ST-GCN", 10, "zero", 3)]
 
 
 def test_a_baseline_of_other_classes_is_refused(trained, tmp_path):

@@ -59,6 +59,7 @@ from kineme.spec.load import user_set
 class Subject:
     """What is asked: the network, the completed spec, the checkpoint and notes.
 
+    asked: the spec before a checkpoint and the data had their say.
     validated_on: path of the data that chose the best checkpoint; "" where it is not told.
     calibration: of the model by validation data; None where there were none.
     chance: what guessing reaches on the training data; None where it is not told.
@@ -68,6 +69,7 @@ class Subject:
     spec: Any
     checkpoint: Path
     notes: tuple[str, ...]
+    asked: Any
     validated_on: str = ""
     calibration: Calibration | None = None
     chance: Chance | None = None
@@ -107,7 +109,7 @@ def ask(
     The checkpoint fixes the spec first, then the data fills in the rest. Raises
     CheckpointError when the file is bad or the spec contradicts it.
     """
-    section = getattr(spec, action)
+    section, asked = getattr(spec, action), spec
     loaded = checkpoints.load_checkpoint(section.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, loaded, network.identity, network.inherited)
     spec, notes = network.complete(spec, split)
@@ -116,7 +118,7 @@ def ask(
     calibration, note = calibration_of(loaded, spec, action)
     notes += (note,) if note else ()
     chance = read_chance(loaded.facts)
-    subject = Subject(network, spec, loaded.path, notes, validated_on, calibration, chance)
+    subject = Subject(network, spec, loaded.path, notes, asked, validated_on, calibration, chance)
     with results.open_run(network, action, spec) as a_run:
         devices, device_note = runtime.choose_devices(
             spec.device,

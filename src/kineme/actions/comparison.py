@@ -1,7 +1,7 @@
 """Another model on the same test data, so that figures of an evaluation stand beside its own.
 
 Promises: it is judged as its own checkpoint says (sampling, normalisation), on the same samples,
-and with the same parts of them hidden.
+with the same parts of them hidden, and by the same settings of the evaluation.
 Leaves out: what is made of the figures (evaluate.py, report).
 """
 
@@ -11,12 +11,10 @@ from dataclasses import replace
 from kineme.actions import answers
 from kineme.engine import checkpoint as checkpoints
 from kineme.errors import CheckpointError
-from kineme.network import TEST, Dataset, load_specs
+from kineme.network import TEST, Dataset
 from kineme.report.html import Baseline
 from kineme.report.plots import Curves
-from kineme.spec.load import load_spec, user_set, value_at
-
-_ASKED = ("evaluate.", "train.num_", "train.precision", "results_dir", "device", "encryption_key")
+from kineme.spec.load import with_values
 
 
 def judge_baseline(
@@ -38,10 +36,10 @@ def judge_baseline(
             f"one of {', '.join(loaded.class_names) or 'classes that it does not name'}",
             "Name another evaluate.baseline.",
         )  # fmt: skip
-    told = {key: value_at(spec, key) for key in user_set(spec) if key.startswith(_ASKED)}
-    told |= {"evaluate.checkpoint": str(path)}
-    theirs, _ = load_spec(load_specs(network.name)["evaluate"], None, told)
-    theirs = checkpoints.restore_spec(theirs, loaded, network.identity, network.inherited)
+    theirs = with_values(subject.asked, {"evaluate.checkpoint": str(path)})
+    theirs = checkpoints.restore_spec(
+        theirs, loaded, network.identity, network.inherited, is_other=True
+    )
     theirs, _ = network.complete(theirs, TEST)
     other = replace(subject, spec=theirs, checkpoint=loaded.path, notes=(), calibration=None)
     accuracy, curves = judge(other, network.build_dataset(theirs, TEST))

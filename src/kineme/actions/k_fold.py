@@ -78,7 +78,7 @@ def run(
             _fold(network, spec, a_run, plan, fold=fold, judge=judge)
             for fold in range(plan.num_folds)
         ]
-        subject = answers.Subject(network, spec, a_run.folder / FOLDS_FILE, notes)
+        subject = answers.Subject(network, spec, a_run.folder / FOLDS_FILE, notes, asked=spec)
         pooled, figures, told = _pooled(dataset, plan, found)
         more = {"k_fold": told, "checkpoint": None}
         facts = record(a_run, subject, dataset, pooled, figures, more)

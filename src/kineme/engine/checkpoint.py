@@ -327,11 +327,17 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> WeightsReport:
 
 
 def restore_spec(
-    spec: Any, checkpoint: Checkpoint, identity: Sequence[str], inherited: Sequence[str] = ()
+    spec: Any,
+    checkpoint: Checkpoint,
+    identity: Sequence[str],
+    inherited: Sequence[str] = (),
+    *,
+    is_other: bool = False,
 ) -> Any:
     """`spec` with the fields of `identity` as the checkpoint was trained with: they are set.
 
     inherited: fields that follow the checkpoint as well, but for those that the user set.
+    is_other: what the user set of `identity` is of another checkpoint, and gives way.
     Raises CheckpointError naming every one that the user set to something else. A file
     that says nothing of itself leaves the spec as it is.
     """
@@ -352,7 +358,7 @@ def restore_spec(
         if known is _NOTHING or asked == known:
             continue
         restored[key] = known
-        if key in fixed_by_user:
+        if key in fixed_by_user and not is_other:
             expected = f"{known!r} as in {checkpoint.path.name}"
             fix = "Remove it from the spec, or use another checkpoint."
             if spec.action == "train" and key in _CLASS_FIELDS:
