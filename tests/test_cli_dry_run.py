@@ -77,6 +77,26 @@ def test_a_checkpoint_is_loaded_and_asked(trained, capsys, action, rows):
     assert f"one batch: logits ({rows}, 2), all finite" in out
 
 
+def test_an_export_in_fewer_bits_looks_at_its_data(trained, capsys):
+    words = [*_words(trained, "export"), "export.precision=int8"]
+    code, out, err = _dry_run(trained, words, capsys)
+    assert code == 0
+    assert "data to calibrate on: 8 samples\ndata to judge the file by: 8 samples\none batch" in out
+    assert "note: dataset.val_dataset.data_path is " in err
+
+
+def test_what_an_evaluation_looks_at_beside_its_data_is_tried(trained, capsys):
+    words = _words(trained, "evaluate")
+    other = trained / "out" / "train" / "best.pth"
+    more = [f"evaluate.baseline={other}", f"evaluate.unknown_dataset.data_path={trained}"]
+    code, out, _ = _dry_run(trained, [*words, *more], capsys)
+    assert code == 0
+    assert "unknown data: 8 samples\none batch" in out
+    assert f"baseline: {other} fits\none batch" in out
+    for wrong, code in [("evaluate.baseline", 4), ("evaluate.unknown_dataset.data_path", 3)]:
+        assert _dry_run(trained, [*words, f"{wrong}=/nowhere"], capsys)[0] == code
+
+
 def test_a_conversion_asks_for_its_source(trained, capsys):
     words = ["pose_classification", "dataset_convert", f"results_dir={trained}/new"]
     source = trained / "train_data.npy"

@@ -247,12 +247,36 @@ def test_people_whom_folds_part_are_told(data, capsys):
     ]
 
 
-def test_what_the_figures_over_all_folds_do_not_say_is_told(data, capsys):
-    more = [f"model.pretrained_model_path={data / 'gone.pth'}", "evaluate.occlusion=true"]
+def test_what_the_figures_over_all_folds_do_not_say_is_told(finished, data, capsys):
+    weights = finished[0] / "results" / "evaluate" / "fold_1" / "train" / "pc_model_latest.pth"
+    more = [f"model.pretrained_model_path={weights}", "evaluate.occlusion=true"]
     assert cli.main([*words(data, *more), "--dry-run"]) == 0
     told = capsys.readouterr().err
     assert "note: weights to begin with: where they know these samples, folds look better" in told
     assert "note: evaluate.occlusion: judged fold by fold alone, in fold_1/metrics.json" in told
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [("evaluate.unknown_dataset.data_path", 3), ("train.distill.teacher", 4),
+     ("model.pretrained_model_path", 4)],
+)  # fmt: skip
+def test_what_folds_need_is_tried_by_a_dry_run(data, capsys, key, code):
+    assert cli.main([*words(data, f"{key}=/nowhere"), "--dry-run"]) == code
+    assert "/nowhere" in capsys.readouterr().err
+
+
+def test_unknown_samples_are_looked_at_before_a_fold_is_trained(data, capsys):
+    assert cli.main(words(data, "evaluate.unknown_dataset.data_path=/nowhere")) == 3
+    assert not (data / "results" / "evaluate" / "fold_1").exists()
+
+
+def test_data_that_folds_do_not_look_at_are_told(data, capsys):
+    more = ["evaluate.test_dataset.data_path=/nowhere", "dataset.fail_on_leakage=true"]
+    assert cli.main([*words(data, *more), "--dry-run"]) == 0
+    told = capsys.readouterr().err
+    for key in ("test data", "dataset.fail_on_leakage"):
+        assert f"note: {key}: no effect, as evaluate.k_fold trains its own models." in told
 
 
 def test_settings_without_effect_on_the_models_of_folds_are_told(data, capsys):

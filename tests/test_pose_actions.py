@@ -14,7 +14,7 @@ from kineme import __version__
 from kineme.actions import answers, evaluate, export, inference
 from kineme.cli import main
 from kineme.data.labels import Labels, write_labels
-from kineme.errors import CheckpointError, QualityError, SpecError
+from kineme.errors import CheckpointError, DataError, QualityError, SpecError
 from stick import CLASSES, LAYOUT, NETWORK, rows_of, spec_of, train_stick, waves
 
 
@@ -161,6 +161,15 @@ def test_another_model_is_judged_by_the_same_settings(tmp_path, monkeypatch):
     words += ["model.model_type=ST-GCN++", f"evaluate.baseline={two}"]
     evaluate.run(NETWORK, spec_of("evaluate", one, tmp_path, *words))
     assert seen == [("ST-GCN++", 10, "zero", 3), ("ST-GCN", 10, "zero", 3)]
+
+
+@pytest.mark.parametrize("key", ["baseline", "unknown_dataset.data_path"])
+def test_what_stands_beside_is_looked_at_before_anything_is_computed(
+    trained, tmp_path, monkeypatch, key
+):
+    monkeypatch.setattr(answers, "classify", lambda *_, **__: pytest.fail("it was computed"))
+    with pytest.raises((CheckpointError, DataError), match="/nowhere"):
+        evaluate.run(NETWORK, spec_of("evaluate", trained, tmp_path, f"evaluate.{key}=/nowhere"))
 
 
 def test_a_baseline_of_other_classes_is_refused(trained, tmp_path):

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 import torch
 
-from kineme.actions import export, reduced
+from kineme.actions import dry_run, export, reduced
 from kineme.engine import export_gate, openvino_files
 from kineme.engine.checkpoint import load_checkpoint, restore_spec
 from kineme.engine.exported import open_exported
 from kineme.engine.quantization import calibration_samples, quantize_onnx
-from kineme.errors import QualityError, SpecError
+from kineme.errors import DataError, QualityError, SpecError
 from kineme.network import (
     NETWORKS,
     TRAIN,
@@ -258,12 +258,28 @@ def test_data_that_neither_spec_nor_checkpoint_names_are_asked_for(trained, tmp_
     checkpoint = load_checkpoint(trained / "train" / "best.pth")
     silent = replace(checkpoint, facts={})
     spec = spec_of("export", trained, tmp_path, INT8)
-    with pytest.raises(SpecError, match=r"dataset\.train_dataset\.data_path: .*calibrate on"):
-        reduced.with_data(NETWORK, spec, silent, None)
+    with pytest.raises(SpecError) as told:
+        reduced.find_data(NETWORK, spec, silent)
+    assert [problem.expected for problem in told.value.problems] == [
+        "data to calibrate on, as export.precision is int8",
+        "data to judge the file by, as export.precision is int8",
+    ]
     far = {"dataset": {"val_dataset": {"data_path": "s3://bucket/data"}}}
     spec = spec_of("export", trained, tmp_path, f"dataset.train_dataset.data_path={trained}", INT8)
     with pytest.raises(SpecError, match=r"dataset\.val_dataset\.data_path: .*judge the file by"):
-        reduced.with_data(NETWORK, spec, replace(checkpoint, facts={"spec": far}), None)
+        reduced.find_data(NETWORK, spec, replace(checkpoint, facts={"spec": far}))
+
+
+def test_data_that_are_wrong_are_told_together_before_anything_is_written(trained, tmp_path):
+    words = [INT8, f"dataset.train_dataset.data_path={tmp_path / 'nowhere'}"]
+    words += [f"dataset.val_dataset.data_path={tmp_path / 'neither'}"]
+    spec = spec_of("export", trained, tmp_path, *words)
+    told = []
+    for tried in (lambda: export.run(NETWORK, spec), lambda: list(dry_run.check(NETWORK, spec))):
+        with pytest.raises(DataError) as error:
+            tried()
+        told.append([problem.where for problem in error.value.problems])
+    assert told == [[str(tmp_path / "neither"), str(tmp_path / "nowhere")]] * 2
 
 
 @pytest.mark.parametrize(

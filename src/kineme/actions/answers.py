@@ -45,7 +45,7 @@ from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
 from kineme.errors import CheckpointError, PartialError
-from kineme.network import TEST, Answers, Dataset, Network, Remarks
+from kineme.network import PREDICT, TEST, Answers, Dataset, Network, Remarks
 from kineme.report.filmstrip import drawer
 from kineme.report.findings import Training
 from kineme.report.html import Baseline, ReportInput
@@ -155,6 +155,12 @@ def calibration_of(
     is_asked = f"{action}.calibrate" in user_set(spec) and getattr(spec, action).calibrate
     note = f"{action}.calibrate has no effect: {loaded.path} holds no temperature."
     return None, note if is_asked else ""
+
+
+def unknown_data(network: Network, spec: Any) -> Dataset | None:
+    """The samples of no class, where the spec names some. Raises DataError."""
+    own = network.of_unknown(spec) if network.of_unknown else None
+    return None if own is None else network.build_dataset(own, PREDICT)
 
 
 def with_unknowns(answers: Answers, calibration: Calibration) -> Answers:

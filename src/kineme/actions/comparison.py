@@ -6,25 +6,34 @@ Leaves out: what is made of the figures (evaluate.py, report).
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from kineme.actions import answers
 from kineme.engine import checkpoint as checkpoints
+from kineme.engine.checkpoint import Checkpoint
 from kineme.errors import CheckpointError
-from kineme.network import TEST, Dataset
+from kineme.network import TEST, Dataset, Network
 from kineme.report.html import Baseline
 from kineme.report.plots import Curves
 from kineme.spec.load import with_values
 
 
-def judge_baseline(
-    subject: answers.Subject, judge: Callable[[answers.Subject, Dataset], tuple[float, Curves]]
-) -> Baseline | None:
-    """What `evaluate.baseline` gets by `judge`, which is handed it and its test data.
+@dataclass(frozen=True)
+class Other:
+    """Another model, as it is to be judged: its spec, its checkpoint and its test data."""
 
-    None where the spec names no other model. Raises CheckpointError for one of other classes.
+    spec: Any
+    checkpoint: Checkpoint
+    dataset: Dataset
+
+
+def find_baseline(network: Network, spec: Any, asked: Any) -> Other | None:
+    """The model of `evaluate.baseline` and its data; None where the spec names none.
+
+    spec: of the model that it stands beside; asked: before that one's checkpoint had its say.
+    Raises CheckpointError for one of other classes, DataError where it cannot see the data.
     """
-    spec, network = subject.spec, subject.network
     path = spec.evaluate.baseline
     if not path:
         return None
@@ -36,11 +45,24 @@ def judge_baseline(
             f"one of {', '.join(loaded.class_names) or 'classes that it does not name'}",
             "Name another evaluate.baseline.",
         )  # fmt: skip
-    theirs = with_values(subject.asked, {"evaluate.checkpoint": str(path)})
+    theirs = with_values(asked, {"evaluate.checkpoint": str(path)})
     theirs = checkpoints.restore_spec(
         theirs, loaded, network.identity, network.inherited, is_other=True
     )
     theirs, _ = network.complete(theirs, TEST)
-    other = replace(subject, spec=theirs, checkpoint=loaded.path, notes=(), calibration=None)
-    accuracy, curves = judge(other, network.build_dataset(theirs, TEST))
-    return Baseline(str(path), accuracy, curves)
+    return Other(theirs, loaded, network.build_dataset(theirs, TEST))
+
+
+def judge_baseline(
+    subject: answers.Subject,
+    other: Other | None,
+    judge: Callable[[answers.Subject, Dataset], tuple[float, Curves]],
+) -> Baseline | None:
+    """What another model gets by `judge`, which is handed it and its test data."""
+    if other is None:
+        return None
+    theirs = replace(
+        subject, spec=other.spec, checkpoint=other.checkpoint.path, notes=(), calibration=None
+    )
+    accuracy, curves = judge(theirs, other.dataset)
+    return Baseline(str(subject.spec.evaluate.baseline), accuracy, curves)

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from kineme.actions import k_fold
-from kineme.actions.answers import calibration_of
+from kineme.actions.answers import calibration_of, unknown_data
+from kineme.actions.comparison import find_baseline
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine import lease, optim, runtime
 from kineme.engine.checkpoint import Checkpoint
@@ -78,16 +79,11 @@ def _train(
         received = f"{free_bytes:,} bytes free"
         raise ResourceError(str(folder), f"{needed_bytes:,} bytes for a checkpoint", received)
     if start.checkpoint is None:
-        for part, path in network.common(spec).pretrained.items():
-            source = checkpoints.load_checkpoint(path, spec.encryption_key)
-            yield f"weights: {start_from(network, spec, model, source, part=part)}"
+        yield from _weights(network, spec, model)
     else:
         found = checkpoints.load_checkpoint(start.checkpoint, spec.encryption_key)
         yield _state(network, spec, model, found, (len(data), world_size))
-    asked = network.common(spec).distillation
-    if asked:
-        load_teacher(network, spec, asked, torch.device("cpu"))
-        yield f"teacher: {asked.teacher} fits"
+    yield from _teacher(network, spec)
     num_classes = len(network.class_names(spec))
     cpu = torch.device("cpu")
     optim.build_loss(spec.train, data.labels, num_classes=num_classes, device=cpu)
@@ -104,6 +100,20 @@ def _train(
             note = left_out_note(len(dataset), num_steps=steps, samples_per_step=samples)
             yield from _notes([note])
         yield _one_batch(network, spec, dataset, model)
+
+
+def _weights(network: Network, spec: Any, model: nn.Module) -> Iterator[str]:
+    """Give the model the weights that the spec begins with."""
+    for part, path in network.common(spec).pretrained.items():
+        source = checkpoints.load_checkpoint(path, spec.encryption_key)
+        yield f"weights: {start_from(network, spec, model, source, part=part)}"
+
+
+def _teacher(network: Network, spec: Any) -> Iterator[str]:
+    asked = network.common(spec).distillation
+    if asked:
+        load_teacher(network, spec, asked, torch.device("cpu"))
+        yield f"teacher: {asked.teacher} fits"
 
 
 def _state(
@@ -132,7 +142,11 @@ def _folds(network: Network, spec: Any) -> Iterator[str]:
         names = {plan.subjects.names[i] for i in held} - {""}
         told = f" of {len(names)} subjects" if names else ""
         yield f"fold {fold + 1}: {len(dataset) - len(held)} to train on, {len(held)}{told} left out"
-    yield _one_batch(network, spec, dataset, network.build_model(spec))
+    model = network.build_model(spec)
+    yield from _weights(network, spec, model)
+    yield from _teacher(network, spec)
+    yield _one_batch(network, spec, dataset, model)
+    yield from _unknown(network, spec, model)
 
 
 def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
@@ -141,6 +155,7 @@ def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
         refuse_taken("inference.output_file", asked.output_file, overwrite=asked.overwrite)
     path = getattr(spec, spec.action).checkpoint
     checkpoint = checkpoints.load_checkpoint(path, spec.encryption_key)
+    asked = spec
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     spec, notes = network.complete(spec, split)
     note = calibration_of(checkpoint, spec, spec.action)[1]
@@ -151,20 +166,40 @@ def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
     yield from _notes(dataset.notes)
     yield f"{split} data: {len(dataset)} samples"
     yield _one_batch(network, spec, dataset, model)
-    of_unknown = network.of_unknown(spec) if split == TEST and network.of_unknown else None
-    if of_unknown is not None:
-        dataset = network.build_dataset(of_unknown, PREDICT)
+    if split == TEST:
+        yield from _unknown(network, spec, model)
+        other = find_baseline(network, spec, asked)
+        if other:
+            model = checkpoints.build_trained(network, other.spec, other.checkpoint)
+            yield f"baseline: {other.checkpoint.path} fits"
+            yield _one_batch(network, other.spec, other.dataset, model)
+
+
+def _unknown(network: Network, spec: Any, model: nn.Module) -> Iterator[str]:
+    dataset = unknown_data(network, spec)
+    if dataset is not None:
         yield f"unknown data: {len(dataset)} samples"
-        yield _one_batch(network, of_unknown, dataset, model)
+        yield _one_batch(network, spec, dataset, model)
 
 
 def _export(network: Network, spec: Any) -> Iterator[str]:
+    from kineme.actions.export import load_packages  # which takes a while, and few need
+    from kineme.actions.reduced import find_data
+
+    load_packages(spec.export)
     refuse_taken("export.onnx_file", spec.export.onnx_file, overwrite=spec.export.overwrite)
     checkpoint = checkpoints.load_checkpoint(spec.export.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     model = checkpoints.build_trained(network, spec, checkpoint)
     yield f"checkpoint: {checkpoint.path} fits"
     yield _answers(network, spec, model, network.export_form(spec).examples)
+    data = find_data(network, spec, checkpoint)
+    if data:
+        yield from _notes(data.notes)
+        if data.calibrated_on is not None:
+            yield f"data to calibrate on: {len(data.calibrated_on)} samples"
+        yield f"data to judge the file by: {len(data.judged_by)} samples"
+        yield _one_batch(network, data.spec, data.judged_by, model)
 
 
 def _one_batch(network: Network, spec: Any, dataset: Any, model: nn.Module) -> str:

@@ -16,11 +16,11 @@ from torch import nn
 
 from kineme import files
 from kineme.actions import answers, k_fold
-from kineme.actions.comparison import judge_baseline
+from kineme.actions.comparison import find_baseline, judge_baseline
 from kineme.engine import metrics
 from kineme.engine.names import CONFUSION_FILE, EVALUATION_FILE, PER_CLASS_FILE
 from kineme.engine.results import Run
-from kineme.network import PREDICT, TEST, Answers, Dataset, Network
+from kineme.network import TEST, Answers, Dataset, Network
 from kineme.report.html import Baseline
 from kineme.report.plots import Curves
 from kineme.report.trust import Trust, measure_trust
@@ -42,12 +42,14 @@ def judge(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
     with a_run.joined(is_writer=fabric.is_global_zero):
         network, spec = subject.network, subject.spec
         dataset = network.build_dataset(spec, TEST)
+        other = find_baseline(network, spec, subject.asked)  # now, and not after minutes
+        strangers = answers.unknown_data(network, spec)
         model = subject.load_model()
         found = answers.classify(fabric, subject, model, dataset, a_run)
         parts = _judge_parts(fabric, subject, model, dataset, a_run)
         curves = _stress(fabric, subject, model, dataset, a_run)
-        baseline = judge_baseline(subject, _judge_of(fabric, a_run))
-        unknown = _judge_unknown(fabric, subject, model, a_run)
+        baseline = judge_baseline(subject, other, _judge_of(fabric, a_run))
+        unknown = _judge_unknown(fabric, subject, model, strangers, a_run)
         if not fabric.is_global_zero:
             return {}
         figures = answers.Figures(curves, parts, _trust(subject, dataset, found, unknown), baseline)
@@ -178,14 +180,15 @@ def _judge_parts(
 
 
 def _judge_unknown(
-    fabric: Fabric, subject: answers.Subject, model: nn.Module, a_run: Run
+    fabric: Fabric,
+    subject: answers.Subject,
+    model: nn.Module,
+    dataset: Dataset | None,
+    a_run: Run,
 ) -> NDArray[np.float32] | None:
-    """Scores of the samples of no class, where the spec names some; blank ones are left out."""
-    network = subject.network
-    spec = network.of_unknown(subject.spec) if network.of_unknown else None
-    if spec is None:
+    """Scores of the samples of no class; blank ones are left out."""
+    if dataset is None:
         return None
-    dataset = network.build_dataset(spec, PREDICT)
     found = answers.classify(fabric, subject, model, dataset, a_run, title="unknown")
     seen = [i for i in found.answered if i not in found.remarks.blank]
     return found.scores[seen]

@@ -48,7 +48,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     has no ONNX form, answers differently in it, or loses too much with fewer bits.
     """
     asked = spec.export
-    _load_packages(asked)
+    load_packages(asked)
     results.refuse_taken("export.onnx_file", asked.onnx_file, overwrite=asked.overwrite)
     checkpoint = checkpoints.load_checkpoint(asked.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
@@ -59,6 +59,9 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
         calibration = load_calibration(checkpoint.facts, where=str(checkpoint.path))
         trust = calibration.brief() if calibration else None
         form = _with_origin(network.export_form(spec), checkpoint.path, trust)
+        data = reduced.find_data(network, spec, checkpoint)
+        for text in data.notes if data else ():
+            a_run.note(text)
         with tempfile.TemporaryDirectory() as scratch, files.write_errors_named(Path(scratch)):
             whole = draft = Path(scratch) / "model.onnx"
             save_onnx(model.eval(), form, whole)
@@ -67,8 +70,8 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
                 write_openvino(whole, draft, metadata=form.metadata, precision="fp32")
             parity = compare(model, form, draft)
             judged = None
-            if asked.precision != "fp32":
-                source = reduced.Source(network, spec, checkpoint, model, form, whole, draft)
+            if data:
+                source = reduced.Source(network, data, model, form, whole, draft)
                 draft, judged = reduced.reduce(source, a_run)
             _publish(draft, target)
         facts = {
@@ -92,7 +95,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     return facts
 
 
-def _load_packages(asked: Any) -> None:
+def load_packages(asked: Any) -> None:
     """Raise SpecError now, not after minutes, where a package is missing."""
     if asked.format == "openvino":
         load_openvino()

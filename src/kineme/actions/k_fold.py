@@ -32,7 +32,7 @@ from kineme.engine.results import Run
 from kineme.errors import DataError, Problem, SpecError, listed
 from kineme.network import TEST, TRAIN, Answers, Common, Dataset, Network, Remarks, load_specs
 from kineme.report.trust import measure_trust
-from kineme.spec.load import for_action, with_values
+from kineme.spec.load import for_action, value_at, with_values
 
 BY_FOLD = "accuracy by fold (%)"
 MAX_RECORD_BYTES = 1 << 28
@@ -70,6 +70,7 @@ def run(
         for text in notes:
             a_run.note(text)
         dataset = network.build_dataset(spec, TEST)
+        answers.unknown_data(network, spec)  # what cannot be is told now, not after a training
         plan, advice = planned(spec, dataset)
         for text in advice:
             a_run.note(text)
@@ -103,6 +104,8 @@ def prepared(network: Network, spec: Any) -> tuple[Any, tuple[str, ...]]:
     idle += ["evaluate.baseline"] if asked.baseline else []
     common = network.common(spec)
     idle += ["validation data"] if common.has_validation else []
+    idle += ["test data"] if value_at(spec, network.data_keys[TEST][0]) else []
+    idle += ["dataset.fail_on_leakage"] if getattr(spec.dataset, "fail_on_leakage", False) else []
     notes = [f"{key}: no effect, as evaluate.k_fold trains its own models." for key in idle]
     notes += list(_cautions(network, spec, common))
     if network.of_folds is None or network.subset is None:

@@ -27,9 +27,19 @@ from kineme.engine.progress import track
 from kineme.engine.quantization import calibration_samples, quantize_onnx
 from kineme.engine.results import Run
 from kineme.engine.runtime import Devices, build_fabric
-from kineme.errors import SpecError
+from kineme.errors import DataError, Problem, SpecError
 from kineme.network import TRAIN, VAL, Answers, Dataset, ExportForm, Network
 from kineme.spec.load import value_at, with_values
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a file is judged by, and for int8 calibrated on; spec: that names them."""
+
+    spec: Any
+    judged_by: Dataset
+    calibrated_on: Dataset | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -37,8 +47,7 @@ class Source:
     """What is to be reduced. onnx_file: in fp32. fp32_file: the same for the runtime asked for."""
 
     network: Network
-    spec: Any
-    checkpoint: Checkpoint
+    data: Data
     model: nn.Module
     form: ExportForm
     onnx_file: Path
@@ -48,20 +57,17 @@ class Source:
 def reduce(source: Source, a_run: Run) -> tuple[Path, Mapping[str, Any]]:
     """Write the file beside `source.onnx_file`; returns its path and what it lost.
 
-    Raises SpecError where no data are named, QualityError where it lost too much.
+    Raises QualityError where it lost too much.
     """
-    spec = with_data(source.network, source.spec, source.checkpoint, a_run)
-    dataset = source.network.build_dataset(spec, VAL)
-    for text in dataset.notes:
-        a_run.note(text)
-    path, origin = _written(source, spec, a_run)
+    spec, dataset = source.data.spec, source.data.judged_by
+    path, origin = _written(source, a_run)
     precision = spec.export.precision
     exported, fp32 = (
         open_exported(one, source.form.names, source.form.output, precision=kind)
         for one, kind in ((path, precision), (source.fp32_file, "fp32"))
     )
-    before = _ask(source.model, source, spec, dataset, a_run, title="fp32")
-    after = _ask(exported, source, spec, dataset, a_run, title=precision)
+    before = _ask(source.model, source, a_run, title="fp32")
+    after = _ask(exported, source, a_run, title=precision)
     limit = spec.export.max_accuracy_drop
     facts = export_gate.judge(before, after, dataset.labels, max_accuracy_drop=limit)
     facts |= {"data": _named(source.network, spec, VAL), **origin, "runtime": exported.runtime}
@@ -72,33 +78,59 @@ def reduce(source: Source, a_run: Run) -> tuple[Path, Mapping[str, Any]]:
     return path, facts
 
 
-def with_data(network: Network, spec: Any, checkpoint: Checkpoint, a_run: Run) -> Any:
-    """The spec with the training and validation data that it, or else the checkpoint, names.
+def find_data(network: Network, spec: Any, checkpoint: Checkpoint) -> Data | None:
+    """The training and validation data that the spec, or else the checkpoint, names.
 
-    Raises SpecError where what `export.precision` needs is named by neither.
+    None where `export.precision` needs none. Raises SpecError where neither names what it needs,
+    DataError with what is wrong with all of them.
     """
+    precision = spec.export.precision
+    if precision == "fp32":
+        return None
+    if precision == "int8" and network.unaugmented is None:
+        expected = f"fp32 or bf16, as {network.name} has no samples to calibrate on"
+        raise SpecError("export.precision", expected, precision)
+    spec, notes = _with_paths(network, spec, checkpoint)
+    problems: list[Problem] = []
+    judged_by = calibrated_on = None
+    try:
+        spec, more = network.complete(spec, VAL)
+        judged_by = network.build_dataset(spec, VAL)
+        notes += (*more, *judged_by.notes)
+    except DataError as error:
+        problems += error.problems
+    try:
+        if network.unaugmented is not None and precision == "int8":
+            calibrated_on = network.unaugmented(spec)
+    except DataError as error:
+        problems += error.problems
+    if judged_by is None or problems:
+        raise DataError.of(problems)
+    return Data(spec, judged_by, calibrated_on, notes)
+
+
+def _with_paths(network: Network, spec: Any, checkpoint: Checkpoint) -> tuple[Any, tuple[str, ...]]:
+    """The spec with the paths that it lacks as the checkpoint names them, and what to tell."""
     trained = checkpoint.facts.get("spec")
     values: dict[str, Any] = {}
-    for split in (TRAIN, VAL) if spec.export.precision == "int8" else (VAL,):
+    notes: list[str] = []
+    problems: list[Problem] = []
+    precision = spec.export.precision
+    for split in (TRAIN, VAL) if precision == "int8" else (VAL,):
         keys = network.data_keys[split]
         if value_at(spec, keys[0]):
             continue
         found = {key: _looked_up(trained, key) for key in keys}
         path = found[keys[0]]
-        if not path or "://" in path:
-            raise SpecError(
-                keys[0],
-                f"data {_PURPOSES[split]}, as export.precision is {spec.export.precision}",
-                "nothing, here or in the checkpoint",
-                "Set it.",
-            )
-        values |= found
-        a_run.note(f"{keys[0]} is {path!r}, as {checkpoint.path.name} was trained with.")
-    spec = with_values(spec, values) if values else spec
-    spec, notes = network.complete(spec, VAL)
-    for text in notes:
-        a_run.note(text)
-    return spec
+        if path and "://" not in path:
+            values |= found
+            notes.append(f"{keys[0]} is {path!r}, as {checkpoint.path.name} was trained with.")
+            continue
+        expected = f"data {_PURPOSES[split]}, as export.precision is {precision}"
+        problems.append(Problem(keys[0], expected, "nothing, here or in the checkpoint", "Set it."))
+    if problems:
+        raise SpecError.of(problems)
+    return with_values(spec, values) if values else spec, tuple(notes)
 
 
 _PURPOSES = {TRAIN: "to calibrate on", VAL: "to judge the file by"}
@@ -115,15 +147,13 @@ def _named(network: Network, spec: Any, split: str) -> str:
     return str(value_at(spec, network.data_keys[split][0]))
 
 
-def _written(source: Source, spec: Any, a_run: Run) -> tuple[Path, dict[str, Any]]:
+def _written(source: Source, a_run: Run) -> tuple[Path, dict[str, Any]]:
     """The file, and what it was calibrated on."""
-    asked, form = spec.export, source.form
+    spec, form, dataset = source.data.spec, source.form, source.data.calibrated_on
+    asked = spec.export
     samples, origin = [], {}
-    if asked.precision == "int8":
-        if source.network.unaugmented is None:
-            expected = f"fp32 or bf16, as {source.network.name} has no samples to calibrate on"
-            raise SpecError("export.precision", expected, "int8")
-        dataset, seed = source.network.unaugmented(spec), max(spec.train.seed, 0)
+    if dataset is not None:
+        seed = max(spec.train.seed, 0)
         samples = calibration_samples(
             dataset,
             form.names,
@@ -161,16 +191,9 @@ def _tell(path: Path, metadata: Mapping[str, str]) -> None:
     onnx.save(model, path)
 
 
-def _ask(
-    model: nn.Module | Exported,
-    source: Source,
-    spec: Any,
-    dataset: Dataset,
-    a_run: Run,
-    *,
-    title: str,
-) -> Answers:
+def _ask(model: nn.Module | Exported, source: Source, a_run: Run, *, title: str) -> Answers:
     """What a model, or a file as one, says of all samples, on the CPU in fp32."""
+    spec, dataset = source.data.spec, source.data.judged_by
     feed = Feed(
         dataset,
         num_workers=source.network.common(spec).num_workers,
