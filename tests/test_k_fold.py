@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -196,12 +197,43 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_one_that_was_not(finished, mo
 
 def test_folds_of_other_settings_are_never_mixed(finished, capsys):
     data = finished[0]
+    assert cli.main([*words(data, "train.optim.lr=0.5"), "--dry-run"]) == 2
     assert cli.main(words(data, "train.optim.lr=0.5")) == 2
     told = capsys.readouterr().err
     assert "error: train.optim.lr: expected 0.02, as the folds in" in told
     assert "were trained with, got 0.5. Set another results_dir, or what it was." in told
     assert cli.main(words(data, folds=3)) == 2
     assert "expected a folder without folds, or with the same" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["frames", "labels"])
+def test_folds_of_other_data_of_the_same_names_are_never_mixed(finished, tmp_path, capsys, what):
+    data = shutil.copytree(finished[0], tmp_path / "copy")
+    assert cli.main([*words(data), "--dry-run"]) == 0  # wherever it lies
+    values, labels = waves(NUM, 0)
+    if what == "frames":
+        values[7, 0, 3, 2] += 0.25
+        np.save(data / "train_data.npy", values)
+    else:
+        labels[[4, 5]] = labels[[5, 4]]  # of one person: the folds are the same
+        ids = tuple(f"{i}_p{i // 4}" for i in range(NUM))
+        write_labels(data / "train_label.json", Labels(ids, labels, CLASSES))
+    capsys.readouterr()
+    assert cli.main(words(data)) == 2
+    told = capsys.readouterr().err
+    assert "training data: expected frames and labels as those that the folds in" in told
+
+
+def test_videos_are_told_from_others_by_size_and_length(tmp_path):
+    for i in range(4):
+        save_tao(tmp_path / ("walk", "run")[i % 2] / f"v{i}", 6, seed=i)
+    asked = {"results_dir": "r", "dataset.train_dataset_dir": str(tmp_path)}
+    network = load_network("action_recognition")
+    spec, _ = network.complete(load_spec(load_specs(network.name)["train"], asked)[0], "train")
+    before = network.fingerprint(network.build_dataset(spec, "train"))
+    assert network.fingerprint(network.build_dataset(spec, "train")) == before
+    save_tao(tmp_path / "walk" / "v0", 7, seed=0)
+    assert network.fingerprint(network.build_dataset(spec, "train")) != before
 
 
 def test_samples_without_subjects_are_spread_by_class_and_it_is_said(data, capsys):

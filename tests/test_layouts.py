@@ -214,7 +214,10 @@ def test_a_layout_file_is_read(tmp_path) -> None:
     assert layout.bones == (("wrist", "index"), ("index", "tip"), ("wrist", "thumb"))
     assert layout.parents == (0, 0, 0, 2)
     assert (layout.num_persons, layout.num_frames) == (2, 300)
-    assert layout.source == str(path)
+    assert layout.source == "hand.yaml"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert load_layout(path.rename(elsewhere / "hand.yaml")) == layout
 
 
 def test_a_bad_layout_file_names_all_its_problems_at_once(tmp_path) -> None:

@@ -254,6 +254,7 @@ class Network:
     adapt_weights: foreign weights by our names, for the spec and a submodule ("": all).
     of_folds: the spec whose test data are those of training, with no validation data.
     subset: the samples of a dataset whose ids are among those given, in their order.
+    fingerprint: a text that is another one where the data of the same ids are others.
     transfer: weights of another kind of data for a model to start from, and what to tell of them.
     occluded: damaged copies of a test dataset as (curve, share hidden, dataset).
     score_text: what evaluate prints, in upstream's form, from the facts of metrics.json.
@@ -294,6 +295,7 @@ class Network:
     of_unknown: Callable[[Any], Any] | None = None  # (spec) -> spec or None
     of_folds: Callable[[Any], Any] | None = None  # (spec) -> spec
     subset: Callable[[Any, Collection[str]], Dataset] | None = None  # (dataset, ids)
+    fingerprint: Callable[[Any], str] | None = None  # (dataset)
     data_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by split
     unaugmented: Callable[[Any], Dataset] | None = None  # (spec)
     describe_data: Callable[[Any], Mapping[str, Any]] | None = None  # (dataset)

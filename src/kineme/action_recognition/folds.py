@@ -3,6 +3,7 @@
 Leaves out: which part (engine/folds.py), training and judging (actions/k_fold.py).
 """
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -30,3 +31,13 @@ def subset(dataset: ClipDataset, ids: Collection[str]) -> ClipDataset:
         failed={place: whole.failed[i] for place, i in enumerate(kept) if i in whole.failed},
     )
     return ClipDataset(part, dataset.view)
+
+
+def fingerprint(dataset: ClipDataset) -> str:
+    """Other where a video has another size, length or number of frames; pixels are not read."""
+    found = hashlib.sha256()
+    for video in dataset.videos.items:
+        size = video.path.stat().st_size if video.path.is_file() else 0
+        counts = (video.first, video.num_frames, *video.size, len(video.rgb), len(video.u))
+        found.update(repr((size, *counts)).encode())
+    return found.hexdigest()

@@ -9,7 +9,7 @@ import torch
 from kineme.action_recognition import convert
 from kineme.action_recognition.clips import footage_of
 from kineme.action_recognition.dataset import ClipDataset, View, normalisation
-from kineme.action_recognition.folds import of_folds, subset
+from kineme.action_recognition.folds import fingerprint, of_folds, subset
 from kineme.action_recognition.inspection import inspect
 from kineme.action_recognition.model import build_model, fusion_note, is_stacked
 from kineme.action_recognition.sources import (
@@ -244,6 +244,7 @@ NETWORK = Network(
     of_unknown=of_unknown,
     of_folds=of_folds,
     subset=subset,
+    fingerprint=fingerprint,
     data_keys={split: (key,) for split, key in KEYS.items()},
     unaugmented=unaugmented,
 )

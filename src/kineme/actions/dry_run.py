@@ -137,6 +137,7 @@ def _folds(network: Network, spec: Any) -> Iterator[str]:
     dataset = network.build_dataset(spec, TEST)
     plan, more = k_fold.planned(spec, dataset)
     yield from _notes((*notes, *dataset.notes, *more))
+    k_fold.refuse_others(run_folder(spec), k_fold.record_of(network, spec, plan, dataset))
     for fold in range(plan.num_folds):
         held = plan.members(dataset.ids, fold)
         names = {plan.subjects.names[i] for i in held} - {""}

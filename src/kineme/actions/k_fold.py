@@ -11,6 +11,7 @@ Files: `<results_dir>/evaluate/` with folds.json and the files of any evaluation
 """
 
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,7 +75,9 @@ def run(
         plan, advice = planned(spec, dataset)
         for text in advice:
             a_run.note(text)
-        _claim_folds(a_run.folder, spec, plan)
+        record_of_folds = record_of(network, spec, plan, dataset)
+        refuse_others(a_run.folder, record_of_folds)
+        files.write_json(a_run.folder / FOLDS_FILE, record_of_folds)
         found = [
             _fold(network, spec, a_run, plan, fold=fold, judge=judge)
             for fold in range(plan.num_folds)
@@ -172,8 +175,8 @@ def _parted(subjects: Subjects, groups: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _claim_folds(folder: Path, spec: Any, plan: Plan) -> None:
-    """Record folds and settings; raise SpecError where the folder holds models of others."""
+def record_of(network: Network, spec: Any, plan: Plan, dataset: Dataset) -> dict[str, Any]:
+    """What must be the same for folds to be of one run: settings, data and folds."""
     tree = spec.model_dump(mode="json")
     settings = {
         key: value
@@ -181,12 +184,21 @@ def _claim_folds(folder: Path, spec: Any, plan: Plan) -> None:
         for key, value in _flat(tree[block], block).items()
         if key not in _FREE and not _is_place(key)
     }
-    record = {"k_fold": plan.num_folds, "settings": settings, "folds": dict(plan.fold_of)}
-    path = folder / FOLDS_FILE
-    known = _read_record(path)
+    own = network.fingerprint(dataset) if network.fingerprint else ""
+    told = json.dumps([list(dataset.ids), dataset.labels.tolist(), own])
+    return {
+        "k_fold": plan.num_folds,
+        "settings": settings,
+        "data": hashlib.sha256(told.encode()).hexdigest(),
+        "folds": dict(plan.fold_of),
+    }
+
+
+def refuse_others(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raise SpecError where the folder holds models of other folds."""
+    known = _read_record(folder / FOLDS_FILE)
     if known is not None and any(folder.glob("fold_*/train/model_epoch_*.pth")):
-        _refuse_others(folder, known, json.loads(json.dumps(record)))
-    files.write_json(path, record)
+        _refuse(folder, known, json.loads(json.dumps(record)))
 
 
 def _is_place(key: str) -> bool:
@@ -213,7 +225,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _refuse_others(folder: Path, known: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+def _refuse(folder: Path, known: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     fix = "Set another results_dir, or what it was."
     old, new = known.get("settings") or {}, record["settings"]
     problems = [
@@ -229,6 +241,10 @@ def _refuse_others(folder: Path, known: Mapping[str, Any], record: Mapping[str, 
         problems = [
             Problem("results_dir", "a folder without folds, or with the same", received, fix)
         ]
+    if known.get("data") != record["data"]:
+        expected = f"frames and labels as those that the folds in {folder} were trained with"
+        fix = "Set another results_dir, or take the data as they were."
+        problems.append(Problem("training data", expected, "others", fix))
     if problems:
         raise SpecError.of(problems)
 

@@ -3,12 +3,14 @@
 Leaves out: which part (engine/folds.py), training and judging (actions/k_fold.py).
 """
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from kineme.data.scan import content_digests, scan_skeletons
 from kineme.network import TRAIN
 from kineme.pose_classification.dataset import SkeletonDataset
 from kineme.pose_classification.paths import resolve_paths, section_of
@@ -42,3 +44,12 @@ def subset(dataset: SkeletonDataset, ids: Collection[str]) -> SkeletonDataset:
         people=None if whole.people is None else whole.people[kept],
     )
     return SkeletonDataset(part, dataset.view)
+
+
+def fingerprint(dataset: SkeletonDataset) -> str:
+    """Other where the frames of a sample are."""
+    found, store = hashlib.sha256(), dataset.sequences.store
+    digests = content_digests(store, scan_skeletons(store).lengths)
+    for row in dataset.sequences.rows:
+        found.update(digests[row].ljust(16, b"-"))
+    return found.hexdigest()

@@ -59,7 +59,7 @@ def load_layout(source: str | Path) -> Layout:
         joints=tuple(content["joints"]),
         bones=tuple(pair for chain in content["bones"] for pair in pairwise(chain)),
         centre=content["centre"],
-        source=content.get("source", where),
+        source=content.get("source", "" if is_text else Path(where).name),  # wherever it lies
         num_persons=content.get("num_persons", 1),
         num_frames=content.get("num_frames", 300),
         num_axes=content.get("num_axes", 3),

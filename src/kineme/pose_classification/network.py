@@ -27,7 +27,7 @@ from kineme.network import (
 from kineme.pose_classification import convert
 from kineme.pose_classification.building import build_model
 from kineme.pose_classification.dataset import SkeletonDataset, View
-from kineme.pose_classification.folds import of_folds, subset
+from kineme.pose_classification.folds import fingerprint, of_folds, subset
 from kineme.pose_classification.inspection import inspect
 from kineme.pose_classification.labels import class_names
 from kineme.pose_classification.layouts import layout_facts, layout_of
@@ -285,6 +285,7 @@ NETWORK = Network(
     of_unknown=of_unknown,
     of_folds=of_folds,
     subset=subset,
+    fingerprint=fingerprint,
     data_keys={
         split: (f"{section}.data_path", f"{section}.label_path")
         for split, section in SECTIONS.items()
