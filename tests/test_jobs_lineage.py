@@ -332,6 +332,28 @@ def test_a_retry_of_a_retry_goes_on_from_the_newest_whole_checkpoint_of_them_all
     assert any("passed over" in note for note in third.notes)
 
 
+def test_a_new_job_never_goes_on_with_what_lies_in_a_folder_that_it_was_given(
+    client, data, tmp_path
+):
+    """Training refuses that folder, as without jobs; another try of the job goes on there."""
+    specs = {"results_dir": str(tmp_path / "own")}
+    one, other = (
+        client.create_job(POSE, "train", train_datasets=str(data), automl_policy="off", specs=specs)
+        for _ in range(2)
+    )
+    training_results(one.record, {0: 0.5})
+    third = client.create_job(
+        POSE, "train", train_datasets=str(data), automl_policy="off", specs=specs
+    )
+    for job in (one, other, third):
+        assert "resume_training_checkpoint_path" not in job.record.spec.get("train", {})
+    ended(client, one, State.ERROR, "killed")
+    again = client.retry_job(one.id).record
+    assert again.spec["train"]["resume_training_checkpoint_path"] == (
+        f"{tmp_path}/own/train/model_epoch_000_step_00010.pth"
+    )
+
+
 def test_resume_model_bool_says_whether_there_is_one(client):
     question = asked(client)
     params = {"train.resume": "resume_model_bool"}

@@ -89,7 +89,8 @@ def test_a_skeleton_of_ones_own_travels_from_its_file_through_a_chain_of_jobs(
                                   specs={"dataset.num_workers": 0},
                                   eval_dataset=str(data))  # fmt: skip
     assert 0 <= evaluated.wait().result()["kpi"]["accuracy"] <= 100
-    again = client.create_job(POSE, "train", specs=train.record.spec, automl_policy="off")
+    specs = {**train.record.spec, "results_dir": str(tmp_path / "again")}
+    again = client.create_job(POSE, "train", specs=specs, automl_policy="off")
     assert again.record.spec["model"]["layout"] == train.record.spec["model"]["layout"]
     assert again.wait().status is State.COMPLETE
 

@@ -257,7 +257,10 @@ _AUTOML = {"ptm_if_no_resume_model": "automl_assign_ptm"}
 
 
 def _own(asked: Asked) -> list[JobRecord]:
-    return [asked.record, *choosing.retried(asked.store, asked.record)]
+    """The job and those that it tries again; in a folder that a new one was given, none is its."""
+    record, store = asked.record, asked.store
+    is_alone = Path(record.results_dir).is_relative_to(store.root / record.id)
+    return [record, *choosing.retried(store, record)] if is_alone or record.retry_of else []
 
 
 def _resumes(asked: Asked) -> bool:
