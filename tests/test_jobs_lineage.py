@@ -354,6 +354,20 @@ def test_a_new_job_never_goes_on_with_what_lies_in_a_folder_that_it_was_given(
     )
 
 
+def test_folds_take_no_model_and_the_data_of_a_training(client, data):
+    folds = {"evaluate.k_fold": 2}
+    job = client.create_job(POSE, "evaluate", train_datasets=str(data), specs=folds).record
+    assert job.spec["dataset"]["train_dataset"]["data_path"].startswith(str(data))
+    assert "checkpoint" not in job.spec["evaluate"]
+    assert "test_dataset" not in job.spec["evaluate"]
+    parent = trained(client, data, {0: 0.5})
+    job = client.create_job(
+        POSE, "evaluate", train_datasets=str(data), specs=folds, parent_job_id=parent.id
+    ).record
+    assert "checkpoint" not in job.spec["evaluate"]
+    assert f"The model of job {parent.id} is not used: folds train their own." in job.notes
+
+
 def test_resume_model_bool_says_whether_there_is_one(client):
     question = asked(client)
     params = {"train.resume": "resume_model_bool"}

@@ -60,6 +60,11 @@ class Asked:
         declared = settings_by_key(model).get(key)
         return declared.default if declared else None
 
+    @property
+    def has_folds(self) -> bool:
+        """Whether an evaluation trains its own models, and so takes none."""
+        return self.record.action == "evaluate" and bool(self.value("evaluate.k_fold"))
+
 
 @dataclass(frozen=True)
 class Found:
@@ -91,8 +96,8 @@ def resolve(asked: Asked, params: Mapping[str, str] | None = None) -> Resolution
     if record.parent_job_id is not None:
         try:
             parent = checked_parent(
-                asked.store, record.parent_job_id,
-                network_arch=record.network_arch, action=record.action,
+                asked.store, record.parent_job_id, network_arch=record.network_arch,
+                action="train" if asked.has_folds else record.action,
             )  # fmt: skip
             notes += parent.notes
             asked = replace(asked, parent=parent)
@@ -162,6 +167,8 @@ def _output_dir(asked: Asked, key: str, argument: str) -> Found | None:
 def _parent_model(asked: Asked, key: str, argument: str) -> Found | None:
     """The model file of the parent, by the rule that was asked for."""
     del argument
+    if asked.has_folds:
+        return None
     if asked.parent is None:
         fix = f"Name the job that trained it, or set {key}."
         raise SpecError(WHERE, f"a job whose model to use, or {key}", "neither", fix)
@@ -323,8 +330,10 @@ def _trained_type(path: str) -> str | None:
 
 
 def _unused_parent(asked: Asked, values: Mapping[str, Any]) -> list[str]:
-    """What to tell where the model of a training's parent goes nowhere."""
+    """What to tell where the model of a parent goes nowhere."""
     parent = asked.parent
+    if asked.has_folds and parent and parent.record.action == "train":
+        return [f"The model of job {parent.record.id} is not used: folds train their own."]
     if asked.record.action != "train" or parent is None or parent.record.action != "train":
         return []
     used = [key for key in (*values, *asked.given) if "pretrained" in key]

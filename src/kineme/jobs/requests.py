@@ -59,7 +59,7 @@ def build(store: JobStore, said: Said) -> JobRecord:
     problems = [*said.problems, *_key_problems(said), *_runner_problems(said, is_search)]
     problems += _address_problems(record.uploads_to)
     asked = Asked(store, record, said.settings, said.rule, said.has_key)
-    found = [lineage.resolve(asked), _sources(said, _named_parent(asked))]
+    found = [lineage.resolve(asked), _sources(said, asked)]
     checked = _checked(said, found)
     problems += checked.problems
     if is_search:
@@ -119,14 +119,15 @@ def _record(store: JobStore, said: Said) -> JobRecord:
     )
 
 
-def _sources(said: Said, parent: JobRecord | None) -> Resolution:
+def _sources(said: Said, asked: Asked) -> Resolution:
     """The keys that name data, of the data sets or of what the parent converted."""
-    request, named = said.request, said.request.data_sets
+    request, named, parent = said.request, said.request.data_sets, _named_parent(asked)
+    action = "train" if asked.has_folds else request.action  # folds read what training reads
     is_converted = parent is not None and parent.action == "dataset_convert"
-    if parent and is_converted and request.action == "train" and not named:
+    if parent and is_converted and action == "train" and not named:
         named = [str(choosing.action_folder(parent))]
     return sources.resolve_sources(
-        request.network_arch, request.action, given=said.settings,
+        request.network_arch, action, given=said.settings,
         train_datasets=named, eval_dataset=request.eval_dataset,
     )  # fmt: skip
 
