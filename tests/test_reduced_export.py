@@ -1,6 +1,7 @@
 """X09: an export that computes in fewer bits is judged before it is published."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -268,6 +269,31 @@ def test_data_that_neither_spec_nor_checkpoint_names_are_asked_for(trained, tmp_
     spec = spec_of("export", trained, tmp_path, f"dataset.train_dataset.data_path={trained}", INT8)
     with pytest.raises(SpecError, match=r"dataset\.val_dataset\.data_path: .*judge the file by"):
         reduced.find_data(NETWORK, spec, replace(checkpoint, facts={"spec": far}))
+
+
+def test_other_data_where_a_training_had_its_own_are_refused(trained, tmp_path):
+    """As a relative path is another place from another folder."""
+    checkpoint = load_checkpoint(trained / "train" / "best.pth")
+    folder = shutil.copytree(trained, tmp_path / "elsewhere")
+    spec = dict(checkpoint.facts["spec"]["dataset"])
+    for block in ("train_dataset", "val_dataset"):
+        spec[block] = {**spec[block], "data_path": str(folder)}
+    moved = replace(checkpoint, facts={**checkpoint.facts, "spec": {"dataset": spec}})
+    asked = restore_spec(spec_of("export", trained, tmp_path, INT8), checkpoint, NETWORK.identity)
+    assert reduced.find_data(NETWORK, asked, moved) is not None
+    np.save(folder / "val_data.npy", np.load(folder / "val_data.npy")[::-1])
+    np.save(folder / "train_data.npy", 2 * np.load(folder / "train_data.npy"))
+    with pytest.raises(DataError) as told:
+        reduced.find_data(NETWORK, asked, moved)
+    text = (
+        f"{folder}: expected the data that best.pth was trained with, got others. This path is as "
+        "best.pth was trained with; name the data in the spec."
+    )
+    assert [str(problem) for problem in told.value.problems] == [text, text]
+    named = [f"dataset.{split}_dataset.data_path={folder}" for split in ("train", "val")]
+    spec = spec_of("export", trained, tmp_path, INT8, *named)
+    asked = restore_spec(spec, checkpoint, NETWORK.identity)
+    assert reduced.find_data(NETWORK, asked, moved) is not None  # whoever names them means them
 
 
 def test_data_that_are_wrong_are_told_together_before_anything_is_written(trained, tmp_path):

@@ -11,7 +11,6 @@ Files: `<results_dir>/evaluate/` with folds.json and the files of any evaluation
 """
 
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from kineme.data.inputs import read_bytes
 from kineme.data.subjects import Subjects, subjects_of
 from kineme.engine import results
 from kineme.engine.folds import assign_folds
+from kineme.engine.keeping import fingerprint
 from kineme.engine.names import FOLDS_FILE, LATEST_FILE, find_checkpoints
 from kineme.engine.results import Run
 from kineme.errors import DataError, Problem, SpecError, listed
@@ -184,12 +184,10 @@ def record_of(network: Network, spec: Any, plan: Plan, dataset: Dataset) -> dict
         for key, value in _flat(tree[block], block).items()
         if key not in _FREE and not _is_place(key)
     }
-    own = network.fingerprint(dataset) if network.fingerprint else ""
-    told = json.dumps([list(dataset.ids), dataset.labels.tolist(), own])
     return {
         "k_fold": plan.num_folds,
         "settings": settings,
-        "data": hashlib.sha256(told.encode()).hexdigest(),
+        "data": fingerprint(network, dataset),
         "folds": dict(plan.fold_of),
     }
 

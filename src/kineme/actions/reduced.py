@@ -10,7 +10,7 @@ much (engine/export_gate.py).
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from kineme.engine import export_gate
 from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.exported import Exported, open_exported
 from kineme.engine.feeding import Feed
+from kineme.engine.keeping import fingerprint
 from kineme.engine.openvino_files import has_bfloat16, write_openvino
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
@@ -90,7 +91,7 @@ def find_data(network: Network, spec: Any, checkpoint: Checkpoint) -> Data | Non
     if precision == "int8" and network.unaugmented is None:
         expected = f"fp32 or bf16, as {network.name} has no samples to calibrate on"
         raise SpecError("export.precision", expected, precision)
-    spec, notes = _with_paths(network, spec, checkpoint)
+    spec, taken, notes = _with_paths(network, spec, checkpoint)
     problems: list[Problem] = []
     judged_by = calibrated_on = None
     try:
@@ -104,15 +105,40 @@ def find_data(network: Network, spec: Any, checkpoint: Checkpoint) -> Data | Non
             calibrated_on = network.unaugmented(spec)
     except DataError as error:
         problems += error.problems
+    for split, dataset in ((VAL, judged_by), (TRAIN, calibrated_on)):
+        if split in taken and dataset is not None:
+            problems += _strangers(network, checkpoint, split, dataset, taken[split])
     if judged_by is None or problems:
-        raise DataError.of(problems)
+        told = _FIX.format(checkpoint.path.name)
+        raise DataError.of([
+            replace(one, fix=f"{one.fix} {told}".strip())
+            if one.where.startswith(tuple(taken.values())) else one
+            for one in problems
+        ])  # fmt: skip
     return Data(spec, judged_by, calibrated_on, notes)
 
 
-def _with_paths(network: Network, spec: Any, checkpoint: Checkpoint) -> tuple[Any, tuple[str, ...]]:
-    """The spec with the paths that it lacks as the checkpoint names them, and what to tell."""
+_FIX = "This path is as {} was trained with; name the data in the spec."
+
+
+def _strangers(
+    network: Network, checkpoint: Checkpoint, split: str, dataset: Dataset, path: str
+) -> list[Problem]:
+    """That what lies where a training had its data is not what it had."""
+    known = checkpoint.facts.get("fingerprints")
+    own = known.get(split) if isinstance(known, Mapping) else None
+    if own is None or own == fingerprint(network, dataset):
+        return []
+    return [Problem(path, f"the data that {checkpoint.path.name} was trained with", "others")]
+
+
+def _with_paths(
+    network: Network, spec: Any, checkpoint: Checkpoint
+) -> tuple[Any, dict[str, str], tuple[str, ...]]:
+    """The spec with the paths that it lacks as the checkpoint names them; these by split; notes."""
     trained = checkpoint.facts.get("spec")
     values: dict[str, Any] = {}
+    taken: dict[str, str] = {}
     notes: list[str] = []
     problems: list[Problem] = []
     precision = spec.export.precision
@@ -124,13 +150,14 @@ def _with_paths(network: Network, spec: Any, checkpoint: Checkpoint) -> tuple[An
         path = found[keys[0]]
         if path and "://" not in path:
             values |= found
+            taken[split] = path
             notes.append(f"{keys[0]} is {path!r}, as {checkpoint.path.name} was trained with.")
             continue
         expected = f"data {_PURPOSES[split]}, as export.precision is {precision}"
         problems.append(Problem(keys[0], expected, "nothing, here or in the checkpoint", "Set it."))
     if problems:
         raise SpecError.of(problems)
-    return with_values(spec, values) if values else spec, tuple(notes)
+    return with_values(spec, values) if values else spec, taken, tuple(notes)
 
 
 _PURPOSES = {TRAIN: "to calibrate on", VAL: "to judge the file by"}

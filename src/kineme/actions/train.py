@@ -152,7 +152,7 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
         num_classes=len(network.class_names(spec)),
         is_distilled=common.distillation is not None,
     )
-    facts = model_facts(network, spec, data) | {"chance": chance.facts()}
+    facts = model_facts(network, spec, data, val_data) | {"chance": chance.facts()}
     feed_of = functools.partial(
         Feed, num_workers=common.num_workers, stall_seconds=settings.stall_timeout
     )

@@ -5,6 +5,8 @@ of and how good it was.
 Leaves out: when to save (actions/train.py), how files are written (checkpoint.py).
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from kineme.engine.names import (
 )
 from kineme.engine.results import Run
 from kineme.engine.training import Training
-from kineme.network import VAL, Dataset, Network
+from kineme.network import TRAIN, VAL, Dataset, Network
 from kineme.spec.schema import resolved
 
 
@@ -87,9 +89,13 @@ class Keeper:
         return {**self.facts, "metric": metric, "calibration": trust}
 
 
-def model_facts(network: Network, spec: Any, data: Dataset) -> dict[str, Any]:
+def model_facts(
+    network: Network, spec: Any, data: Dataset, val_data: Dataset | None
+) -> dict[str, Any]:
     """What a checkpoint says of its model and of the data it learns from, in plain values."""
     of_data = network.describe_data(data) if network.describe_data else None
+    by_split = {TRAIN: data, **({VAL: val_data} if val_data else {})}
+    prints = {split: fingerprint(network, one) for split, one in by_split.items()}
     return {
         "format": checkpoints.FORMAT,
         "network": network.name,
@@ -98,8 +104,19 @@ def model_facts(network: Network, spec: Any, data: Dataset) -> dict[str, Any]:
         "describe": checkpoints.plain(network.describe(spec)),
         "validated_on": validated_on(network, spec),
         "training_data": checkpoints.plain(of_data),
+        "fingerprints": prints,
         "versions": {"kineme": __version__, "torch": str(torch.__version__)},
     }
+
+
+def fingerprint(network: Network, dataset: Dataset) -> str:
+    """Another one where samples, their labels or what the network knows of the data are others.
+
+    How often samples are repeated plays no part.
+    """
+    own = network.fingerprint(dataset) if network.fingerprint else ""
+    told = [sorted(set(zip(dataset.ids, dataset.labels.tolist(), strict=True))), own]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def validated_on(network: Network, spec: Any) -> str:
