@@ -65,6 +65,19 @@ def test_a_dry_run_shows_space_and_plan_and_makes_nothing(tmp_path, fake, capsys
     assert fake.started == []
 
 
+def test_a_dry_run_in_the_folder_of_another_search_is_refused_as_the_search_is(
+    tmp_path, fake, capsys
+):
+    assert search(tmp_path) == 0
+    changed = ("train.optim.weight_decay=0.25",)
+    told = []
+    for more in (("--dry-run",), ()):
+        assert search(tmp_path, *changed, *more) == 2
+        told.append(capsys.readouterr().err.splitlines()[-1])
+    assert told[0] == told[1]
+    assert "train.optim.weight_decay: expected no value, as when the search began" in told[0]
+
+
 def test_a_dry_run_looks_at_the_data_of_the_first_trial(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["pose_classification", "results_dir=x", *fake_training.WORDS, *RANDOM, "--dry-run"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import onnx
@@ -16,6 +17,8 @@ from kineme.cli import main
 from kineme.data.labels import Labels, write_labels
 from kineme.errors import CheckpointError, DataError, QualityError, SpecError
 from stick import CLASSES, LAYOUT, NETWORK, rows_of, spec_of, train_stick, waves
+
+ACTIONS = {"export": export, "inference": inference}
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +120,23 @@ def test_occlusion_curves_hide_what_they_say(trained, tmp_path):
         "trunk",
     }
     assert all(0 <= accuracy <= 1 for points in curves.values() for _, accuracy in points)
+
+
+@pytest.mark.parametrize(
+    ("action", "key", "what"),
+    [("export", "export.onnx_file", "best.pth"), ("inference", "inference.output_file", "best.pth"),
+     ("inference", "inference.output_file", "val_data.npy")],
+)  # fmt: skip
+def test_what_an_action_reads_is_never_replaced(trained, tmp_path, action, key, what):
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    target = next(folder.rglob(what))
+    before = target.read_bytes()
+    words = [f"{key}={target}", f"{action}.overwrite=true"]
+    if what.endswith(".npy"):
+        words.append(f"inference.test_dataset.data_path={target}")
+    with pytest.raises(SpecError, match=f"{key}: expected a file that is not read"):
+        ACTIONS[action].run(NETWORK, spec_of(action, folder, tmp_path, *words))
+    assert target.read_bytes() == before
 
 
 def test_another_model_is_judged_beside_as_it_would_be_alone(trained, tmp_path):

@@ -343,6 +343,16 @@ def openvino():
     return pytest.importorskip("openvino", reason="needs the extra [openvino]")
 
 
+def test_weights_that_would_go_beside_a_graph_are_not_replaced_unasked(trained, tmp_path):
+    (tmp_path / "m.bin").write_text("precious")
+    words = ["export.format=openvino", f"export.onnx_file={tmp_path / 'm.xml'}"]
+    with pytest.raises(
+        SpecError, match=r"expected a path that is free, got '.*m\.bin', which exis"
+    ):
+        export.run(NETWORK, spec_of("export", trained, tmp_path, *words))
+    assert (tmp_path / "m.bin").read_text() == "precious"
+
+
 def test_openvino_has_names_free_axes_and_metadata_and_the_models_answers(
     openvino, float_file, tmp_path
 ):

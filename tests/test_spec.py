@@ -353,6 +353,17 @@ def test_the_number_of_classes_follows_from_the_label_map():
             ["dataset.window_size has no effect: dataset.sampling is uniform."],
         ),
         (
+            {"train.distill": {"teacher": "t.pth", "weight": 1}, "train.label_smoothing": 0.1,
+             "train.class_weights": "balanced"},
+            ["train.label_smoothing has no effect: train.distill.weight is 1: labels have no part.",
+             "train.class_weights has no effect: train.distill.weight is 1: labels have no part."],
+        ),
+        (
+            {"train.distill": {"teacher": "t.pth", "weight": 0, "temperature": 3}},
+            ["train.distill.teacher has no effect: train.distill.weight is 0.",
+             "train.distill.temperature has no effect: train.distill.weight is 0."],
+        ),
+        (
             {"model.layout": json.dumps(layout_facts(LAYOUTS["coco"])),
              "model.graph_layout": "coco"},
             ["model.graph_layout has no effect: model.layout is set."],

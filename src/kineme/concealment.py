@@ -24,6 +24,7 @@ PIPE_VARIABLE = "KINEME_KEY_DESCRIPTOR"  # number of the pipe in the new start
 # Settings, today's and of older TAO releases, whose values nobody should see.
 SECRET_SETTINGS = ("encryption_key", "key", "ngc_key", "ngc_api_key")
 _WORD = re.compile(rf"\s*\+*\s*({'|'.join(SECRET_SETTINGS)})\s*=(.*)", re.DOTALL)
+_FILE = re.compile(r"\s*\+*\s*encryption_key_file\s*=(.*)", re.DOTALL)
 # Parts of names, of settings and of variables, that records must not hold the values of.
 _SECRET_NAME = re.compile(
     r"key(?!point|word|frame)|secret|token|passw|passphrase|credential", re.IGNORECASE
@@ -127,6 +128,10 @@ def _checked(found: Told) -> Told:
     for match in map(_WORD.fullmatch, found.words):
         if match and not match[1].startswith("ngc") and not match[2].strip(" '\""):
             raise SpecError(f"command line: {match[1]}", "a key", "nothing", fix)
+    for match in map(_FILE.fullmatch, found.words):
+        if match and not match[1].strip(" '\""):
+            where = "command line: encryption_key_file"
+            raise SpecError(where, "the file of a key", "nothing", fix)
     return found
 
 

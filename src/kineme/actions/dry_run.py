@@ -152,8 +152,7 @@ def _folds(network: Network, spec: Any) -> Iterator[str]:
 
 def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
     if split == PREDICT:
-        asked = spec.inference
-        refuse_taken("inference.output_file", asked.output_file, overwrite=asked.overwrite)
+        refuse_taken(network, spec)
     path = getattr(spec, spec.action).checkpoint
     checkpoint = checkpoints.load_checkpoint(path, spec.encryption_key)
     asked = spec
@@ -188,7 +187,7 @@ def _export(network: Network, spec: Any) -> Iterator[str]:
     from kineme.actions.reduced import find_data
 
     load_packages(spec.export)
-    refuse_taken("export.onnx_file", spec.export.onnx_file, overwrite=spec.export.overwrite)
+    refuse_taken(network, spec)
     checkpoint = checkpoints.load_checkpoint(spec.export.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     model = checkpoints.build_trained(network, spec, checkpoint)

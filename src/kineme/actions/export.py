@@ -49,7 +49,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     """
     asked = spec.export
     load_packages(asked)
-    results.refuse_taken("export.onnx_file", asked.onnx_file, overwrite=asked.overwrite)
+    results.refuse_taken(network, spec)
     checkpoint = checkpoints.load_checkpoint(asked.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     with results.open_run(network, "export", spec) as a_run:

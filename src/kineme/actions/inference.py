@@ -51,8 +51,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     Raises SpecError when the output file that the spec names exists, PartialError when more
     samples failed than `inference.max_bad` allows.
     """
-    asked = spec.inference
-    results.refuse_taken("inference.output_file", asked.output_file, overwrite=asked.overwrite)
+    results.refuse_taken(network, spec)
     return answers.ask(network, spec, action="inference", split=PREDICT, body=_body)
 
 

@@ -67,6 +67,7 @@ def main(words: Sequence[str]) -> int:
     """Search; returns the exit code. Raises KinemeError."""
     request = _parse(words)
     from kineme.automl.controller import check_runner, search
+    from kineme.automl.study import refuse_another
     from kineme.automl.trial_specs import read_plan
 
     plan = read_plan(
@@ -76,6 +77,7 @@ def main(words: Sequence[str]) -> int:
     if request.is_dry_run:
         for text in plan.notes:
             _note(text)
+        refuse_another(plan)
         for line in _plan_lines(plan, request.runner):
             print(line)
         _check_first_trial(plan, request.runner)

@@ -60,12 +60,19 @@ def open_study(plan: Plan) -> Study:
                           **asked})  # fmt: skip
         return study
     there = _read(path)
-    if problems := list(_differences(there, asked)):
-        raise SpecError.of(problems)
+    refuse_another(plan)
     study = Study(str(there["study"]), plan.folder, str(there["created_at"]))
     if any(there[name] != asked[name] for name in asked):
         write_json(path, {**there, **asked})
     return study
+
+
+def refuse_another(plan: Plan) -> None:
+    """Raise SpecError where another search was begun in the plan's folder. Nothing is written."""
+    path = plan.folder / STUDY_FILE
+    problems = list(_differences(_read(path), _as_asked(plan))) if path.exists() else []
+    if problems:
+        raise SpecError.of(problems)
 
 
 def refuse_damaged(path: Path, reason: str) -> ResourceError:
@@ -136,7 +143,7 @@ def _differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator
 
 
 def _said(value: Any) -> str:
-    return "nothing" if value is None else shortened(value)
+    return "no value" if value is None else shortened(value)
 
 
 def _changed(there: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -38,6 +38,7 @@ from kineme.errors import KinemeError, ResourceError, SpecError, printable, with
 from kineme.files import append_line, sweep_temporaries, write_text
 from kineme.network import Network
 from kineme.signals import Interrupted, impatient_signals
+from kineme.spec.load import value_at
 from kineme.spec.schema import resolved, secrets_of
 from kineme.spec.sections import run_folder
 
@@ -132,23 +133,38 @@ class Run:
             yield self
 
 
-def refuse_taken(key: str, path: str | None, *, overwrite: bool) -> None:
-    """Raise SpecError when the file that the user named at `key` is there, and may not be replaced.
+def refuse_taken(network: Network, spec: Any) -> None:
+    """Raise SpecError when the file that the user named for results is there, and must stay.
 
-    Files of the run's own folder are not asked for: a run replaces them as a whole.
+    What the action reads is never replaced, the rest with overwrite=true. Weights that go beside a
+    graph (.bin beside .xml) are asked for as well; files of the run's own folder, which it replaces
+    as a whole, are not.
     """
-    if path is None or not os.path.lexists(path):
+    asked, key = getattr(spec, spec.action), _OUTPUTS[spec.action]
+    path = value_at(spec, key)
+    if path is None:
         return
-    if os.path.isdir(path):
-        raise SpecError(key, "the path of a file", f"{path!r}, which is a folder")
-    if not overwrite:
-        block = key.partition(".")[0]
-        raise SpecError(
-            key,
-            "a path that is free",
-            f"{path!r}, which exists",
-            f"Set another path, or {block}.overwrite=true to replace it.",
-        )
+    inputs = [
+        asked.checkpoint,
+        *(value_at(spec, k) for ks in network.data_keys.values() for k in ks),
+    ]
+    beside = [str(Path(path).with_suffix(".bin"))] if path.endswith(".xml") else []
+    for one in filter(os.path.lexists, [path, *beside]):
+        if os.path.isdir(one):
+            raise SpecError(key, "the path of a file", f"{one!r}, which is a folder")
+        if any(_is_same_file(one, other) for other in inputs if other):
+            fix = "Set another path."
+            raise SpecError(key, "a file that is not read", f"{one!r}, which is", fix)
+        if not asked.overwrite:
+            fix = f"Set another path, or {spec.action}.overwrite=true to replace it."
+            raise SpecError(key, "a path that is free", f"{one!r}, which exists", fix)
+
+
+_OUTPUTS = {"inference": "inference.output_file", "export": "export.onnx_file"}
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from kineme.spec import sections
 from kineme.spec.sections import Finding
 
 if TYPE_CHECKING:
-    from kineme.pose_classification.spec import Dataset, DatasetConvert, Model, PoseSpec
+    from kineme.pose_classification.spec import Dataset, DatasetConvert, Distill, Model, PoseSpec
 
 
 def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
@@ -40,9 +40,20 @@ def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
         yield "dataset.augmentation.mixup_alpha", "dataset.batch_size is 1"
     if is_free and len(spec.model.streams) == 1:
         yield "model.fusion", "model.streams has one stream"
-    if is_free and not spec.train.distill.teacher:
+    if is_free:
+        yield from _ignored_of_teacher(spec.train.distill)
+
+
+def _ignored_of_teacher(distill: Distill) -> Iterator[tuple[str, str]]:
+    if not distill.teacher:
         for name in ("weight", "temperature"):
             yield f"train.distill.{name}", "train.distill.teacher is not set"
+    elif distill.weight == 0:
+        for name in ("teacher", "temperature"):
+            yield f"train.distill.{name}", "train.distill.weight is 0"
+    elif distill.weight == 1:
+        for name in ("label_smoothing", "class_weights"):
+            yield f"train.{name}", "train.distill.weight is 1: labels have no part"
 
 
 def model_findings(model: Model, dataset: Dataset) -> Iterator[Finding]:

@@ -252,7 +252,7 @@ class Distill(Section):
         0.5, "share of the loss that is the distance to the teacher", ge=0, le=1, ours=True
     )
     temperature: float = setting(
-        2.0, "divides both models' logits before they are compared", gt=0, ours=True
+        2.0, "divides both models' logits before they are compared", ge=0.1, le=100, ours=True
     )
 
 
