@@ -10,8 +10,12 @@ import pytest
 
 from clips_made import make_video
 from kineme.action_recognition import clips, video_flow
+from kineme.action_recognition.listing import list_videos
 from kineme.action_recognition.sources import complete, load_videos
+from kineme.action_recognition.spec import SPECS
 from kineme.errors import CheckpointError, DataError
+from kineme.network import PREDICT, TRAIN, VAL
+from kineme.spec.load import load_spec, with_values
 from video_folders import (
     ids_of,
     refused,
@@ -76,6 +80,25 @@ def test_v06_what_is_no_video_is_passed_over(tmp_path):
     found = videos_at(tmp_path)
     assert ids_of(found) == ["catch/v0"]
     assert [path.name for path in found.items[0].rgb] == [f"{k:06d}.png" for k in range(4)]
+
+
+def test_videos_that_are_passed_over_are_told(tmp_path):
+    save_classes(tmp_path, classes=("catch",), per_class=1)
+    save_tao(tmp_path / "catch" / "ben" / "v1")
+    for name in ("stray.mp4", "catch/w.ogv", "catch/ben/v2.mp4", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    found = videos_at(tmp_path)
+    assert ids_of(found) == ["catch/v0"]
+    told = (
+        f"{tmp_path}: passed over, as they are not where videos are looked for, or of another "
+        "kind: 2 files of videos (the first 'stray.mp4') and 1 folders of videos (the first "
+        "'catch/ben')."
+    )
+    assert found.notes == (told,)
+    assert list_videos(tmp_path, PREDICT).notes == (
+        f"{tmp_path}: passed over, as they are not where videos are looked for, or of another "
+        "kind: 1 folders of videos (the first 'catch').",
+    )
 
 
 def test_v05_unpadded_names_come_in_the_order_of_time(tmp_path):
@@ -284,7 +307,7 @@ def test_v08_where_bad_videos_are_passed_over_training_counts_them(with_bad, spl
     found = videos_at(with_bad, split, "dataset.bad_sample=skip")
     assert ids_of(found) == ["catch/a", "smile/b"]
     assert found.failed == {}
-    (note,) = found.notes
+    note = found.notes[-1]
     assert note.startswith(
         f"{with_bad}: 2 of 4 videos cannot be read and are left out, the first 'catch/text.mp4' ("
     )
@@ -399,6 +422,24 @@ def test_v30_files_are_compared_by_content_and_stretches_are_no_copies(tmp_path)
     assert note == (
         "1 of 3 videos are there in two classes, the first 'catch.mp4#0-0.4' and 'same.mp4#0-0.4'."
     )
+
+
+def test_v30_validation_videos_that_training_has_too_are_told_and_can_be_refused(tmp_path):
+    save_classes(tmp_path / "train", classes=("catch", "smile"), per_class=2)
+    save_classes(tmp_path / "val", classes=("catch", "smile"), per_class=1)
+    save_tao(tmp_path / "val" / "catch" / "v0", 4, seed=90)
+    save_tao(tmp_path / "val" / "catch" / "new", 4, seed=91)
+    words = {"dataset.train_dataset_dir": str(tmp_path / "train")}
+    words |= {"dataset.val_dataset_dir": str(tmp_path / "val"), "results_dir": "r"}
+    spec, _ = complete(load_spec(SPECS["train"], words)[0], TRAIN)
+    note = (
+        f"{tmp_path / 'val'}: 1 of 3 samples are also in {tmp_path / 'train'}: smile/v0. "
+        "A figure measured on them flatters."
+    )
+    assert note in load_videos(spec, VAL).notes
+    spec = with_values(spec, {"dataset.fail_on_leakage": True})
+    with pytest.raises(DataError, match=r"expected no video of the training data, got .*smile/v0"):
+        load_videos(spec, VAL)
 
 
 def test_v31_without_a_cache_flow_goes_to_a_temporary_folder_and_that_is_said(tmp_path):

@@ -3,13 +3,14 @@
 Layouts: `<root>/<class>/<video>`, where a video is a file, a folder of frames, or TAO's
 folder of `rgb/`, `u/`, `v/`; for inference also a folder of such videos without classes, or
 one video; a CSV or JSON lines list (manifests.py).
-Promises: natural order of names; hidden files and others that are no videos are passed
-over; links that lead out of the data set, nowhere or in a circle are problems; all
-problems together.
+Promises: natural order of names; hidden files and others that are no videos are passed over;
+videos that are not where they are looked for are told; links that lead out of the data set,
+nowhere or in a circle are problems; all problems together.
 """
 
+import mimetypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kineme.action_recognition import manifests
@@ -71,8 +72,9 @@ def _labelled(where: Path) -> Listing:
     """<class>/<video>."""
     entries: list[Entry] = []
     problems: list[Problem] = []
-    folders = [path for path in _children(where, where, problems) if path.is_dir()]
-    for folder in folders:
+    children = list(_children(where, where, problems))
+    left = [path for path in children if not path.is_dir()]
+    for folder in (path for path in children if path.is_dir()):
         name, before = folder.name, len(problems)
         if not is_utf8(name):
             expected = "the name of a class in UTF-8"
@@ -80,7 +82,7 @@ def _labelled(where: Path) -> Listing:
             continue
         found = [
             Entry(printable(f"{name}/{path.name}"), path, not path.is_dir(), where, name)
-            for path in _videos_in(folder, where, problems)
+            for path in _videos_in(folder, where, problems, left)
         ]
         entries += found
         if not found and len(problems) == before:
@@ -88,17 +90,18 @@ def _labelled(where: Path) -> Listing:
     if not entries and not problems:
         fix = "Give <root>/<class>/<video>."
         problems.append(Problem(str(where), "class folders with videos", "none", fix))
-    return Listing(tuple(entries), tuple(problems))
+    return Listing(tuple(entries), tuple(problems), tuple(_passed_over(where, left)))
 
 
 def _unlabelled(where: Path) -> Listing:
     """One video; or the videos of one folder; of its class folders, where it has those instead."""
     problems: list[Problem] = []
+    left: list[Path] = []
     if _has_streams(where):
         return Listing((Entry(printable(where.name), where, False, where),))
     entries = [
         Entry(printable(path.name), path, not path.is_dir(), where)
-        for path in _videos_in(where, where, problems)
+        for path in _videos_in(where, where, problems, left)
     ]
     if not entries and _has_images(where):
         entries = [Entry(printable(where.name), where, False, where)]
@@ -107,18 +110,53 @@ def _unlabelled(where: Path) -> Listing:
             Entry(printable(f"{folder.name}/{path.name}"), path, not path.is_dir(), where)
             for folder in _children(where, where, problems)
             if folder.is_dir()
-            for path in _videos_in(folder, where, problems)
+            for path in _videos_in(folder, where, problems, left)
         ]
+        seen = {entry.path.parent for entry in entries}
+        left = [path for path in left if path not in seen]
     if not entries and not problems:
         problems.append(Problem(str(where), "videos or folders of frames", "none"))
-    return Listing(tuple(entries), tuple(problems))
+    return Listing(tuple(entries), tuple(problems), tuple(_passed_over(where, left)))
 
 
-def _videos_in(folder: Path, root: Path, problems: list[Problem]) -> Iterator[Path]:
-    """Files with a video's ending and folders of frames, in natural order."""
+def _videos_in(
+    folder: Path, root: Path, problems: list[Problem], left: list[Path]
+) -> Iterator[Path]:
+    """Files with a video's ending and folders of frames, in natural order; left gets the rest."""
     for path in _children(folder, root, problems):
         if is_frame_folder(path) if path.is_dir() else is_video_file(path):
             yield path
+        else:
+            left.append(path)
+
+
+def _passed_over(where: Path, left: Sequence[Path]) -> Iterator[str]:
+    """A line for videos that lie beside or below those that are read."""
+    files = [path for path in left if not path.is_dir() and _is_like_a_video(path)]
+    folders = [path for path in left if path.is_dir() and _holds_videos(path)]
+    told = [
+        f"{len(found)} {what} (the first {printable(str(found[0].relative_to(where)))!r})"
+        for what, found in (("files of videos", files), ("folders of videos", folders))
+        if found
+    ]
+    if told:
+        yield (
+            f"{where}: passed over, as they are not where videos are looked for, or of another "
+            f"kind: {' and '.join(told)}."
+        )
+
+
+def _is_like_a_video(path: Path) -> bool:
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    return is_video_file(path) or kind.startswith("video/")
+
+
+def _holds_videos(folder: Path) -> bool:
+    try:
+        children = list(folder.iterdir())
+    except OSError:
+        return True  # nobody knows
+    return any(is_frame_folder(one) if one.is_dir() else is_video_file(one) for one in children)
 
 
 def _children(folder: Path, root: Path, problems: list[Problem]) -> Iterator[Path]:

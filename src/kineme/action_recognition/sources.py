@@ -8,6 +8,7 @@ Leaves out: decoding (clips.py), which frames and how they are cropped (dataset.
 N videos. A video is a file, a stretch of one, or a folder of frames.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.action_recognition.copies import copy_notes
+from kineme.action_recognition.copies import copy_notes, find_copies
 from kineme.action_recognition.entries import Entry
 from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
 from kineme.action_recognition.stream_words import FOLDERS, STREAM_FOLDERS, TAO_WORDS
 from kineme.data import archives, images
 from kineme.data.cache import default_cache
 from kineme.data.clip_sampling import Sampling, needed_frames
+from kineme.data.scan import leak_text
 from kineme.data.video import VideoFacts
 from kineme.data.video.probing import probe_all
 from kineme.errors import CheckpointError, DataError, Problem, listed, printable
@@ -160,6 +162,7 @@ def load_videos(spec: Any, split: str) -> Videos:
     if problems:
         raise DataError.of(problems)
     notes = [*listing.notes, *notes, *copy_notes([video for video in videos if video])]
+    notes += _leak_notes(spec, where, entries) if split == VAL else []
     notes += _class_notes(where, entries, label_map, split)
     kept, failed = _without_bad(entries, videos, bad, split)
     kept, short_notes = _short(spec, kept, split)
@@ -173,6 +176,37 @@ def load_videos(spec: Any, split: str) -> Videos:
         reason = f": {next(iter(failed.values()))}" if failed else ""
         raise DataError(str(where), "at least one video", f"0 usable of {len(entries)}{reason}")
     return Videos(tuple(kept), failed, tuple(printable(note) for note in (*notes, *short_notes)))
+
+
+def _leak_notes(spec: Any, where: Path, entries: Sequence[Entry]) -> list[str]:
+    """Which validation videos are in the training data. Raises DataError where none may be."""
+    if not spec.dataset.train_dataset_dir:
+        return []
+    train = source_path(spec, TRAIN)
+    known = _to_compare(list_videos(train, TRAIN).entries)
+    own = _to_compare(entries)
+    ids = {id(video) for video in known}
+    shared = [b.id for a, b in find_copies([*known, *own]) if id(a) in ids and id(b) not in ids]
+    if not shared:
+        return []
+    note = leak_text(str(train), str(where), shared, total=len(entries))
+    if spec.dataset.fail_on_leakage:
+        fix = "Split by person or recording, or set dataset.fail_on_leakage: false."
+        raise DataError(str(where), "no video of the training data", note, fix)
+    return [note]
+
+
+def _to_compare(entries: Sequence[Entry]) -> list[Video]:
+    """Entries as `find_copies` takes them, with stretches in milliseconds; nothing is decoded."""
+    found = []
+    for entry in entries:
+        first, last = (round(1000 * (one or 0)) for one in (entry.start, entry.end))
+        if entry.is_file:
+            found.append(Video(entry.id, entry.path, 0, num_frames=last, first=first))
+            continue
+        with contextlib.suppress(DataError):  # whoever reads it says so
+            found.append(frame_video(entry, (), 0)[0])
+    return found
 
 
 def _read_entries(

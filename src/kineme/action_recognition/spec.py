@@ -176,6 +176,9 @@ class Dataset(Section):
         choices=("pad", "loop", "drop", "error"),
         ours=True,
     )
+    fail_on_leakage: bool = setting(
+        False, "refuse videos that are in both training and validation data", ours=True
+    )
     bad_sample: str = setting(
         "auto",
         "videos that cannot be read: refuse, or pass over and count; auto: inference passes over",

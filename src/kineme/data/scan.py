@@ -153,10 +153,13 @@ def leak_warning(
     """One line when samples (id -> digest) of `other` are in `first` too, else None."""
     known = {digest for digest in first.values() if digest}
     shared = [name for name, digest in other.items() if digest in known]
-    if not shared:
-        return None
+    return leak_text(where, other_where, shared, total=len(other)) if shared else None
+
+
+def leak_text(where: str, other_where: str, shared: Sequence[str], *, total: int) -> str:
+    """What to say of samples of the second place that are in the first, too."""
     return (
-        f"{other_where}: {len(shared)} of {len(other)} samples are also in {where}: "
+        f"{other_where}: {len(shared)} of {total} samples are also in {where}: "
         f"{listed(shared)}. A figure measured on them flatters."
     )
 
