@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kineme.action_recognition.stream_words import CHANNELS, TAO_WORDS
 from kineme.spec import sections
+from kineme.spec.load import value_at
 from kineme.spec.sections import Finding
 
 if TYPE_CHECKING:
@@ -92,7 +93,12 @@ def _ignored_of_weights(spec: VideoSpec) -> Iterator[tuple[str, str]]:
         yield "model.joint_pretrained_model_path", kind
     if model.backbone == "i3d":
         yield "model.imagenet_pretrained", "there are no ImageNet weights of i3d"
-    if not model.imagenet_pretrained:
+    own = [f"model.{TAO_WORDS[stream]}_pretrained_model_path" for stream in model.streams]
+    told = [key for key in ("model.pretrained_model_path", *own) if value_at(spec, key)]
+    if told and not is_joint:
+        for key in ("model.imagenet_pretrained", "model.imagenet_weights"):
+            yield key, f"{told[0]} says where the model starts"
+    elif not model.imagenet_pretrained:
         yield "model.imagenet_weights", "model.imagenet_pretrained is false"
 
 
@@ -110,6 +116,7 @@ def _ignored_of_conversion(spec: VideoSpec) -> Iterator[tuple[str, str]]:
     if asked.format == "videos":
         for key in ("split", "split_dir"):
             yield f"dataset_convert.{key}", "dataset_convert.format is videos"
+    yield "dataset.flow_short_side", "flow is made of frames as they are written"
     if asked.write == "manifest":
         for key in ("streams", "image_format", "image_quality", "fps", "short_side"):
             yield f"dataset_convert.{key}", "dataset_convert.write is manifest"

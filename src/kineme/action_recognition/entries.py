@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kineme.errors import Problem
 
+CLIP_FILE = "clip.json"  # in a folder of frames: what dataset_convert made it from
 VIDEO_ENDINGS = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp",
     ".gif",

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from kineme.action_recognition.copies import copy_notes, find_copies
 from kineme.action_recognition.entries import Entry
 from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
+from kineme.action_recognition.made_from import flow_problems, flow_settings
 from kineme.action_recognition.stream_words import FOLDERS, STREAM_FOLDERS, TAO_WORDS
 from kineme.data import archives, images
 from kineme.data.cache import default_cache
@@ -97,23 +98,30 @@ def data_path(spec: Any, split: str) -> str:
 
 
 def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
-    """Take the classes from the data where the spec is silent: sorted names, ids from 0.
+    """Take from the data what the spec does not say: classes (sorted names, ids from 0), and in
+    training how the flow of its clips was made.
 
     Raises CheckpointError where the data to judge a checkpoint by have classes it lacks.
     """
-    if split == PREDICT or (spec.dataset.label_map and split != TEST):
+    is_learning_flow = split == TRAIN and "flow" in spec.model.streams
+    if split == PREDICT or (spec.dataset.label_map and split != TEST and not is_learning_flow):
         return spec, ()
     where = source_path(spec, split)
-    names = sorted({e.label for e in list_videos(where, split).entries if e.label is not None})
-    if spec.dataset.label_map:
+    entries = list_videos(where, split).entries
+    names = sorted({entry.label for entry in entries if entry.label is not None})
+    values: dict[str, Any] = {}
+    notes: list[str] = []
+    if spec.dataset.label_map and split == TEST:
         _refuse_new_classes(where, names, spec.dataset.label_map)
-        return spec, ()
-    if not names:
-        return spec, ()
-    label_map = {name: i for i, name in enumerate(names)}
-    told = listed(map(repr, names), 8)
-    note = f"dataset.label_map: {len(names)} classes by the data's own names: {told}."
-    return with_values(spec, {"dataset.label_map": label_map}), (note,)
+    elif names and not spec.dataset.label_map:
+        values["dataset.label_map"] = {name: i for i, name in enumerate(names)}
+        told = listed(map(repr, names), 8)
+        notes.append(f"dataset.label_map: {len(names)} classes by the data's own names: {told}.")
+    if is_learning_flow and (taken := flow_settings(spec, entries)):
+        values |= taken
+        said = ", ".join(f"{key}={value!r}" for key, value in taken.items())
+        notes.append(f"{where}: took {said}, with which its flow was made.")
+    return with_values(spec, values) if values else spec, tuple(notes)
 
 
 def _refuse_new_classes(where: Path, names: Sequence[str], label_map: Mapping[str, int]) -> None:
@@ -156,6 +164,7 @@ def load_videos(spec: Any, split: str) -> Videos:
     problems = list(listing.problems)
     if split != PREDICT and (entries or label_map):
         problems += _label_problems(where, entries, label_map, split)
+    problems += flow_problems(spec, entries)
     videos, bad, notes = _read_entries(entries, label_map, spec.model.streams)
     if bad and not skips_bad(spec, split):
         problems += [_bad_problem(entries[i], error) for i, error in sorted(bad.items())]

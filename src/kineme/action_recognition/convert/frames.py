@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from kineme import files
 from kineme.action_recognition.convert.found import Found, Source
+from kineme.action_recognition.entries import CLIP_FILE
 from kineme.action_recognition.stream_words import FOLDERS
 from kineme.data.conversion import Tally
 from kineme.data.flow import encode_flow, iterate_flow
@@ -34,7 +35,6 @@ from kineme.data.frames import FrameReader, FramesFacts, stamp_of
 from kineme.data.workers import run_tasks
 from kineme.errors import DataError, Problem
 
-CLIP_FILE = "clip.json"
 _PARTIAL = ".partial"  # clips that are being written, in the folder of the conversion
 _TASK = "kineme.action_recognition.convert.frames:write_clip"
 
