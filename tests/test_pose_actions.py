@@ -12,13 +12,30 @@ import torch
 import yaml
 
 from kineme import __version__
-from kineme.actions import answers, evaluate, export, inference
+from kineme.actions import answers, evaluate, export, inference, train
 from kineme.cli import main
 from kineme.data.labels import Labels, write_labels
 from kineme.errors import CheckpointError, DataError, QualityError, SpecError
+from kineme.pose_classification.spec import SPECS
+from kineme.spec.load import load_spec
 from stick import CLASSES, LAYOUT, NETWORK, rows_of, spec_of, train_stick, waves
 
 ACTIONS = {"export": export, "inference": inference}
+
+
+def write_layout(folder):
+    (folder / "stick.yaml").write_text(yaml.safe_dump(LAYOUT))
+
+
+def resumed(folder, *words):
+    """What training says that goes on in the folder of `train_stick`."""
+    base = [
+        f"results_dir={folder}", f"model.layout={folder / 'stick.yaml'}", "dataset.batch_size=4",
+        "dataset.num_workers=0", "train.tensorboard=false", "dataset.normalize=center",
+        "train.optim.lr=0.01", f"dataset.train_dataset.data_path={folder}",
+        f"dataset.val_dataset.data_path={folder}",
+    ]  # fmt: skip
+    return train.run(NETWORK, load_spec(SPECS["train"], None, [*base, *words])[0])
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +122,24 @@ def test_evaluation_does_not_depend_on_batch_size_or_number_of_processes(trained
     two = probabilities("two", "evaluate.batch_size=2", "device=cpu", "evaluate.num_gpus=2")
     np.testing.assert_allclose(one, all_at_once, atol=2e-6)
     np.testing.assert_allclose(one, two, atol=2e-6)
+
+
+def test_a_training_that_goes_on_with_other_data_says_so_and_chooses_the_best_anew(
+    tmp_path, capsys
+):
+    folder = train_stick(tmp_path)
+    write_layout(tmp_path)
+    last = torch.load(folder / "train" / "pc_model_latest.pth", weights_only=True)["kineme"]
+    assert last["training"]["progress"]["best_epoch"] in (0, 1)
+    words = ["train.resume=true", "train.num_epochs=3"]
+    data = np.load(folder / "val_data.npy")
+    np.save(folder / "val_data.npy", data[::-1])
+    capsys.readouterr()
+    again = resumed(folder, *words)
+    told = capsys.readouterr().err
+    assert "was trained with other data of val: it goes on with these." in told
+    assert "other data of train" not in told
+    assert again["best_epoch"] == 2  # whatever the epochs before had on other data
 
 
 def test_occlusion_curves_hide_what_they_say(trained, tmp_path):

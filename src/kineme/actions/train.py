@@ -28,7 +28,7 @@ from kineme.engine import health, journal, launching, optim, results, runtime, v
 from kineme.engine.chance import chance_of
 from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.feeding import Feed, steps_per_epoch, training_requests
-from kineme.engine.keeping import Keeper, model_facts
+from kineme.engine.keeping import Keeper, changed_data, model_facts
 from kineme.engine.memory import keep_freed_memory
 from kineme.engine.metrics import METRIC
 from kineme.engine.objective import Objective, load_teacher
@@ -48,7 +48,7 @@ from kineme.engine.stepping import Figures, Step, can_be_recorded, is_scaled
 from kineme.engine.training import Progress, Training, new_training, roll_back
 from kineme.engine.validation import Validation
 from kineme.errors import QualityError
-from kineme.network import Batch, Dataset, Network, PreparedBatches, Request
+from kineme.network import VAL, Batch, Dataset, Network, PreparedBatches, Request
 from kineme.signals import Interrupted, StopRequest, patient_signals
 from kineme.spec.load import with_values
 
@@ -234,6 +234,10 @@ def _continue(job: _Job, checkpoint: Checkpoint) -> None:
     step, rest = divmod(progress.step * progress.samples_per_step, job.samples_per_step)
     if rest:
         job.run.note(f"{name}: {rest} samples of the epoch are seen again (new batch size).")
+    for split in changed_data(checkpoint.facts, job.keeper.facts):
+        job.run.note(f"{name} was trained with other data of {split}: it goes on with these.")
+        if split == VAL:
+            progress.forget_best()
     progress.step, progress.samples_per_step = min(step, job.steps_per_epoch), job.samples_per_step
     job.run.say(f"Continuing {name} at epoch {progress.epoch + 1}, step {progress.step}.")
 

@@ -119,6 +119,14 @@ def fingerprint(network: Network, dataset: Dataset) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
+def changed_data(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """Splits whose data are others by the facts of now than by those of a checkpoint."""
+    known = then.get("fingerprints")
+    known = known if isinstance(known, Mapping) else {}  # older checkpoints do not say
+    ours = now["fingerprints"]
+    return tuple(split for split in ours if known.get(split, ours[split]) != ours[split])
+
+
 def validated_on(network: Network, spec: Any) -> str:
     """Where the validation data are, which choose the best checkpoint; "" without any."""
     if network.data_path is None or not network.common(spec).has_validation:

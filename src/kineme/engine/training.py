@@ -61,6 +61,10 @@ class Progress:
         self.global_step += is_bad
         return is_bad
 
+    def forget_best(self) -> None:
+        """Let the next validation be the best, as those before were on other data."""
+        self.best, self.best_epoch, self.num_stale_validations = -math.inf, -1, 0
+
     def end_epoch(self, metrics: Mapping[str, float]) -> None:
         """Go to the first step of the next epoch."""
         self.epoch, self.step = self.epoch + 1, 0
