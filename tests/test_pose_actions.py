@@ -174,6 +174,19 @@ def test_what_an_action_reads_is_never_replaced(trained, tmp_path, action, key, 
     assert target.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("action", "key", "name"),
+    [("export", "export.onnx_file", "export.json"),
+     ("inference", "inference.output_file", "predictions.csv")],
+)  # fmt: skip
+def test_results_do_not_go_into_a_file_that_the_run_writes_itself(
+    trained, tmp_path, action, key, name
+):
+    spec = spec_of(action, trained, tmp_path, f"{key}={tmp_path / action / name}")
+    with pytest.raises(SpecError, match=f"{key}: expected a file that {action} does not write"):
+        ACTIONS[action].run(NETWORK, spec)
+
+
 def test_another_model_is_judged_beside_as_it_would_be_alone(trained, tmp_path):
     last = trained / "train" / "pc_model_latest.pth"
     words = ("evaluate.occlusion=true", f"evaluate.checkpoint={last}")

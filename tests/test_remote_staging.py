@@ -9,6 +9,7 @@ import pytest
 from kineme import cli
 from kineme.action_recognition.spec import SPECS as VIDEO_SPECS
 from kineme.data import shards
+from kineme.data.remote import staging
 from kineme.data.remote.staging import localized
 from kineme.errors import DataError, SpecError
 from kineme.network import PREDICT, TRAIN, VAL
@@ -105,6 +106,27 @@ def test_what_another_action_reads_is_not_fetched(client):
     assert value_at(found, TRAIN_DATA) == "s3://data/none"
     assert f"{TRAIN_DATA}: not fetched, as evaluate does not read it." in notes
     assert "inference.checkpoint: not fetched, as evaluate does not read it." in notes
+
+
+@pytest.mark.parametrize(
+    ("action", "words", "reads"),
+    [("evaluate", ["evaluate.k_fold=2"], ["train.distill.teacher", TRAIN_DATA]),
+     ("export", ["export.precision=int8", "export.checkpoint=c.pth"], [TRAIN_DATA]),
+     ("export", ["export.checkpoint=c.pth"], [])],
+)  # fmt: skip
+def test_what_folds_and_an_export_in_fewer_bits_read_is_fetched(monkeypatch, action, words, reads):
+    asked = []
+
+    def fetch(address, **_):
+        asked.append(str(address))
+        return "here"
+
+    monkeypatch.setattr(staging, "fetched", fetch)
+    keys = ["train.distill.teacher", TRAIN_DATA]
+    told = [f"{key}=s3://bucket/{key}" for key in keys]
+    spec, _ = load_spec(SPECS[action], None, ["results_dir=r", *words, *told])
+    localized(spec)
+    assert sorted(asked) == sorted(f"s3://bucket/{key}" for key in reads)
 
 
 def test_j22_every_address_that_cannot_be_is_refused_before_anything_is_fetched(client):

@@ -35,6 +35,11 @@ LABELS_FILE = "results.txt"
 ONNX_FILE = "model.onnx"
 OPENVINO_FILE = "model.xml"
 EXPORT_FILE = "export.json"
+# What a run writes into its folder, beside the answers or the model that the user may place.
+OWN_FILES = frozenset({
+    LEASE_FILE, SPEC_FILE, STATUS_FILE, LOG_FILE, PREDICTIONS_FILE, PREDICTION_LINES_FILE,
+    FAILED_FILE, CLIPS_FILE, REPORT_FILE, EXPORT_FILE,
+})  # fmt: skip
 
 METRICS_COLUMNS = (
     "epoch", "step", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",

@@ -29,6 +29,7 @@ from kineme.engine.names import (
     LOG_FILE,
     METRICS_COLUMNS,
     METRICS_FILE,
+    OWN_FILES,
     SPEC_FILE,
     STATUS_FILE,
     read_metrics,
@@ -148,6 +149,10 @@ def refuse_taken(network: Network, spec: Any) -> None:
         asked.checkpoint,
         *(value_at(spec, k) for ks in network.data_keys.values() for k in ks),
     ]
+    folder = run_folder(spec)
+    if Path(path).parent.resolve() == folder.resolve() and Path(path).name in OWN_FILES:
+        fix = "Set another path."
+        raise SpecError(key, f"a file that {spec.action} does not write itself", repr(path), fix)
     beside = [str(Path(path).with_suffix(".bin"))] if path.endswith(".xml") else []
     for one in filter(os.path.lexists, [path, *beside]):
         if os.path.isdir(one):

@@ -82,9 +82,10 @@ def _is_read(spec: Spec, key: str) -> bool:
     """Whether the action of `spec` reads what `key` names; it has the blocks of others too."""
     block = key.partition(".")[0]
     if block in ACTION_BLOCKS:
-        return block == spec.action
-    has_folds = bool(getattr(getattr(spec, spec.action, None), "k_fold", 0))
-    return spec.action == "train" or has_folds or not key.startswith(TRAINING_DATA)
+        return block == spec.action or (block == "train" and spec.has_training)
+    export = getattr(spec, "export", None)
+    is_judged = spec.action == "export" and getattr(export, "precision", "fp32") != "fp32"
+    return spec.has_training or is_judged or not key.startswith(TRAINING_DATA)
 
 
 def _cache_of(spec: Spec) -> Path:
