@@ -66,7 +66,7 @@ def test_stores_carry_it_and_are_as_ever_where_nothing_is_known(tmp_path):
         open_shards(tmp_path / "unknown")
 
 
-def test_a_checkpoint_is_told_of_places_of_people_in_them_and_of_the_origin(tmp_path):
+def test_a_checkpoint_is_told_of_frames_places_people_in_them_and_of_the_origin(tmp_path):
     data = np.zeros((4, 3, 5, 17, 3), np.float32)
     data[..., 0] = data[2, ..., 1] = 0.5  # one sample of two people, in three places
     np.save(tmp_path / "train_data.npy", data)
@@ -81,5 +81,15 @@ def test_a_checkpoint_is_told_of_places_of_people_in_them_and_of_the_origin(tmp_
         )
 
     origin = {"estimator": "blazepose", "clip_seconds": 2.5, "fps": 15.0}
-    assert told() == {"num_persons": 3, "max_persons": 2, **origin}
-    assert told("dataset.num_persons=1") == {"num_persons": 1, "max_persons": 1, **origin}
+    frames = {"num_frames": 5, "min_frames": 5}
+    assert told() == {"num_persons": 3, "max_persons": 2, **frames, **origin}
+    one = {"num_persons": 1, "max_persons": 1}
+    assert told("dataset.num_persons=1") == {**one, **frames, **origin}
+    data[1, :, 3:] = 0
+    np.save(tmp_path / "train_data.npy", data)
+    assert told() == {
+        "num_persons": 3, "max_persons": 2, "num_frames": 5, "min_frames": 3, **origin
+    }  # fmt: skip
+    cut = told("dataset.window_size=4", "dataset.random_choose=true")
+    assert (cut["num_frames"], cut["min_frames"]) == (4, 3)
+    assert told("dataset.window_size=4")["num_frames"] == 5  # without random_choose nothing is cut

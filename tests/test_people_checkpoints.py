@@ -301,9 +301,11 @@ def test_windows_last_as_long_as_the_clips_that_the_model_learned_from(actor, tm
     assert first.window_seconds(10) == 1.5  # the frames that it sees, at the rate of training
 
 
-def test_training_writes_down_how_many_people_its_data_show(actor):
+def test_training_writes_down_how_many_people_and_frames_its_data_show(actor):
     facts = torch.load(actor[0], weights_only=True)["kineme"]
-    assert facts["training_data"] == {"num_persons": 1, "max_persons": 1}
+    assert facts["training_data"] == {
+        "num_persons": 1, "max_persons": 1, "num_frames": 20, "min_frames": 20
+    }  # fmt: skip
 
 
 def test_places_are_those_of_training_and_people_as_many_as_it_showed(actor, tmp_path):
@@ -332,11 +334,67 @@ def test_another_estimator_than_that_of_training_is_told(actor, tmp_path):
     ]
 
 
+def without_sampling(actor, path, *, data):
+    """A copy of the checkpoint that takes all frames of a sample, and says `data` of its own."""
+    content = torch.load(actor[0], weights_only=True)
+    facts = content["kineme"]
+    facts["spec"]["dataset"]["sampling"] = "none"
+    facts["training_data"] = data
+    save(path, content)
+    return path
+
+
+def test_windows_are_padded_as_samples_were_and_inference_says_the_same(actor, tmp_path):
+    padded = {"num_frames": 40, "min_frames": 12}
+    path = without_sampling(actor, tmp_path / "a.pth", data=padded)
+    model = PoseClassifier(path, COCO, (WIDTH, HEIGHT))
+    seen = []
+    model._model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["skeleton"]), with_kwargs=True
+    )
+    shares = model.classify([window_of(act("wave", n, x=60)) for n in (16, 50)])
+    assert [x.shape[2] for x in seen] == [40, 50]  # never cut
+    assert np.abs(seen[0][:, :, 16:].numpy()).max() == 0
+
+    body = act("wave", 16, x=60)
+    x = np.zeros((1, 3, 40, 17, 1), np.float32)
+    x[0, :2, :16, :, 0] = (body[..., :2] / (WIDTH, HEIGHT) - 0.5).transpose(2, 0, 1)
+    x[0, 2, :16, :, 0] = body[..., 2]
+    np.save(tmp_path / "clip.npy", x)
+    words = [
+        f"inference.checkpoint={path}", f"inference.test_dataset.data_path={tmp_path}/clip.npy",
+        f"results_dir={tmp_path}", "inference.top_k=2", "device=cpu",
+    ]  # fmt: skip
+    assert main(["pose_classification", "inference", *words]) == 0
+    said = json.loads((tmp_path / "inference" / "predictions.jsonl").read_text())["top"]
+    told = {one["label"]: one["probability"] for one in said}
+    assert [told[name] for name in CLASSES] == pytest.approx(shares[0].tolist(), abs=1e-5)
+    full = without_sampling(actor, tmp_path / "b.pth", data=padded | {"min_frames": 40})
+    unpadded = PoseClassifier(full, COCO, (WIDTH, HEIGHT)).classify([window_of(body)])
+    assert np.abs(unpadded - shares[0]).max() > 0.01
+
+
+def test_a_checkpoint_that_does_not_say_how_long_its_samples_were_is_told(actor, tmp_path):
+    def cautions(data):
+        path = without_sampling(actor, tmp_path / "a.pth", data=data)
+        model = PoseClassifier(path, COCO, (WIDTH, HEIGHT))
+        assert model._values(window_of(act("wave", 16))).shape == (3, 16, 17)
+        return [one for one in model.cautions if "dataset.sampling none" in one]
+
+    (caution,) = cautions(None)
+    assert caution.startswith("the checkpoint does not say of how many frames its training samples")
+    assert cautions({"num_frames": 16, "min_frames": 16}) == []
+    uniform = PoseClassifier(changed(actor[0], tmp_path / "b.pth", data={}), COCO, (WIDTH, HEIGHT))
+    assert not any("dataset.sampling" in one for one in uniform.cautions)
+
+
 @pytest.mark.parametrize(
     "data",
     [
         {"num_persons": "2"},
         {"num_persons": 1 << 40},
+        {"num_frames": -1},
+        {"min_frames": 1 << 40},
         {"clip_seconds": float("nan")},
         {"estimator": [1]},
         7,
@@ -344,7 +402,7 @@ def test_another_estimator_than_that_of_training_is_told(actor, tmp_path):
 )
 def test_training_data_that_cannot_be_are_an_error_of_the_checkpoint(actor, tmp_path, data):
     path = changed(actor[0], tmp_path / "a.pth", data=data)
-    with pytest.raises(CheckpointError, match="training_data with num_persons and max_persons"):
+    with pytest.raises(CheckpointError, match="training_data with num_persons, max_persons, num"):
         PoseClassifier(path, COCO, (WIDTH, HEIGHT))
 
 

@@ -56,6 +56,19 @@ def stepped(checkpoint, **options) -> SteppedClassifier:
     return SteppedClassifier(checkpoint, LAYOUT, SIZE, fps=FPS, **options)
 
 
+def test_that_steps_leave_out_the_zeros_of_training_is_told(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    facts = content["kineme"]
+    facts["spec"]["dataset"]["sampling"] = "none"
+    for min_frames, told in ((12, 1), (40, 0)):
+        facts["training_data"] = {"num_frames": 40, "min_frames": min_frames}
+        torch.save(content, tmp_path / "a.pth")
+        cautions = stepped(tmp_path / "a.pth", window_seconds=1.6).cautions
+        assert (
+            sum("zeros fill up to 40 frames, which steps leave" in one for one in cautions) == told
+        )
+
+
 def film(people, times=None):
     """(FramePoses, found) of {id: (T, V, 3)}; NaN where somebody is not there."""
     length = max(map(len, people.values()))

@@ -73,6 +73,8 @@ class PoseClassifier:
         self._learned = learned
         persons = learned.num_persons or spec.dataset.num_persons or self.layout.num_persons
         self._num_places = max(persons, 1 if spec.model.persons == "mean" else 2)
+        is_whole = spec.dataset.sampling == "none"
+        self._padded_frames = learned.padded_frames if is_whole else 0
         self._num_learned = learned.max_persons or self._num_places
         self.num_persons = 1 if is_alone else self._num_learned
         self._model = checkpoints.build_trained(network, spec, loaded).eval()
@@ -80,7 +82,7 @@ class PoseClassifier:
         self.notes = tuple(filter(None, told))
         cautions = (
             _trust_note(found), self._alone_note(), self._estimator_note(estimator),
-            self._length_note() if picks_window else "",
+            self._length_note() if picks_window else "", self._padding_note(),
         )  # fmt: skip
         self.cautions = tuple(filter(None, cautions))
 
@@ -147,15 +149,26 @@ class PoseClassifier:
             f"{_LONGEST_CLIP_SECONDS:.0f} s: --window says otherwise"
         )
 
+    def _padding_note(self) -> str:
+        if self._spec.dataset.sampling != "none" or self._learned.num_frames:
+            return ""
+        return (
+            "the checkpoint does not say of how many frames its training samples were "
+            "(dataset.sampling none): if zeros followed the shorter ones, windows lack these, and "
+            "inference may answer otherwise. Train it again, which writes that down"
+        )
+
     def _values(self, window: Window) -> NDArray[np.float32]:
-        """(C, T, V) of the frames that the model sees; what is not seen is zero."""
+        """(C, T, V) of the frames that the model sees; what is not seen is zero, and so are
+        frames after the end where training had such."""
         values = self._in_picture(window.joints, window.confidence)
         settings = self._spec.dataset
         length = np.array([len(values)])
         if settings.sampling == "uniform":
             frames = sampling.uniform_indices(length, settings.num_frames)[0]
             values = values[frames]
-        return values.transpose(2, 0, 1)
+        num_missing = max(self._padded_frames - len(values), 0)
+        return np.pad(values, ((0, num_missing), (0, 0), (0, 0))).transpose(2, 0, 1)
 
     def _in_picture(
         self, joints: NDArray[np.float32], confidence: NDArray[np.float32]

@@ -75,6 +75,8 @@ class SteppedClassifier(PoseClassifier):
         self._max_gap_seconds = max_gap_seconds
         self._people: dict[int, _Person] = {}
         self.notes = (*self.notes, self._delay_note())
+        if self._padded_frames:
+            self.cautions = (*self.cautions, self._unpadded_note())
 
     def update(
         self, person: int, seconds: float, pose: PersonPose | None
@@ -153,6 +155,12 @@ class SteppedClassifier(PoseClassifier):
         """(1, C, V, 1) as the model is given it."""
         values = self._in_picture(frame.joints[None], frame.confidence[None])
         return torch.from_numpy(values.transpose(0, 2, 1)[..., None].copy())
+
+    def _unpadded_note(self) -> str:
+        return (
+            f"the model learned from samples that zeros fill up to {self._padded_frames} frames, "
+            "which steps leave out: without --step it sees them as in training"
+        )
 
     def _delay_note(self) -> str:
         delay = self.model.delay * self.step_seconds

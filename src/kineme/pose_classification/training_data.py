@@ -4,7 +4,7 @@ Promises: written by training, read by whoever shows a model other data; what a 
 checked before it is believed, and what it does not say is not known.
 Leaves out: sampling, normalisation and joints, which are the spec's.
 
-Shapes: M persons of a sample.
+Shapes: T frames and M persons of a sample.
 """
 
 from __future__ import annotations
@@ -18,17 +18,27 @@ from kineme.errors import CheckpointError
 from kineme.pose_classification.dataset import SkeletonDataset
 
 KEY = "training_data"  # in the facts of a checkpoint
-_MAX_PERSONS = 10_000
+_LIMITS = {  # highest that is believed of each count
+    "num_persons": 10_000, "max_persons": 10_000, "num_frames": 1_000_000, "min_frames": 1_000_000,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """num_persons: M of its samples. max_persons: most in any of them, fewer where places are
-    empty. Both 0 where the checkpoint does not say it."""
+    empty. num_frames: T of its samples, as training sees them. min_frames: of the shortest, fewer
+    where zeros follow it. Each 0 where the checkpoint does not say it."""
 
     num_persons: int = 0
     max_persons: int = 0
+    num_frames: int = 0
+    min_frames: int = 0
     origin: Origin = UNKNOWN_ORIGIN
+
+    @property
+    def padded_frames(self) -> int:
+        """To how many frames zeros fill the shorter samples; 0 where there are none to fill."""
+        return self.num_frames if self.min_frames < self.num_frames else 0
 
 
 def describe_data(dataset: SkeletonDataset) -> Mapping[str, Any]:
@@ -36,7 +46,20 @@ def describe_data(dataset: SkeletonDataset) -> Mapping[str, Any]:
     sequences = dataset.sequences
     persons = sequences.shape[4]
     most = min(sequences.most_people, persons)
-    return {"num_persons": persons, "max_persons": most, **sequences.origin.known()}
+    return {
+        "num_persons": persons,
+        "max_persons": most,
+        "num_frames": _frames_seen(dataset),
+        "min_frames": int(sequences.lengths.min()),
+        **sequences.origin.known(),
+    }
+
+
+def _frames_seen(dataset: SkeletonDataset) -> int:
+    """T of a sample, or of the stretches that are cut out of it where all of them are shorter."""
+    settings, num_frames = dataset.view.settings, dataset.sequences.shape[2]
+    is_cut = settings.sampling == "none" and settings.random_choose and settings.window_size > 0
+    return int(min(settings.window_size, num_frames) if is_cut else num_frames)
 
 
 def training_data_of(facts: Mapping[str, Any], *, where: str) -> TrainingData:
@@ -46,11 +69,11 @@ def training_data_of(facts: Mapping[str, Any], *, where: str) -> TrainingData:
         return TrainingData()
     try:
         origin = read_origin(found)
-        return TrainingData(_count(found, "num_persons"), _count(found, "max_persons"), origin)
+        return TrainingData(**{name: _count(found, name) for name in _LIMITS}, origin=origin)
     except ValueError as error:
         raise CheckpointError(
             where,
-            f"{KEY} with num_persons and max_persons, whole numbers; {ORIGIN_FORM}",
+            f"{KEY} with {', '.join(_LIMITS)}, whole numbers; {ORIGIN_FORM}",
             str(error),
             "Use another checkpoint, or train again.",
         ) from error
@@ -58,6 +81,6 @@ def training_data_of(facts: Mapping[str, Any], *, where: str) -> TrainingData:
 
 def _count(found: Mapping[str, Any], name: str) -> int:
     value = found.get(name, 0)
-    if type(value) is not int or not 0 <= value <= _MAX_PERSONS:
+    if type(value) is not int or not 0 <= value <= _LIMITS[name]:
         raise ValueError(f"{name} {repr(value)[:60]}")
     return value
