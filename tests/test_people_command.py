@@ -48,6 +48,26 @@ def test_a_folder_of_images_is_one_video(film, tmp_path):
     assert (facts["num_frames"], facts["fps"]) == (6, 25.0)
 
 
+@pytest.mark.parametrize(
+    ("words", "window", "told"),
+    [
+        (["--window=2", "--stride=1.5"], 2, ""),
+        (["--window=1", "--stride=0.7"], 1, ""),
+        (["--window=1", "--stride=0.3"], 1, ""),
+        (["--stride=3"], 3, "note: windows of 3 s in place of 2 s: --stride 3 leaves no gap\n"),
+    ],
+)
+def test_windows_are_as_long_as_asked_and_never_leave_gaps(
+    film, tmp_path, capsys, words, window, told
+):
+    run(*film, tmp_path / "out", "--max-frames=3", "--no-video", *words)
+    facts = json.loads((tmp_path / "out" / "timeline.json").read_text())
+    assert facts["window_seconds"] == window
+    assert facts["stride_seconds"] == float(words[-1].partition("=")[2])
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    assert "".join(line for line in lines if "windows" in line) == told
+
+
 def test_results_of_another_video_are_replaced_and_that_is_told(film, tmp_path, capsys):
     video, points = film
     again = tmp_path / "again.mp4"

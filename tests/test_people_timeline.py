@@ -1,6 +1,7 @@
 """Windows over people's time, and the segments that come of them."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,16 @@ def test_windows_hold_the_frames_of_their_time_with_short_gaps_closed_and_long_o
     assert first.scores.tolist() == pytest.approx([0.5] * 5 + [0] * 6 + [0.5] * 9)
 
 
+def test_a_window_that_is_no_whole_number_of_strides_is_as_long_as_asked():
+    uneven, scores = replace(SETTINGS, window_seconds=2.0, stride_seconds=1.5), Scores()
+    found = timeline_of(film([0.9] * 30 + [0.1] * 30), scores, uneven)
+    spans = [(one.seconds[0], one.seconds[-1]) for one in scores.asked]
+    # three full ones, each 20 frames, and that of the last two seconds
+    assert spans == [(0, 1.9), (1.5, 3.4), (3, 4.9), (4, 5.9)]
+    assert plain(found) == [(1, "b", 0, 3), (1, "a", 3, 6)]
+    assert (uneven.num_overlapping, SETTINGS.num_overlapping) == (1, 4)
+
+
 def test_windows_are_aligned_to_time_whatever_the_frame_rate_does():
     even = film([0.9] * 30 + [0.1] * 30)
     thinned = [pair for number, pair in enumerate(even) if number % 3 or number > 40]
@@ -119,11 +130,12 @@ def test_d24_everybody_of_a_crowd_is_asked_about_alone():
         st.lists(st.sampled_from([0, 0, 0.05, 0.3, 0.5, 0.7, 0.95]), min_size=1, max_size=90),
         min_size=1,
         max_size=3,
-    )
+    ),
+    stride=st.sampled_from([0.5, 0.3, 0.7, 1.5]),
 )
-def test_segments_cover_each_person_without_gap_or_overlap(people):
+def test_segments_cover_each_person_without_gap_or_overlap(people, stride):
     frames = film(*people)
-    found = timeline_of(frames, Scores(), SETTINGS)
+    found = timeline_of(frames, Scores(), replace(SETTINGS, stride_seconds=stride))
     for person, scores in enumerate(people, start=1):
         mine = [one for one in found if one.person == person]
         seen = [index for index, score in enumerate(scores) if score]

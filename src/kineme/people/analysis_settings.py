@@ -79,8 +79,9 @@ def build_timeline(
         timeline = replace(timeline, segments=settings.segments, num_persons=model.num_persons)
         classifier = model
     stride = settings.stride_seconds or window / 4
-    num_strides = max(round(window / stride), 1)
-    timeline = replace(timeline, window_seconds=num_strides * stride, stride_seconds=stride)
+    if stride > window:
+        tell(f"windows of {stride:g} s in place of {window:g} s: --stride {stride:g} leaves no gap")
+    timeline = replace(timeline, window_seconds=max(window, stride), stride_seconds=stride)
     return build(classifier, timeline)
 
 

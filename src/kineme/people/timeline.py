@@ -32,7 +32,7 @@ _SLACK_SECONDS = 1e-6  # by which sums of fractions may be off
 
 @dataclass(frozen=True)
 class TimelineSettings:
-    """window_seconds: what the classifier sees at a time, a whole number of strides.
+    """window_seconds: what the classifier sees at a time, at least a stride.
     end_after_seconds: unseen for longer, somebody is gone; as the tracker has it. min_seen: share
     of a window's frames in which its person has to be seen. frame_seconds: how long a frame is
     shown. max_gap_seconds: up to which missing joints are put on a line between two sights, as in
@@ -52,7 +52,7 @@ class TimelineSettings:
 
     @property
     def num_overlapping(self) -> int:
-        """Windows over a cell."""
+        """Windows over a cell: those that show half of it or more."""
         return max(round(self.window_seconds / self.stride_seconds), 1)
 
 
