@@ -8,7 +8,7 @@ import pytest
 from acting import FPS, HEIGHT, WIDTH, act, run, scene_of, write_scene
 from kineme.cli import main
 from kineme.data.video import iterate, write_video
-from kineme.errors import DataError, PartialError, SpecError
+from kineme.errors import DataError, KinemeError, PartialError, SpecError
 from kineme.people import command
 from kineme.people.sources import open_source
 from kineme.people.streams import StreamSettings
@@ -131,6 +131,85 @@ def test_all_that_is_wrong_with_the_words_is_told_at_once():
         command.main(["a.mp4", "files.path=x", "--estimator", "movenet"])
 
 
+def problems_of(*words):
+    """Exit code and problems, as text, of a command that is refused."""
+    with pytest.raises(KinemeError) as caught:
+        command.main(words)
+    return caught.value.exit_code, [str(problem) for problem in caught.value.problems]
+
+
+def test_estimator_settings_rules_source_and_checkpoint_are_told_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = ["no.mp4", "--checkpoint", "no.pth"]
+    code, told = problems_of(*files, "--rules", "no.yaml", "--estimator", "foo", "--stride=90")
+    assert (code, len(told)) == (2, 1)  # words that cannot be read come first
+    code, told = problems_of(
+        *files, "--rules", "no.yaml", "--estimator", "foo", "--window=1", "--stride=2"
+    )
+    assert code == 2
+    begins = ("estimator: expected a known", "no.yaml: expected", "--stride: expected at most 1.0",
+              "no.mp4: expected a video", "no.pth: expected a checkpoint, got no such")  # fmt: skip
+    assert len(told) == len(begins)
+    assert all(one.startswith(begin) for one, begin in zip(told, begins, strict=True))
+    code, told = problems_of(*files)
+    assert (code, [one.partition(":")[0] for one in told]) == (3, ["no.mp4", "no.pth"])
+    (tmp_path / "no.mp4").write_bytes(b"there")
+    assert problems_of(*files)[0] == 4
+    wrong = ["movenet.long_side=33", "movenet.min_score=2", "blazepose.tiles=2", "blazepose.til=2"]
+    code, told = problems_of("no.mp4", *wrong)
+    assert (code, [one.partition(":")[0] for one in told]) == (
+        2, ["movenet.long_side", "movenet.min_score", "blazepose.tiles", "blazepose.til"],
+    )  # fmt: skip
+    code, told = problems_of("no.mp4", *wrong, "--estimator=foo")
+    assert [one.partition(":")[0] for one in told] == [
+        "estimator", "movenet.long_side", "movenet.min_score", "blazepose.til"
+    ]  # fmt: skip
+
+
+def test_a_folder_for_results_that_cannot_be_is_a_mistake_of_the_words(film, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    video, _ = film
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(video.read_bytes())
+    (tmp_path / "copies").mkdir()
+    (tmp_path / "copies" / "a.mp4").touch()
+    (tmp_path / "a-people").touch()
+    for words, received in (
+        (["videos", "--out", "videos"], "got videos. Name another."),
+        (["videos", "--out", "copies"], "got a file (copies/a.mp4). Name another."),
+        (["videos/a.mp4", "--out", "videos/a.mp4"], "got videos/a.mp4. Name another."),
+        (["videos/a.mp4", "--out", "copies/a.mp4/b"], "got a file (copies/a.mp4). Name another."),
+        (["videos/a.mp4"], "got a file (a-people). Name another."),
+    ):
+        code, (told,) = problems_of(*words)
+        assert code == 2
+        assert told.startswith("--out: expected a folder for the results, ")
+        assert told.endswith(received)
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["a.mp4"]
+
+
+def test_options_without_effect_are_told_once(film, tmp_path, capsys):
+    video, points = film
+    (tmp_path / "videos").mkdir()
+    for name in "ab":
+        (tmp_path / "videos" / f"{name}.mp4").write_bytes(video.read_bytes())
+    run(
+        tmp_path / "videos", points, tmp_path / "out", "--max-frames=2", "--no-video", "--wait",
+        "--alone", "--no-threshold", "--min-probability=0.6", "--keep-probability=0.4",
+        "--video-side=99",
+    )  # fmt: skip
+    told = [line for line in capsys.readouterr().err.splitlines() if "no effect" in line]
+    assert told == [
+        "note: --min-probability, --keep-probability, --alone, --no-threshold have no effect: "
+        "there is no --checkpoint",
+        "note: --video-side has no effect: --no-video",
+        "note: --wait has no effect: the source is no stream",
+    ]
+    run(video, points, tmp_path / "one", "--max-frames=2", "--alone", "--video-side=99")
+    told = [line for line in capsys.readouterr().err.splitlines() if "no effect" in line]
+    assert told == ["note: --alone has no effect: there is no --checkpoint"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -174,5 +253,6 @@ def test_whose_settings_are_given_is_the_estimator(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(command, "_analyze_one", lambda _, settings, __: seen.append(settings))
     monkeypatch.setattr(command, "_say", lambda *_, **__: None)
-    command.main([str(tmp_path), "blazepose.tiles=3", f"--out={tmp_path}"])
+    (tmp_path / "a.mp4").touch()
+    command.main([str(tmp_path / "a.mp4"), "blazepose.tiles=3", f"--out={tmp_path}"])
     assert (seen[0].estimator, dict(seen[0].estimator_settings)) == ("blazepose", {"tiles": "3"})

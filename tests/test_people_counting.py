@@ -303,6 +303,7 @@ def test_a_long_track_is_read_row_by_row():
 
 def test_rules_are_checked_before_the_video_is_opened(tmp_path, capsys):
     (tmp_path / "rules.yaml").write_text(RULES.replace("left_ear", "left_horn"))
+    (tmp_path / "none.mp4").write_bytes(b"no video")
     words = ["analyze", str(tmp_path / "none.mp4"), f"--rules={tmp_path / 'rules.yaml'}"]
     assert main(words) == 2
     told = capsys.readouterr().err

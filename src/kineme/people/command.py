@@ -7,9 +7,10 @@ Leaves out: how videos are looked at (analyze.py).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kineme.errors import (
     EXIT_OK,
     HIDDEN,
     DataError,
+    KinemeError,
     PartialError,
     Problem,
     SpecError,
@@ -28,12 +30,12 @@ from kineme.errors import (
 )
 from kineme.people.analysis_settings import AnalysisSettings
 from kineme.people.analyze import analyze
-from kineme.people.estimators import ESTIMATORS, layout_of_estimator
-from kineme.people.estimators.choosing import choose_estimator
+from kineme.people.estimators import ESTIMATORS, check_settings, layout_of_estimator
+from kineme.people.estimators.choosing import Chosen, choose_estimator
 from kineme.people.repetitions.form_rules import FormRule, load_form_rules
-from kineme.people.results import Found
+from kineme.people.results import Found, refuse_folder
 from kineme.people.segments import SegmentSettings
-from kineme.people.sources import open_source, videos_in
+from kineme.people.sources import check_path, open_source, videos_in
 from kineme.people.streams import StreamSettings, is_stream
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.spec.key_file import read_key
@@ -84,6 +86,7 @@ _NUMBERS = {  # option: lowest, highest
 }  # fmt: skip
 _WORDS = ("--checkpoint", "--estimator", "--out", "--rules")
 _KEYS = ("encryption_key", "encryption_key_file")
+_OF_MODEL = ("--min-probability", "--keep-probability", "--alone", "--no-threshold")
 
 
 @dataclass
@@ -99,10 +102,8 @@ class _Request:
 def main(words: Sequence[str]) -> int:
     """`kineme analyze ...`; returns the exit code. Raises KinemeError."""
     request = _parsed(words)
-    settings = _settings(request)
+    settings, videos = _checked(request)
     stream = StreamSettings(waits="--wait" in request.flags, is_live="--live" in request.flags)
-    path = Path(request.source).expanduser()
-    videos = () if is_stream(request.source) or not path.is_dir() else videos_in(path)
     if not videos:
         found = _analyze_one(request.source, settings, stream)
         _say(found, settings.out, is_live=stream.is_live)
@@ -213,53 +214,165 @@ def _take_number(request: _Request, option: str, value: str) -> list[Problem]:
     return []
 
 
+def _checked(request: _Request) -> tuple[AnalysisSettings, tuple[Path, ...]]:
+    """The settings, and the videos of a folder of them.
+
+    Raises all that is known to be wrong before anything is opened, in one KinemeError: SpecError,
+    if any of it is of the words, or else of the source (DataError) or CheckpointError.
+    """
+    errors: list[KinemeError] = []
+    with _collected(errors):
+        settings = _settings(request)
+    videos: tuple[Path, ...] = ()
+    if not is_stream(request.source):
+        path = Path(request.source).expanduser()
+        videos = videos_in(path) if path.is_dir() else ()
+        with _collected(errors):
+            for out in [_out(request), *(_out(request) / video.name for video in videos)]:
+                refuse_folder(out, request.source)
+        with _collected(errors):
+            if not videos:
+                check_path(request.source)
+    if checkpoint := request.words.get("--checkpoint"):
+        with _collected(errors):
+            _check_checkpoint(checkpoint)
+    _raise_all(errors)
+    for note in _idle(request):
+        _tell(note)
+    return settings, videos
+
+
+@contextlib.contextmanager
+def _collected(errors: list[KinemeError]) -> Iterator[None]:
+    """What the block raises goes to `errors`."""
+    try:
+        yield
+    except KinemeError as error:
+        errors.append(error)
+
+
+def _raise_all(errors: Sequence[KinemeError]) -> None:
+    """Raise their problems as one error, a SpecError if one of them is, else as the first."""
+    if errors:
+        ordered = sorted(errors, key=lambda error: not isinstance(error, SpecError))
+        raise type(ordered[0]).of([one for error in ordered for one in error.problems])
+
+
+def _check_checkpoint(path: str) -> None:
+    """Raise CheckpointError where no such file is, which needs no torch to be seen."""
+    if not Path(path).is_file():
+        from kineme.engine.checkpoint import load_checkpoint
+
+        load_checkpoint(path)
+
+
+def _idle(request: _Request) -> Iterator[str]:
+    """Options without effect."""
+    given = request.flags | request.numbers.keys()
+    of_model = [one for one in _OF_MODEL if one in given]
+    if of_model and "--checkpoint" not in request.words:
+        verb = "has" if len(of_model) == 1 else "have"
+        yield f"{', '.join(of_model)} {verb} no effect: there is no --checkpoint"
+    if {"--video-side", "--no-video"} <= given:
+        yield "--video-side has no effect: --no-video"
+    if "--wait" in given and not is_stream(request.source):
+        yield "--wait has no effect: the source is no stream"
+
+
 def _settings(request: _Request) -> AnalysisSettings:
-    numbers, words = request.numbers, request.words
-    own = {key.partition(".")[2]: value for key, value in request.settings.items()}
-    prefixes = {key.partition(".")[0] for key in request.settings}
-    named = prefixes.pop() if len(prefixes) == 1 else None  # whose settings are given, is meant
-    chosen = choose_estimator(words.get("--estimator", named), own)
-    estimator = chosen.name
-    others = [key for key in request.settings if key.partition(".")[0] != estimator]
-    if others:
-        expected = f"settings of the estimator {estimator}"
-        raise SpecError(others[0], expected, "one of another", "Set --estimator.")
+    """Raises SpecError with all problems."""
+    numbers, words, flags = request.numbers, request.words, request.flags
+    errors: list[KinemeError] = []
+    chosen = _estimator(request, errors)
+    own = {
+        key.partition(".")[2]: value
+        for key, value in request.settings.items()
+        if key.partition(".")[0] == chosen.name
+    }
+    rules: tuple[FormRule, ...] = ()
+    if "--rules" in words:
+        rules = _rules(words["--rules"], chosen.name, own, errors)
     low, high = numbers.get("--keep-probability", 0.35), numbers.get("--min-probability", 0.5)
     if "--keep-probability" not in numbers:
         low = min(low, high)
-    if low > high:
-        raise SpecError("--keep-probability", f"at most {high} (--min-probability)", str(low))
-    window, stride = numbers.get("--window", 0.0), numbers.get("--stride", 0.0)
-    if window and stride > window:
-        raise SpecError("--stride", f"at most {window} (--window)", str(stride))
-    if "--step" in request.flags and "--checkpoint" not in words:
-        raise SpecError("--step", "a checkpoint whose model steps", "none", "Set --checkpoint.")
+    with _collected(errors):
+        _check_numbers(request, low=low, high=high)
+    with _collected(errors):
+        key = _key(request)
+    _raise_all(errors)
     if chosen.note:
         _tell(chosen.note)
     return AnalysisSettings(
-        out=Path(words["--out"]).expanduser() if "--out" in words else _out(request.source),
-        estimator=estimator,
+        out=_out(request),
+        estimator=chosen.name,
         estimator_settings=own,
         checkpoint=words.get("--checkpoint"),
         max_frames=int(numbers.get("--max-frames", 0)),
-        window_seconds=window,
-        stride_seconds=stride,
+        window_seconds=numbers.get("--window", 0.0),
+        stride_seconds=numbers.get("--stride", 0.0),
         segments=SegmentSettings(high, low, numbers.get("--min-seconds", 0.5)),
-        writes_video="--no-video" not in request.flags,
+        writes_video="--no-video" not in flags,
         video_side=int(numbers.get("--video-side", 1280)),
-        key=_key(request),
-        uses_threshold="--no-threshold" not in request.flags,
-        is_alone="--alone" in request.flags,
-        is_stepped="--step" in request.flags,
-        counts="--repetitions" in request.flags or "--rules" in words,
-        rules=_rules(words["--rules"], estimator, own) if "--rules" in words else (),
+        key=key,
+        uses_threshold="--no-threshold" not in flags,
+        is_alone="--alone" in flags,
+        is_stepped="--step" in flags,
+        counts="--repetitions" in flags or "--rules" in words,
+        rules=rules,
     )
 
 
-def _rules(path: str, estimator: str, settings: Mapping[str, object]) -> tuple[FormRule, ...]:
-    """The rules of a file, for the joints that the estimator finds. Raises SpecError."""
-    layout = layout_of_estimator(estimator, settings)
-    return load_form_rules(Path(path).expanduser(), LAYOUTS[layout].joints)
+def _estimator(request: _Request, errors: list[KinemeError]) -> Chosen:
+    """Who finds people; what is wrong with the name and with settings goes to `errors`."""
+    by_name: dict[str, dict[str, object]] = {}
+    for key, value in request.settings.items():
+        estimator, _, setting = key.partition(".")
+        by_name.setdefault(estimator, {})[setting] = value
+    only = next(iter(by_name)) if len(by_name) == 1 else None  # whose settings are given, is meant
+    chosen = choose_estimator(request.words.get("--estimator", only), request.settings)
+    is_known = chosen.name in ESTIMATORS
+    for name in [chosen.name] if is_known else [chosen.name, *by_name]:
+        with _collected(errors):
+            check_settings(name, by_name.get(name, {}))
+    expected = f"settings of the estimator {chosen.name}"
+    others = [
+        Problem(key, expected, "one of another", "Set --estimator.")
+        for key in request.settings
+        if is_known and key.partition(".")[0] != chosen.name
+    ]
+    if others:
+        errors.append(SpecError.of(others))
+    return chosen
+
+
+def _check_numbers(request: _Request, *, low: float, high: float) -> None:
+    """Raise SpecError with all that contradicts. low, high: of probabilities, as they apply."""
+    problems: list[Problem] = []
+    if low > high:
+        expected = f"at most {high} (--min-probability)"
+        problems.append(Problem("--keep-probability", expected, str(low)))
+    window, stride = (request.numbers.get(name, 0.0) for name in ("--window", "--stride"))
+    if window and stride > window:
+        problems.append(Problem("--stride", f"at most {window} (--window)", str(stride)))
+    if "--step" in request.flags and "--checkpoint" not in request.words:
+        expected = "a checkpoint whose model steps"
+        problems.append(Problem("--step", expected, "none", "Set --checkpoint."))
+    if problems:
+        raise SpecError.of(problems)
+
+
+def _rules(
+    path: str, estimator: str, settings: Mapping[str, object], errors: list[KinemeError]
+) -> tuple[FormRule, ...]:
+    """The rules of a file, for the joints that the estimator finds; for any, where `errors` say
+    that something is wrong with it. What is wrong with the rules goes there too."""
+    joints: Sequence[str] | None = None
+    if not errors:
+        with _collected(errors):
+            joints = LAYOUTS[layout_of_estimator(estimator, settings)].joints
+    with _collected(errors):
+        return load_form_rules(Path(path).expanduser(), joints)
+    return ()
 
 
 def _key(request: _Request) -> str | None:
@@ -285,8 +398,12 @@ def _key(request: _Request) -> str | None:
     return of_environment if key is None else key
 
 
-def _out(source: str) -> Path:
-    """Beside where the command is run: a folder that is called after the source."""
+def _out(request: _Request) -> Path:
+    """The folder for the results: as named, or beside where the command is run, called after the
+    source."""
+    source = request.source
+    if "--out" in request.words:
+        return Path(request.words["--out"]).expanduser()
     if source.isdigit():
         return Path(f"camera-{source}-people")
     if is_stream(source):

@@ -13,6 +13,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,20 @@ def refuse_results(source: str, folder: Path) -> None:
     if Path(source).resolve() in {(folder / name).resolve() for name in _RESULT_FILES}:
         expected = "a folder other than that of the video, which is a result there"
         raise SpecError("--out", expected, str(folder), "Name another.")
+
+
+def refuse_folder(folder: Path, source: str) -> None:
+    """Raise SpecError where results cannot lie in `folder`: a file is there or above it, or it is
+    the source itself."""
+    if folder.resolve() == Path(source).expanduser().resolve():
+        expected = "a folder for the results, other than the source"
+        raise SpecError("--out", expected, str(folder), "Name another.")
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place):
+            if not os.path.isdir(place):
+                expected = "a folder for the results, which may be new"
+                raise SpecError("--out", expected, f"a file ({place})", "Name another.")
+            return
 
 
 def remove_results(folder: Path) -> None:

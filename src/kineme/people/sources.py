@@ -68,6 +68,12 @@ def open_source(word: str, settings: StreamSettings) -> Source:
     """The source that a user names. Raises DataError or ServiceError where it cannot be read."""
     if is_stream(word):
         return LiveSource(word, settings)
+    check_path(word)
+    return StoredSource(Path(word).expanduser())
+
+
+def check_path(word: str) -> None:
+    """Raise DataError where a path is none of a video or of a folder of images, unopened."""
     path = Path(word).expanduser()
     if not path.exists():
         fix = "Check the path. Cameras are numbers, streams are addresses (rtsp://...)."
@@ -78,7 +84,6 @@ def open_source(word: str, settings: StreamSettings) -> Source:
     if not path.is_dir() and path.suffix.lower() in images.IMAGE_ENDINGS:
         fix = "Name the folder that it lies in: all images of a folder are one video."
         raise DataError(word, "a video, or a folder of images", "one image", fix)
-    return StoredSource(path)
 
 
 def videos_in(folder: Path) -> tuple[Path, ...]:

@@ -23,6 +23,7 @@ __all__ = [
     "ESTIMATORS",
     "Estimator",
     "build_estimator",
+    "check_settings",
     "layout_of_estimator",
     "settings_of",
     "spelled_settings",
@@ -60,6 +61,11 @@ def build_estimator(name: str, settings: Mapping[str, object] | None = None) -> 
     kind = _class_of(name)
     estimator: Estimator = kind(settings_of(kind.settings_type, settings or {}, name))
     return estimator
+
+
+def check_settings(name: str, settings: Mapping[str, object]) -> None:
+    """Raise SpecError for what `build_estimator` finds wrong with its words, without building."""
+    settings_of(_class_of(name).settings_type, settings, name)
 
 
 def layout_of_estimator(name: str, settings: Mapping[str, object] | None = None) -> str:
