@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,19 @@ def test_of_a_folder_of_videos_each_has_results_of_its_own_and_one_that_fails_is
     assert (tmp_path / "out" / "a.mp4" / "timeline.csv").is_file()
     assert f"left out: {folder / 'b.mp4'}: expected" in capsys.readouterr().err
     assert not str(caught.value).endswith("..")
+
+
+def test_every_event_of_a_folder_says_of_which_video_it_is(film, tmp_path, capsys):
+    video, points = film
+    (tmp_path / "videos").mkdir()
+    paths = [str(tmp_path / "videos" / name) for name in ("a.mp4", "b.mp4")]
+    for path in paths:
+        Path(path).write_bytes(video.read_bytes())
+    run(tmp_path / "videos", points, tmp_path / "out", "--no-video", "--live")
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["event"], one["source"]) for one in told] == [
+        (event, path) for path in paths for event in ("segment", "done")
+    ]
 
 
 def test_a_folder_of_images_is_one_video(film, tmp_path):

@@ -300,6 +300,7 @@ def test_iterating_two_videos_at_once_mixes_nothing(made, tmp_path):
             pass
         assert clean.damage == ""
         assert "decoding errors" in broken.damage
+        assert "\n" not in broken.damage
 
 
 def test_a_stream_that_is_left_early_gives_its_file_back(made):

@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ def main(words: Sequence[str]) -> int:
 def _analyze_one(word: str, settings: AnalysisSettings, stream: StreamSettings) -> Found:
     source = open_source(word, stream)
     try:
-        return analyze(source, settings, tell=_tell, stream=_print if stream.is_live else None)
+        events = partial(_print, source.name) if stream.is_live else None
+        return analyze(source, settings, tell=_tell, stream=events)
     finally:
         source.close()
 
@@ -415,8 +417,9 @@ def _tell(text: str) -> None:
     print(f"note: {printable(text)}", file=sys.stderr, flush=True)
 
 
-def _print(values: Mapping[str, Any]) -> None:
-    print(json.dumps(values, ensure_ascii=False), flush=True)
+def _print(source: str, values: Mapping[str, Any]) -> None:
+    """An event, and of which source it is."""
+    print(json.dumps({**values, "source": source}, ensure_ascii=False), flush=True)
 
 
 def _say(found: Found, out: Path, *, is_live: bool) -> None:
@@ -426,4 +429,7 @@ def _say(found: Found, out: Path, *, is_live: bool) -> None:
     people = "1 person" if len(found.people) == 1 else f"{len(found.people):,} people"
     frames = "1 frame" if facts.num_frames == 1 else f"{facts.num_frames:,} frames"
     text = f"{people} in {frames}; {out / REPORT_FILE}"
-    print(json.dumps({"event": "done", "text": text}) if is_live else text, flush=True)
+    if is_live:
+        _print(facts.source, {"event": "done", "text": text})
+    else:
+        print(text, flush=True)

@@ -262,7 +262,10 @@ def _resized_in_words(count: int, total: int) -> str:
 
 
 def _errors_in_words(errors: Sequence[str]) -> str:
-    return f"decoding errors ({len(errors)}), the first: {errors[0].strip(' .')}" if errors else ""
+    if not errors:
+        return ""
+    first = " ".join(errors[0].split()).strip(" .")  # FFmpeg's lines end with a line break
+    return f"decoding errors ({len(errors)}), the first: {first}"
 
 
 def _facts(file: InputFile, index: FrameIndex) -> VideoFacts:

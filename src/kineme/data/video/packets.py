@@ -120,5 +120,5 @@ def first_error(video: OpenVideo) -> str:
     """The first complaint, to put behind a sentence; "" for none."""
     if not video.complaints:
         return ""
-    words = video.complaints[0][2].strip(" .\n")
+    words = " ".join(video.complaints[0][2].split()).strip(" .")
     return f", the first: {words}"
