@@ -115,6 +115,59 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path, line, expected):
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("l.csv", "path,lable,strat\na,w,0\n", [
+            "l.csv: expected columns of path,label,split,start,end, got 'lable'. Did you mean "
+            "label?",
+            "l.csv: expected columns of path,label,split,start,end, got 'strat'. Did you mean "
+            "start?",
+        ]),
+        ("l.csv", "path,label,label\na,w,x\n", [
+            "l.csv: expected each column once, got 'label' 2 times.",
+        ]),
+        ("l.csv", "path,label\na,run, fast\na,w,,\n", [
+            "l.csv:2: expected 2 values, as in the header, got 3.",
+        ]),
+        ("l.jsonl", '{"path": "a", "label": "w", "label": "x"}', [
+            "l.jsonl:1: expected a JSON object, got the key 'label' occurs twice.",
+        ]),
+        ("l.jsonl", '{"path": "a", "label": "w"}\n'
+         + '{"path": "a", "label": "w", "ned": 1}\n' * 2, [
+            "l.jsonl:2: expected keys of path,label,split,start,end, got 'ned'. Did you mean end?",
+        ]),
+    ],
+)  # fmt: skip
+def test_columns_and_keys_that_look_misspelt_or_occur_twice_are_refused(
+    tmp_path, name, text, expected
+):
+    save_tao(tmp_path / "a")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError) as caught:
+        find_entries(tmp_path / name, "train")
+    said = [str(p).replace(f"{tmp_path}/", "") for p in caught.value.problems]
+    assert said == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.csv", "path,label,begin,labels,\na,w,0.2,1,\na,w,1,2,\n"),
+        ("l.jsonl", '{"path": "a", "label": "w", "begin": 1}\n'
+         '{"path": "a", "label": "w", "labels": 2}'),
+    ],
+)  # fmt: skip
+def test_other_columns_and_keys_are_passed_over_with_one_note(tmp_path, name, text):
+    save_tao(tmp_path / "a")
+    where = tmp_path / name
+    where.write_text(text)
+    found = list_videos(where, "train")
+    assert [entry.label for entry in found.entries] == ["w", "w"]
+    told = f"{where}: unknown columns or keys are passed over: 'begin', 'labels'."
+    assert found.notes == (told,)
+
+
 def test_rows_without_a_split_among_others_are_counted(tmp_path):
     save_tao(tmp_path / "a")
     (tmp_path / "l.csv").write_text("path,label,split\na,w,train\na,w,\na,w,test\n")

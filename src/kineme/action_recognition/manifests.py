@@ -2,7 +2,8 @@
 
 Only `path` must be there; paths are relative to the list's own folder. split: train, val or
 test; a list without splits is all one. start, end: seconds of a stretch of a video file.
-Promises: every problem of a list at once, by line; what is not understood is a problem.
+Promises: every problem of a list at once, by line; what is not understood is a problem. Further
+columns and keys are passed over with a note, and are problems where one looks like a misspelling.
 Leaves out: opening the videos (sources.py).
 """
 
@@ -11,15 +12,18 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kineme.action_recognition.entries import Entry, Listing
 from kineme.data.inputs import read_bytes
-from kineme.errors import Problem, printable
+from kineme.data.labels import unique_keys
+from kineme.errors import Problem, listed, printable
 from kineme.network import PREDICT, TEST, TRAIN, VAL
+from kineme.spec.suggest import closest, did_you_mean
 
 ENDINGS = (".csv", ".jsonl")
 SPLITS = {TRAIN: (TRAIN,), VAL: (VAL, TEST), TEST: (TEST, VAL), PREDICT: ()}  # by preference
@@ -30,24 +34,21 @@ _MAX_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class _Row:
-    """place: file and line, for problems."""
+    """place: file and line, for problems. others: keys that are not known."""
 
     place: str
     values: Mapping[str, str]
+    others: tuple[str, ...] = ()
+
+
+def is_list(where: Path) -> bool:
+    """Whether a path is called as lists are, and no folder."""
+    return where.suffix.lower() in ENDINGS and not where.is_dir()
 
 
 def read_list(where: Path, split: str) -> Listing:
     """The entries of `split`. Raises DataError where the list itself cannot be read."""
-    content = read_bytes(where, max_bytes=_MAX_BYTES)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        received = f"byte {content[error.start]:#04x}"
-        return Listing((), (Problem(f"{where}:{line}", "text in UTF-8", received),))
-    found = list(_csv_rows(where, text) if where.suffix.lower() == ".csv" else _lines(where, text))
-    problems = [row for row in found if isinstance(row, Problem)]
-    rows = [row for row in found if isinstance(row, _Row)]
+    rows, problems = _read(where)
     wanted, notes = _of_split(where, rows, split, problems)
     entries = []
     for row in wanted:
@@ -60,39 +61,103 @@ def read_list(where: Path, split: str) -> Listing:
         has_splits = any(row.values["split"] for row in rows) and SPLITS[split]
         expected = f"rows of split {' or '.join(SPLITS[split])}" if has_splits else "rows"
         problems.append(Problem(str(where), expected, f"{len(rows)} rows, none of them"))
+    others = dict.fromkeys(name for row in rows for name in row.others)
+    if others:
+        told = listed(map(repr, others), 5)
+        more = f"{printable(str(where))}: unknown columns or keys are passed over: {told}."
+        notes = (*notes, more)
     return Listing(tuple(entries), tuple(problems), notes)
+
+
+def list_splits(where: Path) -> tuple[str, ...]:
+    """The splits that a list names, training first; none where all of it is one.
+
+    Raises DataError where the list itself cannot be read.
+    """
+    named = {row.values["split"] for row in _read(where)[0]}
+    return tuple(split for split in (TRAIN, VAL, TEST) if split in named)
+
+
+def _read(where: Path) -> tuple[list[_Row], list[Problem]]:
+    """All rows, and what is wrong with the list apart from the values in them."""
+    content = read_bytes(where, max_bytes=_MAX_BYTES)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        received = f"byte {content[error.start]:#04x}"
+        return [], [Problem(f"{where}:{line}", "text in UTF-8", received)]
+    found = list(_csv_rows(where, text) if where.suffix.lower() == ".csv" else _lines(where, text))
+    rows = [row for row in found if isinstance(row, _Row)]
+    return rows, [row for row in found if isinstance(row, Problem)]
 
 
 def _csv_rows(where: Path, text: str) -> Iterator[_Row | Problem]:
     table = csv.DictReader(io.StringIO(text, newline=""))
     try:
         names = [name.strip() for name in table.fieldnames or ()]
-        if "path" not in names:
-            received = ",".join(names)[:80] or "nothing"
-            yield Problem(str(where), "a header with path,label,split,start,end", received)
+        problems = list(_header_problems(where, names))
+        yield from problems
+        if problems:
             return
         table.fieldnames = names
+        others = tuple(name for name in names if name and name not in _KEYS)
         for row in table:
+            place = f"{where}:{table.line_num}"
+            further = row.get(None) or []  # values beyond the last column
+            if any(text.strip() for text in further):
+                received = str(len(names) + len(further))
+                yield Problem(place, f"{len(names)} values, as in the header", received)
+                continue
             values = {key: (row.get(key) or "").strip() for key in _KEYS}
-            yield _Row(f"{where}:{table.line_num}", values)
+            yield _Row(place, values, others)
     except csv.Error as error:
         yield Problem(f"{where}:{table.line_num}", "a row of a CSV table", str(error))
 
 
+def _header_problems(where: Path, names: list[str]) -> Iterator[Problem]:
+    """Columns that occur twice or are misspelt, and no path."""
+    for name, count in Counter(filter(None, names)).items():
+        if count > 1:
+            yield Problem(str(where), "each column once", f"{name!r} {count} times")
+    misspelt = list(_misspelt(names))
+    for name in misspelt:
+        expected = f"columns of {','.join(_KEYS)}"
+        yield Problem(str(where), expected, repr(name), did_you_mean(name, _KEYS))
+    if "path" not in (*names, *(closest(name, _KEYS) for name in misspelt)):
+        received = ",".join(names)[:80] or "nothing"
+        yield Problem(str(where), f"a header with {','.join(_KEYS)}", received)
+
+
+def _misspelt(names: Iterable[str]) -> Iterator[str]:
+    """Unknown names that are close to a known one which is not among them."""
+    names = list(names)
+    for name in dict.fromkeys(names):
+        if name and name not in _KEYS and closest(name, set(_KEYS) - set(names)):
+            yield name
+
+
 def _lines(where: Path, text: str) -> Iterator[_Row | Problem]:
+    told: set[str] = set()  # misspelt keys, each at its first line
     for number, line in enumerate(text.split("\n"), start=1):
         place = f"{where}:{number}"
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             yield Problem(place, "a JSON object", str(error))
             continue
-        if isinstance(row, Mapping):
-            yield _Row(place, {key: _text(row.get(key)) for key in _KEYS})
-        else:
+        if not isinstance(row, Mapping):
             yield Problem(place, "a JSON object", repr(row)[:60])
+            continue
+        for name in _misspelt(row):
+            if name not in told:
+                expected = f"keys of {','.join(_KEYS)}"
+                yield Problem(place, expected, repr(name), did_you_mean(name, _KEYS))
+            told.add(name)
+        others = tuple(name for name in row if name not in (*_KEYS, *told))
+        yield _Row(place, {key: _text(row.get(key)) for key in _KEYS}, others)
 
 
 def _text(value: Any) -> str:

@@ -229,7 +229,7 @@ def _read_pickle(path: Path) -> _Raw:
 def _read_json(path: Path) -> _Raw:
     try:
         text = read_bytes(path, max_bytes=_MAX_FILE_BYTES).decode("utf-8-sig")
-        value = json.loads(text, object_pairs_hook=_unique_keys)
+        value = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)[:120]
         raise DataError(str(path), "JSON", reason) from error
@@ -371,7 +371,8 @@ def _is_names(value: object) -> bool:
     return is_list and len(set(value)) == len(value)  # type: ignore[call-overload, arg-type]
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON (`object_pairs_hook`). Raises ValueError where a key occurs twice."""
     value = dict(pairs)
     if len(value) != len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
