@@ -78,7 +78,7 @@ ERRORS = {
         "expected a video, got a text file": f"{_VIDEO}torn",
         "expected frames in u/ and v/, as model.model_type is of":
             f"{_VIDEO}no_flow model.model_type=of",
-        "Add it to dataset.label_map, or remove the folder.":
+        "Add it to dataset.label_map, or remove its videos.":
             f"{_VIDEO}data/train 'dataset.label_map={{catch: 0}}'",
         "expected classes of the checkpoint":
             f"action_recognition evaluate results_dir=e evaluate.{_RGB} "

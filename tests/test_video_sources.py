@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clips_made import make_video
-from kineme.action_recognition import clips, video_flow
+from kineme.action_recognition import clips, network, video_flow
 from kineme.action_recognition.listing import list_videos
 from kineme.action_recognition.sources import complete, load_videos
 from kineme.action_recognition.spec import SPECS
@@ -237,10 +237,28 @@ def test_v04_empty_and_unknown_and_missing_classes_are_listed_together(tmp_path)
     known = "classes of dataset.label_map (catch, smile, walk)"
     assert refused(tmp_path, "train", *words) == [
         "D/empty: expected videos or folders of frames, got none.",
-        f"D: expected {known}, got 'jump'. Add it to dataset.label_map, or remove the folder.",
+        f"D: expected {known}, got 'jump'. Add it to dataset.label_map, or remove its videos.",
         "D: expected videos of class 'walk', got none.",
         "D/smile/c: expected frames in rgb/, as model.model_type is rgb, got none in rgb/.",
     ]
+
+
+def test_v04_a_class_of_validation_data_that_is_not_learned_can_be_mended_as_said(tmp_path):
+    save_classes(tmp_path, classes=("catch", "dance", "smile"), per_class=1)
+    words = ["dataset.label_map={catch: 0, smile: 1}"]
+    assert refused(tmp_path, "val", *words) == [
+        "D: expected classes of the training data (catch, smile), got 'dance'. Add videos of it to "
+        "dataset.train_dataset_dir (and to dataset.label_map, if set), or remove it."
+    ]
+
+
+def test_d22_one_class_alone_cannot_be_learned(tmp_path):
+    save_classes(tmp_path, classes=("smile",))
+    spec, _ = complete(spec_for(tmp_path, "train"), "train")
+    expected = "samples of at least 2 classes, got only class 'smile'"
+    with pytest.raises(DataError, match=expected):
+        network.build_dataset(spec, "train")
+    assert len(network.unaugmented(spec)) == 2  # as when an export is calibrated
 
 
 def test_v04_nothing_at_all(tmp_path):

@@ -85,7 +85,7 @@ def unaugmented(spec: Any) -> ClipDataset:
 
 
 def _dataset(spec: Any, split: str, *, is_random: bool) -> ClipDataset:
-    videos = load_videos(spec, split)
+    videos = load_videos(spec, split, is_taught=is_random)
     if "flow" in spec.model.streams:
         videos = with_flow(videos, spec, split)
     modes = {

@@ -155,8 +155,11 @@ def skips_bad(spec: Any, split: str) -> bool:
     return bool(policy == "skip" or (policy == "auto" and split == PREDICT))
 
 
-def load_videos(spec: Any, split: str) -> Videos:
-    """The videos of `split`, checked. Raises DataError with all problems."""
+def load_videos(spec: Any, split: str, *, is_taught: bool = False) -> Videos:
+    """The videos of `split`, checked. Raises DataError with all problems.
+
+    is_taught: whether a model learns from them, for which one class alone is not enough.
+    """
     where = source_path(spec, split)
     listing = list_videos(where, split)
     entries = listing.entries
@@ -165,6 +168,8 @@ def load_videos(spec: Any, split: str) -> Videos:
     if split != PREDICT and (entries or label_map):
         problems += _label_problems(where, entries, label_map, split)
     problems += flow_problems(spec, entries)
+    if is_taught:
+        problems += one_class_problems(where, entries)
     videos, bad, notes = _read_entries(entries, label_map, spec.model.streams)
     if bad and not skips_bad(spec, split):
         problems += [_bad_problem(entries[i], error) for i, error in sorted(bad.items())]
@@ -252,18 +257,10 @@ def _read_entries(
 def _file_video(
     entry: Entry, facts: VideoFacts | DataError, streams: Sequence[str], label: int
 ) -> Video:
-    """A stretch [start, end) in seconds of a file; all of it where they are left out."""
+    """A file or a stretch of one."""
     if isinstance(facts, DataError):
         raise facts
-    first = 0 if entry.start is None else round(entry.start * facts.fps)
-    last = facts.num_frames if entry.end is None else round(entry.end * facts.fps)
-    last = min(last, facts.num_frames)
-    if first >= last:
-        raise DataError(
-            f"{entry.id}: start, end",
-            f"a stretch inside the {facts.duration_seconds:.2f} s of the video",
-            f"{entry.start or 0:g} to {'its end' if entry.end is None else f'{entry.end:g}'}",
-        )
+    first, last = stretch_of(entry, facts)
     if "flow" in streams and last - first < 2:
         raise DataError(entry.id, "two frames, as flow lies between them", "one")
     return Video(
@@ -275,6 +272,23 @@ def _file_video(
         size=(facts.height, facts.width),
         first=first,
     )
+
+
+def stretch_of(entry: Entry, facts: VideoFacts) -> tuple[int, int]:
+    """The frames [first, last) from start to end in seconds; all of a file without these.
+
+    Raises DataError where there are none.
+    """
+    first = 0 if entry.start is None else round(entry.start * facts.fps)
+    last = facts.num_frames if entry.end is None else round(entry.end * facts.fps)
+    last = min(last, facts.num_frames)
+    if first >= last:
+        raise DataError(
+            f"{entry.id}: start, end",
+            f"a stretch inside the {facts.duration_seconds:.2f} s of the video",
+            f"{entry.start or 0:g} to {'its end' if entry.end is None else f'{entry.end:g}'}",
+        )
+    return first, last
 
 
 def frame_video(entry: Entry, streams: Sequence[str], label: int) -> tuple[Video, bool]:
@@ -351,16 +365,23 @@ def _label_problems(
         )
         return
     seen = {entry.label for entry in entries}
+    source, fix = "dataset.label_map", "Add it to dataset.label_map, or remove its videos."
+    if split != TRAIN:  # which has videos of every class there is
+        source = "the training data"
+        fix = f"Add videos of it to {KEYS[TRAIN]} (and to dataset.label_map, if set), or remove it."
     for name in sorted(str(name) for name in seen - set(label_map)):
-        yield Problem(
-            f"{where}",
-            f"classes of dataset.label_map ({', '.join(sorted(label_map))})",
-            repr(name),
-            "Add it to dataset.label_map, or remove the folder.",
-        )
+        expected = f"classes of {source} ({', '.join(sorted(label_map))})"
+        yield Problem(f"{where}", expected, repr(name), fix)
     if split == TRAIN:
         for name in sorted(set(label_map) - seen):
             yield Problem(f"{where}", f"videos of class {name!r}", "none")
+
+
+def one_class_problems(where: Path, entries: Sequence[Entry]) -> Iterator[Problem]:
+    """That videos to learn from are all of one class, as there is nothing to tell apart."""
+    seen = {entry.label for entry in entries if entry.label is not None}
+    if len(seen) == 1:
+        yield Problem(f"{where}", "samples of at least 2 classes", f"only class {seen.pop()!r}")
 
 
 def _class_notes(
