@@ -171,13 +171,65 @@ def test_an_archive_and_a_list_are_checked_too(tmp_path, capsys, monkeypatch):
     save_classes(tmp_path / "made", 3)
     where = pack(tmp_path / "a.tar.gz", tmp_path / "made", inside="train")
     assert cli.main(["data", "check", str(where), f"results_dir={tmp_path / 'one'}"]) == 0
-    (tmp_path / "l.csv").write_text("path,label\nmade/catch/v0,catch\nmade/none,catch\n")
+    rows = "path,label\nmade/catch/v0,catch\nmade/none,catch\nmade/smile/v0,smile\n"
+    (tmp_path / "l.csv").write_text(rows)
     where = (tmp_path / "l.csv").rename(tmp_path / "L.CSV")
     assert cli.main(["data", "check", str(where), f"results_dir={tmp_path / 'two'}"]) == 3
     out, err = capsys.readouterr()
     assert "4 samples, 12 frames: 0 errors, 0 notes" in out
-    assert "1 samples, 3 frames: 1 errors, 0 notes" in out
+    assert "2 samples, 6 frames: 1 errors, 0 notes" in out
     assert "L.CSV:3: path: expected a video, got 'made/none', which does not exist" in err
+
+
+def test_a_list_is_checked_as_training_reads_it(tmp_path, capsys):
+    for group, name in enumerate(("a", "b", "c"), start=5):  # of one second
+        make_video(tmp_path / f"{name}.mp4", 25, group=group)
+    rows = ["path,label,split,start,end", "a.mp4,walk,train,0,0.2", "b.mp4,run,train,0.2,0.6",
+            "b.mp4,walk,train,0.2,0.6", "a.mp4,walk,train,5,8", "c.mp4,,train,,",
+            "a.mp4,walk,test,0,0.2", "c.mp4,run,test,,"]  # fmt: skip
+    (tmp_path / "l.csv").write_text("\n".join(rows))
+    (tmp_path / "found").mkdir()
+    assert cli.main(["check", str(tmp_path / "l.csv"), f"results_dir={tmp_path / 'found'}"]) == 3
+    facts = json.loads((tmp_path / "found" / "data_check.json").read_text())
+    assert facts["classes"] == {"train": {"run": 1, "walk": 3}, "test": {"run": 1, "walk": 1}}
+    lengths = {name: split["lengths"] for name, split in facts["overview"]["splits"].items()}
+    assert [lengths["train"][key] for key in ("min", "median", "max")] == [5, 10, 10]
+    assert [lengths["test"][key] for key in ("min", "max")] == [5, 25]
+    told = [f"{fault['kind']}: {fault['where']}: {fault['what']}" for fault in facts["faults"]]
+    assert [text.replace(f"{tmp_path}/", "") for text in told if "balance" not in text][:4] == [
+        "error: l.csv:6: label: expected a class name, got nothing",
+        "error: a.mp4#5-8: start, end: expected a stretch inside the 1.00 s of the video, got 5 "
+        "to 8",
+        "note: test/a.mp4#0-0.2: the same video as 'train/a.mp4#0-0.2': it is in two splits",
+        "note: train/b.mp4#0.2-0.6: the same video as 'train/b.mp4#0.2-0.6': it is in two classes",
+    ]
+    assert capsys.readouterr().err.count("error: ") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("path;label\na;walk\n", ["header with path,label,split,start,end, got path;label."]),
+        ("Path,Label\na,walk\n", ["got 'Path'. Did you mean path?", "got 'Label'. Did you mean l"]),
+    ],
+)
+def test_a_list_without_a_usable_row_says_why(tmp_path, capsys, text, expected):
+    (tmp_path / "l.csv").write_text(text)
+    assert cli.main(["check", str(tmp_path / "l.csv"), f"results_dir={tmp_path / 'found'}"]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert [words in line for words, line in zip(expected, lines, strict=True)] == [True] * len(
+        expected
+    )
+
+
+def test_d22_one_class_of_videos_is_an_error_of_training_data_alone(tmp_path, capsys):
+    root = tmp_path / "data"
+    for seed, split in enumerate(("train", "val", "test")):
+        save_tao(root / split / "walk" / "v", 4, seed=seed)
+    errors = [text for text in faults_of(root, tmp_path, capsys) if text.startswith("error")]
+    assert errors == ["error: train: expected samples of at least 2 classes, got only class 'walk'"]
+    lone = faults_of(root / "train", tmp_path, capsys)
+    assert "at least 2 classes, got only class 'walk'" in lone[0]
 
 
 @pytest.mark.parametrize("name", ["train_data.npy", "DATA.NPY"])

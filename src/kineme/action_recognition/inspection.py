@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from kineme.action_recognition.copies import find_copies
 from kineme.action_recognition.entries import Entry, Listing
 from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
-from kineme.action_recognition.sources import Video, frame_video
-from kineme.data import archives, images
+from kineme.action_recognition.manifests import is_list, list_splits
+from kineme.action_recognition.sources import Video, frame_video, one_class_problems, stretch_of
+from kineme.data import archives, images, video
 from kineme.data.faults import Fault, Inspection, Samples
 from kineme.data.frames import FrameReader
 from kineme.data.names import natural_order
@@ -38,8 +39,8 @@ def inspect(
 ) -> Inspection | None:
     """Look at the videos at `where`: class folders, folders of these by split, an archive, a list.
 
-    cache: where an archive is extracted. None where there is no video, or labels are given, as
-    folders and lists name classes themselves.
+    cache: where an archive is extracted. None where a folder has no video, or labels are given,
+    as folders and lists name classes themselves.
     """
     if labels_path:
         return None
@@ -48,23 +49,37 @@ def inspect(
             return None
         where = archives.extract(where, cache)
     listings = {split: list_videos(path, kind) for split, path, kind in _splits(where)}
-    if not any(found.entries for found in listings.values()):
+    if not any(found.entries for found in listings.values()) and not is_list(where):
         return None
-    faults = [Fault.of(p) for found in listings.values() for p in found.problems]
-    faults += [Fault(str(where), note, False) for f in listings.values() for note in f.notes]
-    entries = {
-        f"{split}/{entry.id}" if split else entry.id: entry
+    faults = [*_listing_faults(where, listings)]
+    entries = [
+        (f"{split}/{entry.id}" if split else entry.id, entry)
         for split, found in listings.items()
         for entry in found.entries
-    }
-    lengths, found = _seen(entries, num_workers)
+    ]
+    stretches, found = _seen([entry for _, entry in entries], num_workers)
     faults += found
     labels = {split: [e.label or "" for e in x.entries] for split, x in listings.items()}
-    faults += _copies(entries, {split: len(names) for split, names in labels.items()})
+    sizes = {split: len(names) for split, names in labels.items()}
+    faults += _copies(entries, stretches, sizes)
     faults += [*_strange_classes(labels), *_beside_splits(where, listings)]
     classes = {split: dict(sorted(Counter(names).items())) for split, names in labels.items()}
+    lengths = {place: num_frames for place, (_, num_frames) in stretches.items()}
     samples = dict(_samples(listings, lengths))
-    return Inspection(classes, sum(lengths.values()), tuple(faults), samples, window=WINDOW)
+    once = tuple(dict.fromkeys(faults))  # several rows of a list may be of one video
+    return Inspection(classes, sum(lengths.values()), once, samples, window=WINDOW)
+
+
+def _listing_faults(where: Path, listings: Mapping[str, Listing]) -> Iterator[Fault]:
+    """What is wrong with the names of videos, and with the classes of those to learn from."""
+    for split, listing in listings.items():
+        yield from map(Fault.of, listing.problems)
+        for note in listing.notes:
+            text = note.removeprefix(f"{printable(str(where))}: ").removesuffix(".")
+            yield Fault(str(where), text, False)
+        if not split.lower().startswith(("val", "test")):
+            place = where / split if where.is_dir() else where
+            yield from map(Fault.of, one_class_problems(place, listing.entries))
 
 
 def _samples(
@@ -88,21 +103,34 @@ def _samples(
 
 
 def inspect_one(task: Mapping[str, Any], beat: Beat) -> dict[str, Any]:
-    """Decode one video, in a worker. {"frames": how many, "faults": [where, what, is_error]}."""
-    path = Path(task["name"])
+    """Decode one video or stretch of one, in a worker.
+
+    Gives {"first": place in the file, "frames": how many, "faults": [where, what, is_error]}.
+    """
+    path, first = Path(task["name"]), 0
     faults: list[Fault] = []
-    if task["is_file"]:
-        num_frames = _decode_file(path, faults, beat)
-    else:
+    if not task["is_file"]:
         num_frames = _decode_folder(path, Path(task["root"]), faults, beat)
+    else:
+        indices = None
+        if task["start"] is not None or task["end"] is not None:
+            entry = Entry(task["id"], path, True, path, None, task["start"], task["end"])
+            first, last = stretch_of(entry, video.probe(path))
+            indices = np.arange(first, last)
+        num_frames = _decode_file(path, indices, faults, beat)
     if num_frames == 1:
-        faults.append(Fault(str(path), "it has one frame: nothing moves", False))
+        where = str(path) if task["start"] is None and task["end"] is None else task["id"]
+        faults.append(Fault(where, "it has one frame: nothing moves", False))
     told = [[fault.where, fault.what, fault.is_error] for fault in faults]
-    return {"frames": num_frames, "faults": told}
+    return {"first": first, "frames": num_frames, "faults": told}
 
 
 def _splits(where: Path) -> Iterator[tuple[str, Path, str]]:
-    """(name, folder, how it is listed) of train/, test/ and the like, where there are such."""
+    """(name, folder or list, how it is listed) of train/, test/ and the like, where these are."""
+    if is_list(where):
+        for split in list_splits(where) or ("",):
+            yield split, where, split or TRAIN
+        return
     if not where.is_dir():
         yield "", where, PREDICT
         return
@@ -114,18 +142,23 @@ def _splits(where: Path) -> Iterator[tuple[str, Path, str]]:
         yield name, where / name, TRAIN
 
 
-def _seen(entries: Mapping[str, Entry], num_workers: int) -> tuple[dict[int, int], list[Fault]]:
-    """Frames that could be decoded, by place, and what is wrong with the videos, in their order."""
+def _seen(
+    entries: Sequence[Entry], num_workers: int
+) -> tuple[dict[int, tuple[int, int]], list[Fault]]:
+    """(first, number) of frames that were decoded, by place; what is wrong, in order of videos."""
     tasks: deque[Mapping[str, Any]] = deque(
         {
             "name": str(entry.path),
             "is_file": entry.is_file,
             "root": str(entry.root),
+            "id": entry.id,
+            "start": entry.start,
+            "end": entry.end,
             "place": place,
         }
-        for place, entry in enumerate(entries.values())
+        for place, entry in enumerate(entries)
     )
-    lengths: dict[int, int] = {}
+    stretches: dict[int, tuple[int, int]] = {}
     by_place: dict[int, list[Fault]] = {}
     for task, answer in run_tasks(
         _TASK, tasks, num_workers=num_workers, silence_seconds=DEADLINE_SECONDS
@@ -133,15 +166,18 @@ def _seen(entries: Mapping[str, Entry], num_workers: int) -> tuple[dict[int, int
         if isinstance(answer, DataError):
             by_place[task["place"]] = [Fault.of(problem) for problem in answer.problems]
         else:
-            lengths[task["place"]] = answer["frames"]
+            stretches[task["place"]] = answer["first"], answer["frames"]
             by_place[task["place"]] = [Fault(*told) for told in answer["faults"]]
-    return lengths, [fault for place in sorted(by_place) for fault in by_place[place]]
+    return stretches, [fault for place in sorted(by_place) for fault in by_place[place]]
 
 
-def _decode_file(path: Path, faults: list[Fault], beat: Beat) -> int:
+def _decode_file(
+    path: Path, indices: NDArray[np.int64] | None, faults: list[Fault], beat: Beat
+) -> int:
+    """The frames `indices` of a file, None for all; how many these are."""
     reader = FrameReader(path)
     pictures = _Pictures()
-    for frame in reader:
+    for frame in reader if indices is None else reader.at(indices):
         pictures.add(frame)
         beat()
     if reader.damage:
@@ -233,30 +269,35 @@ def _collected(faults: list[Fault]) -> Iterator[None]:
         faults += [Fault.of(problem) for problem in error.problems]
 
 
-def _copies(entries: Mapping[str, Entry], sizes: Mapping[str, int]) -> Iterator[Fault]:
-    """Videos that are there twice; across splits, that is a leak."""
+def _copies(
+    entries: Sequence[tuple[str, Entry]],
+    stretches: Mapping[int, tuple[int, int]],
+    sizes: Mapping[str, int],
+) -> Iterator[Fault]:
+    """Videos that are there twice; across splits, that is a leak. stretches: as decoded."""
     split_of = [split for split, size in sizes.items() for _ in range(size)]
-    numbers = {name: i for i, name in enumerate(sorted({e.label or "" for e in entries.values()}))}
+    numbers = {name: i for i, name in enumerate(sorted({e.label or "" for _, e in entries}))}
     places: dict[int, int] = {}
     videos: list[Video] = []
-    for place, (name, entry) in enumerate(entries.items()):
+    for place, (name, entry) in enumerate(entries):
         label = numbers[entry.label or ""]
         try:
             if entry.is_file:
-                video = Video(name, entry.path, label, num_frames=1)
+                first, num_frames = stretches.get(place, (0, 1))
+                seen = Video(name, entry.path, label, num_frames=num_frames, first=first)
             else:
-                video = frame_video(entry, (), label)[0]
+                seen = frame_video(entry, (), label)[0]
         except DataError:  # which is a fault already
             continue
-        places[id(video)] = place
-        videos.append(video)
-    names = list(entries)
-    for first, second in find_copies(videos):
-        a, b = places[id(first)], places[id(second)]
+        places[id(seen)] = place
+        videos.append(seen)
+    names = [name for name, _ in entries]
+    for one, other in find_copies(videos):
+        a, b = places[id(one)], places[id(other)]
         what = f"the same video as {names[a]!r}"
         if split_of[a] != split_of[b]:
             what += ": it is in two splits"
-        if first.label != second.label:
+        if one.label != other.label:
             what += ": it is in two classes"
         yield Fault(names[b], what, False)
 
@@ -272,7 +313,7 @@ def _strange_classes(labels: Mapping[str, Sequence[str]]) -> Iterator[Fault]:
 
 def _beside_splits(where: Path, splits: Collection[str]) -> Iterator[Fault]:
     """What lies beside train/ and test/ belongs to none of them."""
-    if "" in splits:
+    if "" in splits or not where.is_dir():
         return
     others = [name for name in os.listdir(where) if name[0] != "." and name not in splits]
     if others:
