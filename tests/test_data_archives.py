@@ -387,6 +387,7 @@ def test_the_default_cache(monkeypatch, tmp_path):
         (["catch/clip1/rgb/1.png", "smile/clip2/rgb/1.png"], "."),
         (["smile/clip1/rgb/1.png"], "."),  # one class, for inference
         (["train/smile/clip1/rgb/1.png", "README.txt", ".git/x", "train/.hidden/x"], "train"),
+        (["train/smile/clip1/rgb/1.png", "__MACOSX/._train"], "train"),
         (["Test/val/smile/clip1/rgb/1.png"], "Test/val"),
         (["train/a/b.mp4", "test/a/c.mp4"], "."),
         (["data/train/a/b.mp4"], "."),

@@ -181,6 +181,20 @@ def test_an_archive_and_a_list_are_checked_too(tmp_path, capsys, monkeypatch):
     assert "L.CSV:3: path: expected a video, got 'made/none', which does not exist" in err
 
 
+def test_an_archive_of_a_folder_with_a_name_of_its_own_is_checked(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("KINEME_CACHE", str(tmp_path / "cache"))
+    for seed, split in enumerate(("train", "test")):
+        save_classes(tmp_path / "made" / split, 3 + seed)
+    (tmp_path / "made" / "train" / "jump").mkdir()
+    where = pack(tmp_path / "a.tar.gz", tmp_path / "made", inside="mine")
+    assert cli.main(["check", str(where), f"results_dir={tmp_path / 'found'}"]) == 3
+    out, err = capsys.readouterr()
+    assert f"error: {where}/train/jump: expected videos or folders of frames, got none." in err
+    assert "8 samples, 28 frames: 1 errors" in out
+    facts = json.loads((tmp_path / "found" / "data_check.json").read_text())
+    assert facts["classes"] == {name: {"catch": 2, "smile": 2} for name in ("train", "test")}
+
+
 def test_a_list_is_checked_as_training_reads_it(tmp_path, capsys):
     for group, name in enumerate(("a", "b", "c"), start=5):  # of one second
         make_video(tmp_path / f"{name}.mp4", 25, group=group)

@@ -204,6 +204,20 @@ def test_the_archives_of_the_product_text_are_data_sets(tmp_path):
     assert (tmp_path / "cache") in first.parents
 
 
+def test_a_folder_packed_under_a_name_of_its_own_is_the_same_data_set(tmp_path):
+    cache = f"dataset.cache_dir={tmp_path / 'cache'}"
+    save_classes(tmp_path / "made", per_class=1)
+    for number, inside in enumerate(("mine", "data/test", "mine/of 2026/train")):
+        where = pack(tmp_path / f"{number}.tar.gz", tmp_path / "made", inside=inside)
+        for split in ("train", "test", "predict"):
+            assert ids_of(videos_at(where, split, cache)) == ["catch/v0", "smile/v0"]
+    (tmp_path / "made" / "jump").mkdir()
+    where = pack(tmp_path / "bad.tar.gz", tmp_path / "made", inside="mine")
+    assert refused(where, "train", cache) == [
+        "D/jump: expected videos or folders of frames, got none."
+    ]
+
+
 @pytest.mark.parametrize("split", ["train", "predict"])
 def test_a_path_that_is_none_is_said(tmp_path, split):
     with pytest.raises(DataError, match="no such file"):

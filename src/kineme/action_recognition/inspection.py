@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from kineme.action_recognition.copies import find_copies
 from kineme.action_recognition.entries import Entry, Listing
 from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
 from kineme.action_recognition.manifests import is_list, list_splits
+from kineme.action_recognition.packed import as_packed, packed_root
 from kineme.action_recognition.sources import Video, frame_video, one_class_problems, stretch_of
 from kineme.data import archives, images, video
 from kineme.data.faults import Fault, Inspection, Samples
@@ -44,10 +46,11 @@ def inspect(
     """
     if labels_path:
         return None
+    given = where
     if where.is_file() and not is_listable(where):
         if not archives.is_archive(where):
             return None
-        where = archives.extract(where, cache)
+        where = packed_root(where, cache)
     listings = {split: list_videos(path, kind) for split, path, kind in _splits(where)}
     if not any(found.entries for found in listings.values()) and not is_list(where):
         return None
@@ -66,6 +69,8 @@ def inspect(
     classes = {split: dict(sorted(Counter(names).items())) for split, names in labels.items()}
     lengths = {place: num_frames for place, (_, num_frames) in stretches.items()}
     samples = dict(_samples(listings, lengths))
+    if where != given:
+        faults = [replace(f, where=as_packed(f.where, where, given)) for f in faults]
     once = tuple(dict.fromkeys(faults))  # several rows of a list may be of one video
     return Inspection(classes, sum(lengths.values()), once, samples, window=WINDOW)
 

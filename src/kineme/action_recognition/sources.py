@@ -11,7 +11,7 @@ N videos. A video is a file, a stretch of one, or a folder of frames.
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from kineme.action_recognition.copies import copy_notes, find_copies
 from kineme.action_recognition.entries import Entry
 from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
 from kineme.action_recognition.made_from import flow_problems, flow_settings
+from kineme.action_recognition.packed import as_packed, packed_root
 from kineme.action_recognition.stream_words import FOLDERS, STREAM_FOLDERS, TAO_WORDS
 from kineme.data import archives, images
 from kineme.data.cache import default_cache
@@ -106,13 +107,13 @@ def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
     is_learning_flow = split == TRAIN and "flow" in spec.model.streams
     if split == PREDICT or (spec.dataset.label_map and split != TEST and not is_learning_flow):
         return spec, ()
-    where = source_path(spec, split)
+    where, given = source_path(spec, split), Path(data_path(spec, split))
     entries = list_videos(where, split).entries
     names = sorted({entry.label for entry in entries if entry.label is not None})
     values: dict[str, Any] = {}
     notes: list[str] = []
     if spec.dataset.label_map and split == TEST:
-        _refuse_new_classes(where, names, spec.dataset.label_map)
+        _refuse_new_classes(given, names, spec.dataset.label_map)
     elif names and not spec.dataset.label_map:
         values["dataset.label_map"] = {name: i for i, name in enumerate(names)}
         told = listed(map(repr, names), 8)
@@ -141,7 +142,7 @@ def source_path(spec: Any, split: str) -> Path:
     path = Path(getattr(getattr(spec, block), key))
     if is_listable(path):
         return path
-    return archives.data_root(archives.extract(path, cache_of(spec)))
+    return archives.data_root(packed_root(path, cache_of(spec)))
 
 
 def cache_of(spec: Any) -> Path:
@@ -160,7 +161,20 @@ def load_videos(spec: Any, split: str, *, is_taught: bool = False) -> Videos:
 
     is_taught: whether a model learns from them, for which one class alone is not enough.
     """
-    where = source_path(spec, split)
+    where, given = source_path(spec, split), Path(data_path(spec, split))
+    try:
+        videos = _loaded(spec, split, where, is_taught=is_taught)
+    except DataError as error:
+        if where == given:
+            raise
+        problems = [replace(p, where=as_packed(p.where, where, given)) for p in error.problems]
+        raise DataError.of(problems) from error
+    notes = tuple(as_packed(note, where, given) for note in videos.notes)
+    return videos if where == given else replace(videos, notes=notes)
+
+
+def _loaded(spec: Any, split: str, where: Path, *, is_taught: bool) -> Videos:
+    """The videos of `split` at `where`, as `load_videos` gives them."""
     listing = list_videos(where, split)
     entries = listing.entries
     label_map: Mapping[str, int] = spec.dataset.label_map or {}

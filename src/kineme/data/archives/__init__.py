@@ -34,6 +34,7 @@ from kineme.errors import DataError, ResourceError
 from kineme.files import write_text
 
 SPLIT_FOLDERS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
+OF_FINDER = "__MACOSX"  # the folder that it puts beside the data in a zip file
 
 _SHA256 = re.compile(rb"[0-9a-f]{64}")
 _GZIP = b"\x1f\x8b"
@@ -87,7 +88,8 @@ def data_root(folder: Path) -> Path:
     """
     while True:
         with os.scandir(folder) as entries:
-            inner = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+            names = [entry.name for entry in entries if entry.is_dir()]
+        inner = [name for name in names if name[0] != "." and name != OF_FINDER]
         if len(inner) != 1 or inner[0].lower() not in SPLIT_FOLDERS:
             return folder
         folder = folder / inner[0]
