@@ -94,6 +94,9 @@ def _choose(draft: Draft, schema: Mapping[str, Any]) -> None:
         for key in sorted(gone - set(keys)):
             expected = f"one of those that are searched ({listed(keys, 10)})"
             draft.problems.append(Problem(f"{LISTED}: -{key}", expected, "another"))
+        for key in sorted(gone & set(draft.settings.ranges)):
+            expected = f"no range, as {LISTED} takes it away"
+            draft.problems.append(Problem(f"{RANGES}: {key}", expected, "one", "Leave one out."))
         keys = [key for key in keys if key not in gone]
     keys += draft.settings.ranges
     draft.keys = tuple(dict.fromkeys(keys))
