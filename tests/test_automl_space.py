@@ -166,8 +166,8 @@ def test_a_list_replaces_the_schema_s_and_signs_change_it():
     assert "expected one of those that are searched" in problems_of(hyperparameters=["-a.b"])[0]
     both = problems_of(hyperparameters=[f"-{LR}"], ranges={LR: [0.1, 0.2]})
     assert both == [
-        f"automl.ranges: {LR}: expected no range, as automl.hyperparameters takes it away, got one. "
-        "Leave one out."
+        f"automl.ranges: {LR}: expected no range, as automl.hyperparameters takes it away, "
+        "got one. Leave one out."
     ]
 
 
