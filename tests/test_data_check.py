@@ -220,6 +220,16 @@ def test_a_list_is_checked_as_training_reads_it(tmp_path, capsys):
     assert capsys.readouterr().err.count("error: ") == 2
 
 
+def test_a_list_without_any_label_is_for_inference_alone(tmp_path, capsys):
+    save_classes(tmp_path / "made", 3)
+    (tmp_path / "l.csv").write_text("path\nmade/catch/v0\nmade/smile/v1\n")
+    code, facts, _ = check(tmp_path / "l.csv", tmp_path / "found", capsys)
+    assert (code, facts["samples"], facts["frames"]) == (0, 2, 6)
+    assert [fault["what"] for fault in facts["faults"]] == [
+        "no labels: nothing can be learned from it"
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

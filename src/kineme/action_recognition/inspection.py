@@ -82,7 +82,9 @@ def _listing_faults(where: Path, listings: Mapping[str, Listing]) -> Iterator[Fa
         for note in listing.notes:
             text = note.removeprefix(f"{printable(str(where))}: ").removesuffix(".")
             yield Fault(str(where), text, False)
-        if not split.lower().startswith(("val", "test")):
+        if listing.entries and not any(entry.label for entry in listing.entries):
+            yield Fault(str(where), "no labels: nothing can be learned from it", False)
+        elif not split.lower().startswith(("val", "test")):
             place = where / split if where.is_dir() else where
             yield from map(Fault.of, one_class_problems(place, listing.entries))
 
@@ -133,8 +135,9 @@ def inspect_one(task: Mapping[str, Any], beat: Beat) -> dict[str, Any]:
 def _splits(where: Path) -> Iterator[tuple[str, Path, str]]:
     """(name, folder or list, how it is listed) of train/, test/ and the like, where these are."""
     if is_list(where):
-        for split in list_splits(where) or ("",):
-            yield split, where, split or TRAIN
+        is_labelled = any(entry.label for entry in list_videos(where, PREDICT).entries)
+        for split in (is_labelled and list_splits(where)) or ("",):
+            yield split, where, (split or TRAIN) if is_labelled else PREDICT
         return
     if not where.is_dir():
         yield "", where, PREDICT
