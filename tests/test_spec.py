@@ -337,6 +337,10 @@ def test_the_number_of_classes_follows_from_the_label_map():
 @pytest.mark.parametrize(
     ("source", "notes"),
     [
+        (
+            {"evaluate.subject_pattern": "(s1)"},
+            ["evaluate.subject_pattern has no effect: evaluate.k_fold is 0."],
+        ),
         ({"evaluate.trt_engine": "x"}, ["evaluate.trt_engine has no effect: this network runs"]),
         ({"dataset.num_frames": 20}, ["dataset.num_frames has no effect: dataset.sampling is n"]),
         ({"dataset.num_frames": 64}, []),

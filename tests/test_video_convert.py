@@ -159,6 +159,17 @@ def test_flow_is_added_to_folders_of_frames(tmp_path):
         convert(spec_of(tmp_path / "data", fps=5.0), tmp_path / "out2")
 
 
+def test_frames_that_come_more_than_once_are_told(tmp_path):
+    save_video(tmp_path / "data" / "run" / "a.mp4", 10, fps=30)
+    result = convert(spec_of(tmp_path / "data", fps=60.0), tmp_path / "out")
+    said = json.loads((tmp_path / "out" / "run" / "a" / "clip.json").read_text())
+    assert (said["num_frames"], said["num_repeated"]) == (20, 10)
+    assert [text for text in result["warnings"] if "more than once" in text] == [
+        "1 videos with frames more than once, as dataset_convert.fps is above their own; first: "
+        "run/a (10 of 20)"
+    ]
+
+
 def test_train_and_test_on_top_are_splits(tmp_path):
     save_video(tmp_path / "data" / "train" / "run" / "a.mp4", 3)
     save_video(tmp_path / "data" / "test" / "run" / "b.mp4", 2)

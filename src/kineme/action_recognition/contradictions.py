@@ -28,7 +28,7 @@ def pretrained_key(spec: VideoSpec) -> str:
 
 def ignored(spec: VideoSpec) -> Iterator[tuple[str, str]]:
     """Keys that have no effect beside the others, and why."""
-    yield from sections.ignored(spec.train.optim, spec.export)
+    yield from sections.ignored(spec.train.optim, spec.export, has_folds=spec.has_folds)
     yield "export.batch_size", "an exported model takes any number of samples"
     for prefix in TAO_WORDS.values():
         key = f"model.{prefix}_pretrained_num_classes"

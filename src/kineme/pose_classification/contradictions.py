@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
     """Keys that have no effect beside the others, and why."""
-    yield from sections.ignored(spec.train.optim, spec.export)
+    yield from sections.ignored(spec.train.optim, spec.export, has_folds=spec.has_folds)
     is_free = spec.has_training
     if is_free and spec.model.layout:
         yield "model.graph_layout", "model.layout is set"

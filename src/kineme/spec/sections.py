@@ -369,8 +369,10 @@ def _derived_devices(part: Compute, name: str, user: frozenset[str]) -> Iterator
         yield Derived(f"{name}.num_gpus", max(1, len(part.gpu_ids)))
 
 
-def ignored(optim: Optim, export: Export) -> Iterator[tuple[str, str]]:
+def ignored(optim: Optim, export: Export, *, has_folds: bool) -> Iterator[tuple[str, str]]:
     """Keys of every network that have no effect beside the others, and why."""
+    if not has_folds:
+        yield "evaluate.subject_pattern", "evaluate.k_fold is 0"
     for name in ("evaluate", "inference"):
         yield f"{name}.trt_engine", "this network runs checkpoints and ONNX files"
     yield "export.gpu_id", "export computes on the CPU"

@@ -87,6 +87,9 @@ def write_frames(
     for name, clip in clips.items():
         if clip["damage"]:
             tally.add("damaged videos, converted as far as they go", f"{name} ({clip['damage']})")
+        if clip.get("num_repeated"):
+            what = "videos with frames more than once, as dataset_convert.fps is above their own"
+            tally.add(what, f"{name} ({clip['num_repeated']} of {clip['num_frames']})")
     with contextlib.suppress(OSError):
         (folder / _PARTIAL).rmdir()
     return Written({v.id: clips[v.id] for v in source.videos if v.id in clips}, failed)
@@ -145,6 +148,7 @@ def _write(
     return {
         "made_from": dict(made_from),
         "num_frames": len(indices),
+        "num_repeated": len(indices) - len(np.unique(indices)),
         "height": size[0],
         "width": size[1],
         "fps": made_from["fps"] or frames.facts.fps,
