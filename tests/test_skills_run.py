@@ -47,7 +47,7 @@ ERRORS = {
             f"{_POSE_GOOD}data/train_data.npy results_dir=results",
         "inference.overwrite=true to replace it.":
             f"pose_classification inference results_dir=e inference.{_BEST} "
-            "inference.test_dataset.data_path=new.npy inference.output_file=new.npy",
+            "inference.test_dataset.data_path=new.npy inference.output_file=bodypose.json",
         "expected 34 joints for model.graph_layout 'nvidia', got 18": f"{_POSE_GOOD}joints18.npy",
         "expected 3 channels for model.input_channels, got 2": f"{_POSE_GOOD}channels2.npy",
         "Check that both files are of the same set.": f"{_POSE_GOOD}new.npy",

@@ -45,7 +45,7 @@ def test_flow_of_another_kind_is_refused_with_the_first_clip(tmp_path):
         load_videos(spec, TRAIN)
     assert str(told.value) == (
         f"{tmp_path}/catch/v/clip.json: expected flow made with dataset.flow_bound 20.0, got 5.0 "
-        "(and 1 more). Convert the videos again, as the model's were."
+        "(and 1 more). Set dataset.flow_bound to what all clips were made with, or convert again."
     )
 
 
@@ -67,7 +67,15 @@ def test_the_bound_is_of_no_matter_where_each_frame_has_its_own(tmp_path):
     assert len(load_videos(spec, TRAIN).items) == 2
 
 
-@pytest.mark.parametrize("text", ["[]", '{"made_from": 3}', "no json", '{"made_from": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]", '{"made_from": 3}', "no json", '{"made_from": {}}',
+        '{"made_from": {"streams": 3, "flow_method": "dis"}}',
+        json.dumps({"made_from": {**MADE, "flow_bound": -1}}),
+        json.dumps({"made_from": {**MADE, "flow_method": ["tvl1"]}}),
+    ],
+)  # fmt: skip
 def test_a_file_of_the_same_name_that_says_nothing_is_passed_over(tmp_path, text):
     root = clips(tmp_path)
     for path in root.rglob("clip.json"):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kineme.action_recognition.copies import copy_notes, find_copies
 from kineme.action_recognition.entries import Entry
 from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
-from kineme.action_recognition.made_from import flow_problems, flow_settings
+from kineme.action_recognition.made_from import flow_problems, settings_of_clips
 from kineme.action_recognition.packed import as_packed, packed_root
 from kineme.action_recognition.stream_words import FOLDERS, STREAM_FOLDERS, TAO_WORDS
 from kineme.data import archives, images
@@ -107,7 +107,10 @@ def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
     is_learning_flow = split == TRAIN and "flow" in spec.model.streams
     if split == PREDICT or (spec.dataset.label_map and split != TEST and not is_learning_flow):
         return spec, ()
-    where, given = source_path(spec, split), Path(data_path(spec, split))
+    given = Path(data_path(spec, split))
+    if spec.dataset.label_map and split == TRAIN and not given.exists():
+        return spec, ()  # whoever reads them says so
+    where = source_path(spec, split)
     entries = list_videos(where, split).entries
     names = sorted({entry.label for entry in entries if entry.label is not None})
     values: dict[str, Any] = {}
@@ -118,10 +121,10 @@ def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
         values["dataset.label_map"] = {name: i for i, name in enumerate(names)}
         told = listed(map(repr, names), 8)
         notes.append(f"dataset.label_map: {len(names)} classes by the data's own names: {told}.")
-    if is_learning_flow and (taken := flow_settings(spec, entries)):
+    if is_learning_flow and (taken := settings_of_clips(spec, entries)):
         values |= taken
         said = ", ".join(f"{key}={value!r}" for key, value in taken.items())
-        notes.append(f"{where}: took {said}, with which its flow was made.")
+        notes.append(f"{given}: took {said}, with which its flow was made.")
     return with_values(spec, values) if values else spec, tuple(notes)
 
 
@@ -208,16 +211,15 @@ def _loaded(spec: Any, split: str, where: Path, *, is_taught: bool) -> Videos:
 
 def _leak_notes(spec: Any, where: Path, entries: Sequence[Entry]) -> list[str]:
     """Which validation videos are in the training data. Raises DataError where none may be."""
-    if not spec.dataset.train_dataset_dir:
+    if not spec.dataset.train_dataset_dir or not spec.has_training:
         return []
-    train = source_path(spec, TRAIN)
-    known = _to_compare(list_videos(train, TRAIN).entries)
+    known = _to_compare(list_videos(source_path(spec, TRAIN), TRAIN).entries)
     own = _to_compare(entries)
     ids = {id(video) for video in known}
     shared = [b.id for a, b in find_copies([*known, *own]) if id(a) in ids and id(b) not in ids]
     if not shared:
         return []
-    note = leak_text(str(train), str(where), shared, total=len(entries))
+    note = leak_text(data_path(spec, TRAIN), str(where), shared, total=len(entries))
     if spec.dataset.fail_on_leakage:
         fix = "Split by person or recording, or set dataset.fail_on_leakage: false."
         raise DataError(str(where), "no video of the training data", note, fix)
@@ -225,7 +227,10 @@ def _leak_notes(spec: Any, where: Path, entries: Sequence[Entry]) -> list[str]:
 
 
 def _to_compare(entries: Sequence[Entry]) -> list[Video]:
-    """Entries as `find_copies` takes them, with stretches in milliseconds; nothing is decoded."""
+    """Entries as `find_copies` takes them, with stretches in milliseconds; nothing is decoded.
+
+    Stretches of one file that overlap and are not the same are no copies.
+    """
     found = []
     for entry in entries:
         first, last = (round(1000 * (one or 0)) for one in (entry.start, entry.end))

@@ -239,7 +239,7 @@ def _refuse(folder: Path, known: Mapping[str, Any], record: Mapping[str, Any]) -
         problems = [
             Problem("results_dir", "a folder without folds, or with the same", received, fix)
         ]
-    if known.get("data") != record["data"]:
+    if known.get("data", record["data"]) != record["data"]:  # older records do not say
         expected = f"frames and labels as those that the folds in {folder} were trained with"
         fix = "Set another results_dir, or take the data as they were."
         problems.append(Problem("training data", expected, "others", fix))

@@ -137,9 +137,9 @@ class Run:
 def refuse_taken(network: Network, spec: Any) -> None:
     """Raise SpecError when the file that the user named for results is there, and must stay.
 
-    What the action reads is never replaced, the rest with overwrite=true. Weights that go beside a
-    graph (.bin beside .xml) are asked for as well; files of the run's own folder, which it replaces
-    as a whole, are not.
+    A file that the spec names to be read is never replaced, nor do results go into one that the
+    run writes itself; others are with overwrite=true. Weights that go beside a graph (.bin beside
+    .xml) are asked for as well.
     """
     asked, key = getattr(spec, spec.action), _OUTPUTS[spec.action]
     path = value_at(spec, key)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kineme.data import arrays, sampling, scan, shards
 from kineme.data.labels import Labels, label_problems, label_warnings
 from kineme.data.origin import UNKNOWN_ORIGIN, Origin
-from kineme.errors import DataError, Problem, SpecError
+from kineme.errors import CheckpointError, DataError, Problem, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 from kineme.pose_classification.labels import class_names, labels_of, layout_problems
 from kineme.pose_classification.layouts import Layout, layout_of, layouts_with
@@ -250,13 +250,14 @@ def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
             values["dataset.label_map"] = {name: i for i, name in enumerate(labels.class_names)}
             values["dataset.num_classes"] = found
         elif split != PREDICT:  # there, labels do not matter
+            where = str(label_path or data_path)
+            if not spec.has_training:
+                expected = f"{asked} classes, as the checkpoint has"
+                fix = "Use data of the classes that the model has."
+                raise CheckpointError(where, expected, f"{found}", fix)
             fix = "Remove it, or set dataset.label_map."
-            raise SpecError(
-                "dataset.num_classes",
-                f"{found}, the classes of {label_path or data_path}",
-                repr(asked),
-                "Use data of the classes that the model has." if split == TEST else fix,
-            )
+            expected = f"{found}, the classes of {where}"
+            raise SpecError("dataset.num_classes", expected, repr(asked), fix)
     is_free = spec.model.layout is None and "graph_layout" not in spec.model.model_fields_set
     if labels.layout and is_free and labels.layout != spec.model.graph_layout:
         values["model.graph_layout"] = labels.layout
