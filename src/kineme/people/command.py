@@ -230,11 +230,11 @@ def _checked(request: _Request) -> tuple[AnalysisSettings, tuple[Path, ...]]:
         path = Path(request.source).expanduser()
         videos = videos_in(path) if path.is_dir() else ()
         with _collected(errors):
-            for out in [_out(request), *(_out(request) / video.name for video in videos)]:
-                refuse_folder(out, request.source)
-        with _collected(errors):
             if not videos:
                 check_path(request.source)
+    with _collected(errors):
+        for out in [_out(request), *(_out(request) / video.name for video in videos)]:
+            refuse_folder(out, request.source)
     if checkpoint := request.words.get("--checkpoint"):
         with _collected(errors):
             _check_checkpoint(checkpoint)

@@ -53,7 +53,7 @@ class TimelineSettings:
     @property
     def num_overlapping(self) -> int:
         """Windows over a cell: those that show half of it or more."""
-        return max(round(self.window_seconds / self.stride_seconds), 1)
+        return max(math.floor(self.window_seconds / self.stride_seconds + 0.5), 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,10 +56,12 @@ def describe_data(dataset: SkeletonDataset) -> Mapping[str, Any]:
 
 
 def _frames_seen(dataset: SkeletonDataset) -> int:
-    """T of a sample, or of the stretches that are cut out of it where all of them are shorter."""
+    """Frames that training sees of a sample: T, or what `dataset.window_size` cuts or fills up."""
     settings, num_frames = dataset.view.settings, dataset.sequences.shape[2]
-    is_cut = settings.sampling == "none" and settings.random_choose and settings.window_size > 0
-    return int(min(settings.window_size, num_frames) if is_cut else num_frames)
+    if settings.sampling != "none" or settings.window_size <= 0:
+        return int(num_frames)
+    window = settings.window_size
+    return int(window if settings.random_choose else max(window, num_frames))
 
 
 def training_data_of(facts: Mapping[str, Any], *, where: str) -> TrainingData:
