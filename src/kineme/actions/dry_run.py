@@ -186,8 +186,8 @@ def _export(network: Network, spec: Any) -> Iterator[str]:
     from kineme.actions.export import load_packages  # which takes a while, and few need
     from kineme.actions.reduced import find_data
 
-    load_packages(spec.export)
     refuse_taken(network, spec)
+    load_packages(spec.export)
     checkpoint = checkpoints.load_checkpoint(spec.export.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     model = checkpoints.build_trained(network, spec, checkpoint)

@@ -48,8 +48,8 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     has no ONNX form, answers differently in it, or loses too much with fewer bits.
     """
     asked = spec.export
-    load_packages(asked)
     results.refuse_taken(network, spec)
+    load_packages(asked)
     checkpoint = checkpoints.load_checkpoint(asked.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     with results.open_run(network, "export", spec) as a_run:
