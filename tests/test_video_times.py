@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kineme.data.video.frame_times import frame_grid, usual_rate
@@ -56,6 +56,7 @@ def test_frames_of_an_uneven_video_are_those_shown_at_even_times(
 
 
 @given(gaps=st.lists(st.integers(1, 2_000), min_size=1, max_size=20))
+@example(gaps=[1, 12, 1])  # 1 / 0.001 s, which is a bit more than the limit of 1,000
 def test_any_time_stamps_give_frames_that_run_forward_and_end_in_time(gaps):
     seconds = np.concatenate([[0], np.cumsum(gaps)]) * TICK
     rate = usual_rate(said(), seconds, TICK)

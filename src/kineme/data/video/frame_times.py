@@ -71,7 +71,7 @@ def _check_limits(path: str, rate: float, duration: float) -> None:
         ("seconds", MAX_SECONDS, duration),
         ("frames", MAX_FRAMES, duration * rate),
     ):
-        if found > limit:
+        if found > limit * (1 + 1e-9):  # a rate is a quotient, and may be off in the last bit
             raise DataError(path, f"a video of at most {limit:,} {what}", f"{found:,.0f}")
 
 
