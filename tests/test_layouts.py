@@ -220,33 +220,39 @@ def test_a_layout_file_is_read(tmp_path) -> None:
     assert load_layout(path.rename(elsewhere / "hand.yaml")) == layout
 
 
-def test_a_bad_layout_file_names_all_its_problems_at_once(tmp_path) -> None:
-    path = tmp_path / "bad.yaml"
-    path.write_text(
-        "name: bad\njoints: [neck, left_hip, left_hip, nose]\n"
-        "bones: [[neck, left_hipp], [nose, nose]]\ncentre: pelvis\n"
-    )
+def problems_of(path, text) -> SpecError:
+    """What is wrong with a layout file of this text."""
+    path.write_text(text)
     with pytest.raises(SpecError) as caught:
         load_layout(path)
-    assert str(caught.value).splitlines() == [
+    return caught.value
+
+
+def test_a_bad_layout_file_names_all_its_problems_at_once(tmp_path) -> None:
+    path = tmp_path / "bad.yaml"
+    error = problems_of(
+        path,
+        "name: bad\njoints: [neck, left_hip, left_hip, nose]\n"
+        "bones: [[neck, left_hipp], [nose, nose]]\ncentre: pelvis\n",
+    )
+    assert str(error).splitlines() == [
         f"{path}: joints: expected every name once, got 'left_hip' 2 times.",
         f"{path}: bones[0]: expected a name listed in joints, got 'left_hipp'. "
         "Did you mean 'left_hip'?",
         f"{path}: centre: expected a name listed in joints, got 'pelvis'.",
         f"{path}: bones: expected bones between two joints, got 'nose' tied to itself.",
     ]
-    assert caught.value.exit_code == 2
+    assert error.exit_code == 2
 
 
 def test_what_is_wrong_with_a_key_hides_nothing_of_the_others(tmp_path) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_text(
+    error = problems_of(
+        path,
         "joints: [neck, nose, nose]\nbones: [[neck, chin]]\nname: bad\nnum_axes: 4\n"
-        "edges: []\nname: worse\n"
+        "edges: []\nname: worse\n",
     )
-    with pytest.raises(SpecError) as caught:
-        load_layout(path)
-    assert [problem.where.removeprefix(str(path)) for problem in caught.value.problems] == [
+    assert [problem.where.removeprefix(str(path)) for problem in error.problems] == [
         ":6: name", "", ": centre", ": num_axes", ": joints", ": bones[0]",
     ]  # fmt: skip
 

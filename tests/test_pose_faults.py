@@ -40,6 +40,18 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def training_words(folder, data, layout):
+    """`data` as training data of two classes in turn, whose labels name `layout`; the words."""
+    np.save(folder / "train_data.npy", data)
+    ids = tuple(f"s{i}" for i in range(len(data)))
+    labels = Labels(ids, np.arange(len(data)) % 2, ("a", "b"), layout)
+    write_labels(folder / "train_label.json", labels)
+    return [
+        f"dataset.train_dataset.data_path={folder}", f"dataset.batch_size={len(data)}",
+        "train.num_epochs=1", "dataset.num_workers=0", "train.tensorboard=false", "device=cpu",
+    ]  # fmt: skip
+
+
 # D15, D25: what is in the data
 
 
@@ -49,14 +61,8 @@ def test_d15_a_confidence_outside_0_and_1_and_pixels_are_notes_of_a_run(tmp_path
     data[1, 0, 3, 4, 0] = 1919.0
     folder = tmp_path / "d"
     folder.mkdir()
-    np.save(folder / "train_data.npy", data)
-    labels = Labels(tuple("abcdef"), np.arange(6) % 2, ("a", "b"), "openpose")
-    write_labels(folder / "train_label.json", labels)
-    words = [
-        f"results_dir={tmp_path}", f"dataset.train_dataset.data_path={folder}", "device=cpu",
-        "dataset.batch_size=6", "train.num_epochs=1", "dataset.num_workers=0",
-        "train.tensorboard=false", "train.optim.lr=0.0001",
-    ]  # fmt: skip
+    words = training_words(folder, data, "openpose")
+    words += [f"results_dir={tmp_path}", "train.optim.lr=0.0001"]
     assert main(["pose_classification", "train", *words]) == 0
     said = capsys.readouterr().err
     path, low = folder / "train_data.npy", data[:, 0].min()
@@ -368,14 +374,8 @@ def of_coco(tmp_path_factory):
     """A model of coco's 17 joints, which stands for one of as many joints in another order."""
     folder = tmp_path_factory.mktemp("coco")
     data = np.random.default_rng(0).normal(size=(8, 2, 8, 17, 1)).astype(np.float32)
-    np.save(folder / "train_data.npy", data)
-    labels = Labels(tuple("abcdefgh"), np.arange(8) % 2, ("a", "b"), "coco")
-    write_labels(folder / "train_label.json", labels)
-    words = [
-        f"results_dir={folder}", f"dataset.train_dataset.data_path={folder}", "train.num_epochs=1",
-        "dataset.batch_size=8", "dataset.num_workers=0", "train.tensorboard=false",
-        "model.input_channels=2",
-    ]  # fmt: skip
+    words = training_words(folder, data, "coco")
+    words += [f"results_dir={folder}", "model.input_channels=2"]
     train.run(NETWORK, load_spec(SPECS["train"], None, words)[0])
     return folder / "train" / "pc_model_latest.pth"
 

@@ -24,7 +24,7 @@ from kineme.action_recognition.manifests import is_list, list_splits
 from kineme.action_recognition.packed import as_packed, packed_root
 from kineme.action_recognition.sources import Video, frame_video, one_class_problems, stretch_of
 from kineme.data import archives, images, video
-from kineme.data.faults import Fault, Inspection, Samples
+from kineme.data.faults import Fault, Inspection, Samples, is_learned_from
 from kineme.data.frames import FrameReader
 from kineme.data.names import natural_order
 from kineme.data.workers import Beat, run_tasks
@@ -70,7 +70,8 @@ def inspect(
     lengths = {place: num_frames for place, (_, num_frames) in stretches.items()}
     samples = dict(_samples(listings, lengths))
     if where != given:
-        faults = [replace(f, where=as_packed(f.where, where, given)) for f in faults]
+        told = ((as_packed(f.where, where, given), as_packed(f.what, where, given)) for f in faults)
+        faults = [replace(f, where=w, what=t) for f, (w, t) in zip(faults, told, strict=True)]
     once = tuple(dict.fromkeys(faults))  # several rows of a list may be of one video
     return Inspection(classes, sum(lengths.values()), once, samples, window=WINDOW)
 
@@ -78,14 +79,14 @@ def inspect(
 def _listing_faults(where: Path, listings: Mapping[str, Listing]) -> Iterator[Fault]:
     """What is wrong with the names of videos, and with the classes of those to learn from."""
     for split, listing in listings.items():
+        place = where / split if where.is_dir() else where
         yield from map(Fault.of, listing.problems)
         for note in listing.notes:
-            text = note.removeprefix(f"{printable(str(where))}: ").removesuffix(".")
-            yield Fault(str(where), text, False)
+            text = note.removeprefix(f"{printable(str(place))}: ").removesuffix(".")
+            yield Fault(str(place), text, False)
         if listing.entries and not any(entry.label for entry in listing.entries):
             yield Fault(str(where), "no labels: nothing can be learned from it", False)
-        elif not split.lower().startswith(("val", "test")):
-            place = where / split if where.is_dir() else where
+        elif is_learned_from(split):
             yield from map(Fault.of, one_class_problems(place, listing.entries))
 
 

@@ -34,7 +34,7 @@ def find_entries(where: Path, split: str) -> list[Entry]:
 
 def list_videos(where: Path, split: str) -> Listing:
     """The videos at `where` for `split`, and everything that is wrong with their names."""
-    if where.suffix.lower() in manifests.ENDINGS and not where.is_dir():
+    if manifests.is_list(where):
         found = manifests.read_list(where, split)
     elif where.is_dir():
         found = (_unlabelled if split == PREDICT else _labelled)(where)
@@ -49,12 +49,17 @@ def list_videos(where: Path, split: str) -> Listing:
 
 def is_listable(path: Path) -> bool:
     """Whether `list_videos` takes the path as it is: it is a folder, a list or a video by name."""
-    return path.is_dir() or path.suffix.lower() in manifests.ENDINGS or is_video_file(path)
+    return path.is_dir() or manifests.is_list(path) or is_video_file(path)
 
 
 def is_video_file(path: Path) -> bool:
     """Whether a path is called as videos are."""
     return path.name.lower().endswith(VIDEO_ENDINGS)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file or a folder is a video."""
+    return is_frame_folder(path) if path.is_dir() else is_video_file(path)
 
 
 def stream_folders(path: Path) -> dict[str, Path]:
@@ -124,7 +129,7 @@ def _videos_in(
 ) -> Iterator[Path]:
     """Files with a video's ending and folders of frames, in natural order; left gets the rest."""
     for path in _children(folder, root, problems):
-        if is_frame_folder(path) if path.is_dir() else is_video_file(path):
+        if is_video(path):
             yield path
         else:
             left.append(path)
@@ -156,7 +161,7 @@ def _holds_videos(folder: Path) -> bool:
         children = list(folder.iterdir())
     except OSError:
         return True  # nobody knows
-    return any(is_frame_folder(one) if one.is_dir() else is_video_file(one) for one in children)
+    return any(map(is_video, children))
 
 
 def _children(folder: Path, root: Path, problems: list[Problem]) -> Iterator[Path]:

@@ -7,7 +7,7 @@ Leaves out: extracting (data/archives), what the data are (listing.py).
 import os
 from pathlib import Path
 
-from kineme.action_recognition.listing import is_frame_folder, is_video_file
+from kineme.action_recognition.listing import is_frame_folder, is_video, is_video_file
 from kineme.action_recognition.manifests import is_list
 from kineme.data import archives
 
@@ -41,7 +41,7 @@ def _wrapped(folder: Path) -> Path | None:
     if inner.name.lower() in archives.SPLIT_FOLDERS or is_frame_folder(inner):
         return None
     below = _shown(inner)
-    has_videos = any(is_frame_folder(p) if p.is_dir() else is_video_file(p) for p in below)
+    has_videos = any(map(is_video, below))
     has_folders = any(path.is_dir() for path in below)
     return inner if has_folders and not has_videos else None
 

@@ -27,6 +27,7 @@ from kineme.action_recognition.stream_words import FOLDERS, STREAM_FOLDERS, TAO_
 from kineme.data import archives, images
 from kineme.data.cache import default_cache
 from kineme.data.clip_sampling import Sampling, needed_frames
+from kineme.data.labels import one_class_problem
 from kineme.data.scan import leak_text
 from kineme.data.video import VideoFacts
 from kineme.data.video.probing import probe_all
@@ -400,7 +401,7 @@ def one_class_problems(where: Path, entries: Sequence[Entry]) -> Iterator[Proble
     """That videos to learn from are all of one class, as there is nothing to tell apart."""
     seen = {entry.label for entry in entries if entry.label is not None}
     if len(seen) == 1:
-        yield Problem(f"{where}", "samples of at least 2 classes", f"only class {seen.pop()!r}")
+        yield one_class_problem(str(where), repr(seen.pop()))
 
 
 def _class_notes(

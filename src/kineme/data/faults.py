@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 from kineme.errors import Problem, printable
 
 
+def is_learned_from(split: str) -> bool:
+    """Whether data of this name are to learn from: all but those for validation and tests."""
+    return not split.lower().startswith(("val", "test"))
+
+
 @dataclass(frozen=True)
 class Fault:
     """where: a path or a sample. is_error: training refuses it, otherwise it tells and goes on.

@@ -179,9 +179,13 @@ def label_problems(
             )
         )
     if is_training and len(labels) and len(np.unique(labels.labels)) == 1:
-        received = f"only class {labels.labels[0]}"
-        problems.append(Problem(where, "samples of at least 2 classes", received))
+        problems.append(one_class_problem(where, str(labels.labels[0])))
     return problems
+
+
+def one_class_problem(where: str, shown: str) -> Problem:
+    """That there is nothing to tell apart. shown: the only class."""
+    return Problem(where, "samples of at least 2 classes", f"only class {shown}")
 
 
 def label_warnings(where: str, labels: Labels, class_names: Sequence[str]) -> list[str]:

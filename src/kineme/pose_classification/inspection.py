@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kineme.data import scan, shards
 from kineme.data.arrays import Skeletons
-from kineme.data.faults import Fault, Inspection, Samples
+from kineme.data.faults import Fault, Inspection, Samples, is_learned_from
 from kineme.data.labels import Labels, UnknownClasses, label_problems, label_warnings, read_labels
 from kineme.data.near_copies import form_of
 from kineme.errors import DataError
@@ -194,7 +194,7 @@ def _labels(path: Path, store: Skeletons, faults: list[Fault], given: Path | Non
         labels,
         num_samples=num_samples,
         num_classes=num_classes,
-        is_training=not path.stem.lower().startswith(("val", "test")),
+        is_training=is_learned_from(path.stem),
     )
     faults += [Fault.of(problem) for problem in problems]
     faults += _notes(label_warnings(where, labels, classes))
