@@ -111,7 +111,8 @@ def plant(root, outside):
         r"note: train/walk/good: the same video as 'train/walk/again'$",
         r"note: train/walk/both: the same video as 'train/run/too': it is in two classes$",
         r"note: test/walk/leak: the same video as 'train/walk/seen': it is in two splits$",
-        r"note: D/train: 1 names of videos differ in upper and lower case only, the first 'walk/GOOD'",
+        r"note: D/train: 1 names of videos differ in upper and lower case only, the first "
+        r"'walk/GOOD'",
         r"note: D/train/walk/still: it has one frame: nothing moves",
         r"note: D/train/walk/black.mp4: all 5 frames are the same picture",
         r"note: D/train/walk/notes/rgb: 1 others than images are passed over, the first 'readme",
