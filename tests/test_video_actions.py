@@ -14,7 +14,7 @@ from clips_made import make_video, number_in
 from kineme import cli
 from kineme.action_recognition import clips, network
 from kineme.action_recognition.network import NETWORK
-from kineme.action_recognition.sources import Video
+from kineme.action_recognition.samples import Video
 from kineme.action_recognition.spec import SPECS
 from kineme.actions import evaluate, export, inference, train
 from kineme.data.clip_sampling import Sampling, eval_clips

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.action_recognition.sources import Video
+from kineme.action_recognition.samples import Video
 from kineme.data import images, video
 from kineme.data.flow import store
 from kineme.data.frames import FrameReader

@@ -6,19 +6,14 @@ folder), so that looking costs next to nothing.
 Leaves out: copies that were encoded again.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from kineme.action_recognition.samples import Video
 from kineme.data.inputs import InputFile
 from kineme.errors import DataError
-
-if TYPE_CHECKING:
-    from kineme.action_recognition.sources import Video
 
 _READ_BYTES = 1 << 20
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from kineme.action_recognition import clips, transforms
 from kineme.action_recognition.model import is_stacked
-from kineme.action_recognition.sources import Video, Videos
+from kineme.action_recognition.samples import Video, Videos
 from kineme.action_recognition.stream_words import TAO_WORDS
 from kineme.data import clip_sampling, mixing
 from kineme.data.clip_sampling import Sampling

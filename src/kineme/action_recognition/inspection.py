@@ -22,7 +22,8 @@ from kineme.action_recognition.entries import Entry, Listing
 from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
 from kineme.action_recognition.manifests import is_list, list_splits
 from kineme.action_recognition.packed import as_packed, packed_root
-from kineme.action_recognition.sources import Video, frame_video, one_class_problems, stretch_of
+from kineme.action_recognition.samples import Video
+from kineme.action_recognition.sources import frame_video, one_class_problems, stretch_of
 from kineme.data import archives, images, video
 from kineme.data.faults import Fault, Inspection, Samples, is_learned_from
 from kineme.data.frames import FrameReader

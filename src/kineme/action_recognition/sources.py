@@ -11,18 +11,16 @@ N videos. A video is a file, a stretch of one, or a folder of frames.
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from kineme.action_recognition.copies import copy_notes, find_copies
 from kineme.action_recognition.entries import Entry
 from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
 from kineme.action_recognition.made_from import flow_problems, settings_of_clips
 from kineme.action_recognition.packed import as_packed, packed_root
+from kineme.action_recognition.samples import Video, Videos
 from kineme.action_recognition.stream_words import FOLDERS, STREAM_FOLDERS, TAO_WORDS
 from kineme.data import archives, images
 from kineme.data.cache import default_cache
@@ -42,50 +40,6 @@ KEYS = {  # split -> dotted key of the spec that names its folder
     PREDICT: "inference.inference_dataset_dir",
 }
 PROBE_DEADLINE_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class Video:
-    """One sample and where its frames are.
-
-    first, num_frames: the stretch in frames of the file. flow: a flow store, set later.
-    rgb, u, v: files of a frame folder, in order; empty where it has none.
-    """
-
-    id: str
-    path: Path
-    label: int
-    num_frames: int
-    fps: float = 0.0
-    size: tuple[int, int] = (0, 0)  # (height, width)
-    first: int = 0
-    rgb: tuple[Path, ...] = ()
-    u: tuple[Path, ...] = ()
-    v: tuple[Path, ...] = ()
-    flow: Path | None = None
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it is decoded, rather than read frame by frame."""
-        return not self.rgb and not self.u
-
-    @property
-    def num_flow(self) -> int:
-        """Pairs of frames that have flow."""
-        return len(self.u) if self.u else max(self.num_frames - 1, 0)
-
-
-@dataclass(frozen=True)
-class Videos:
-    """N labelled videos (-1: unknown). failed: position -> why it cannot be read."""
-
-    items: tuple[Video, ...]
-    failed: Mapping[int, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        return np.asarray([video.label for video in self.items], np.int64)
 
 
 def class_names(spec: Any) -> tuple[str, ...]:

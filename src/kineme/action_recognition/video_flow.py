@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kineme.action_recognition.sources import Videos, cache_of, skips_bad
+from kineme.action_recognition.samples import Videos
+from kineme.action_recognition.sources import cache_of, skips_bad
 from kineme.data.cache import temporary_cache
 from kineme.data.flow.cache import FlowSettings, build_stores
 from kineme.errors import DataError, ResourceError

@@ -26,6 +26,7 @@ from kineme.people.estimators import Estimator, build_estimator, spelled_setting
 from kineme.people.estimators.choosing import choose_estimator, maker_of
 from kineme.people.estimators.eyesight import small_people_note
 from kineme.people.follower import Follower
+from kineme.people.found import Facts, Found
 from kineme.people.journal import Journal
 from kineme.people.labelled_video import LabelledVideo
 from kineme.people.live_events import LiveEvents
@@ -37,8 +38,6 @@ from kineme.people.results import (
     ANNOTATED_FILE,
     JOURNAL_FILE,
     SEGMENT_LINES_FILE,
-    Facts,
-    Found,
     earlier_source,
     in_order,
     refuse_results,

@@ -33,8 +33,9 @@ from kineme.people.analysis_settings import AnalysisSettings
 from kineme.people.analyze import analyze
 from kineme.people.estimators import ESTIMATORS, check_settings, layout_of_estimator
 from kineme.people.estimators.choosing import Chosen, choose_estimator
+from kineme.people.found import Found
 from kineme.people.repetitions.form_rules import FormRule, load_form_rules
-from kineme.people.results import Found, refuse_folder
+from kineme.people.results import refuse_folder
 from kineme.people.segments import SegmentSettings
 from kineme.people.sources import check_path, open_source, videos_in
 from kineme.people.streams import StreamSettings, is_stream

@@ -5,22 +5,18 @@ script; every string of others is escaped; what is left out, as there are too ma
 Leaves out: computing (timeline.py) and the pictures (drawing.py).
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kineme import __version__
 from kineme.errors import printable
+from kineme.people.found import Found
 from kineme.people.repetitions.counting import PersonCount
 from kineme.people.repetitions.form_rules import VERDICTS
 from kineme.people.segments import NO_PERSON, PERSON, UNKNOWN, Segment
-
-if TYPE_CHECKING:
-    from kineme.people.results import Found
 
 NUM_PEOPLE, NUM_SEGMENTS = 60, 400
 NUM_COLOURS = 10

@@ -7,15 +7,12 @@ Leaves out: the page (page.py), the video (labelled_video.py), tracks (data/trac
 of repetitions (repetitions/results.py).
 """
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +20,10 @@ from kineme import __version__, files
 from kineme.data.tracks import Tracks
 from kineme.engine.names import REPORT_FILE
 from kineme.errors import SpecError, printable
+from kineme.people.found import Found
 from kineme.people.page import render_page
-from kineme.people.repetitions.counting import PersonCount
-from kineme.people.repetitions.form_rules import FormRule
 from kineme.people.repetitions.results import plain_count, write_repetitions
 from kineme.people.segments import Segment
-from kineme.people.streams import StreamEvent
 
 TIMELINE_FILE = "timeline.csv"
 TIMELINE_JSON_FILE = "timeline.json"
@@ -42,53 +37,6 @@ _RESULT_FILES = (  # the report first: while others are left, it does not call t
     TRACKS_FILE, ANNOTATED_FILE,
 )  # fmt: skip
 COLUMNS = ("person", "label", "probability", "start_seconds", "end_seconds")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What was looked at, and how. num_frames: looked at; num_dropped: of a stream, left out;
-    num_ignored: sights too unsure to be followed. num_persons: that a window holds. threshold: of
-    familiarity, below which a window is unknown. estimate_seconds: spent in the estimator.
-    cautions: what to know before all this is relied on."""
-
-    source: str
-    width: int
-    height: int
-    fps: float
-    num_frames: int
-    seconds: float
-    num_dropped: int
-    num_ignored: int
-    damage: str
-    estimator: str
-    layout: str
-    checkpoint: str
-    class_names: tuple[str, ...]
-    window_seconds: float
-    stride_seconds: float
-    num_persons: int
-    min_probability: float
-    threshold: float | None
-    wall_seconds: float
-    estimate_seconds: float
-    has_video: bool
-    cautions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Found:
-    """segments: by person and time, nobody (person 0) last. counts: of everybody by rising id,
-    None where nobody counted. rules: what repetitions were held against."""
-
-    facts: Facts
-    segments: tuple[Segment, ...]
-    events: tuple[StreamEvent, ...]
-    counts: tuple[PersonCount, ...] | None = None
-    rules: tuple[FormRule, ...] = ()
-
-    @property
-    def people(self) -> tuple[int, ...]:
-        return tuple(sorted({one.person for one in self.segments} - {0}))
 
 
 def write_results(
