@@ -9,7 +9,7 @@ import pytest
 
 from kineme.errors import DataError
 from kineme.pose_classification.convert import convert
-from kineme.pose_classification.spec import DatasetConvert
+from kineme.pose_classification.settings import DatasetConvert
 
 
 def run(data: Path, out: Path, **settings: Any) -> dict[str, Any]:

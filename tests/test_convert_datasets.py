@@ -12,7 +12,7 @@ from kineme.data.labels import read_labels
 from kineme.errors import DataError, SpecError
 from kineme.pose_classification.convert import convert
 from kineme.pose_classification.convert.sbu import FOLDS
-from kineme.pose_classification.spec import DatasetConvert
+from kineme.pose_classification.settings import DatasetConvert
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

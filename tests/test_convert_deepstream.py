@@ -16,7 +16,7 @@ from kineme.data.labels import read_labels
 from kineme.errors import DataError
 from kineme.pose_classification.convert import convert
 from kineme.pose_classification.convert.reading import iter_json_list
-from kineme.pose_classification.spec import DatasetConvert
+from kineme.pose_classification.settings import DatasetConvert
 
 Frame = dict[str, Any]
 EMPTY = '{"num_frames_in_batch": 0, "batches": []}'

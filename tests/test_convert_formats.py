@@ -12,7 +12,7 @@ from kineme.pose_classification.convert import READERS
 from kineme.pose_classification.convert.clips import in_time, link, most_moving
 from kineme.pose_classification.convert.reading import natural_key
 from kineme.pose_classification.layouts import LAYOUTS
-from kineme.pose_classification.spec import FORMATS
+from kineme.pose_classification.settings import FORMATS
 
 
 def test_every_format_of_the_spec_has_a_reader() -> None:

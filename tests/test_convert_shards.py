@@ -16,8 +16,9 @@ from kineme.data.shards import open_shards
 from kineme.errors import ResourceError, SpecError
 from kineme.network import TRAIN, VAL
 from kineme.pose_classification.convert import convert
+from kineme.pose_classification.settings import DatasetConvert
 from kineme.pose_classification.sources import complete, load_sequences
-from kineme.pose_classification.spec import SPECS, DatasetConvert
+from kineme.pose_classification.spec import SPECS
 from kineme.spec.load import load_spec
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from kineme import cli, migrate
-from kineme.action_recognition.spec import FORMATS as VIDEO_FORMATS
+from kineme.action_recognition.settings import FORMATS as VIDEO_FORMATS
 from kineme.actions import ACTIONS, export, inference
 from kineme.automl import command as automl_command
 from kineme.automl import trial_specs
@@ -26,7 +26,7 @@ from kineme.people import command as analyze_command
 from kineme.people.estimators import _class_of, settings_of
 from kineme.people.repetitions.form_rules import load_form_rules
 from kineme.pose_classification.layouts import LAYOUTS, load_layout
-from kineme.pose_classification.spec import FORMATS as POSE_FORMATS
+from kineme.pose_classification.settings import FORMATS as POSE_FORMATS
 from kineme.pose_classification.spec import SPECS, TrainSpec
 from kineme.spec.fields import blocks, settings_by_key
 from kineme.spec.load import load_spec

@@ -30,7 +30,8 @@ from kineme.errors import SpecError
 from kineme.people.estimators import ESTIMATORS
 from kineme.people.training_sets import tracked_videos
 from kineme.people.training_sets.clips import _Progress
-from kineme.pose_classification import spec as pose_spec
+from kineme.pose_classification import settings as pose_settings
+from kineme.pose_classification.spec import SPECS
 from kineme.spec.load import load_spec
 
 REAL_MOVENET = ESTIMATORS["movenet"]
@@ -362,7 +363,7 @@ def test_settings_of_videos_are_told_where_another_format_does_not_read_them(
 
 
 def test_the_spec_knows_the_estimators_that_see_videos() -> None:
-    assert set(pose_spec.ESTIMATORS) == set(ESTIMATORS) - {"files"}
+    assert set(pose_settings.ESTIMATORS) == set(ESTIMATORS) - {"files"}
 
 
 def test_settings_of_estimators_are_words_on_a_command_line(tmp_path: Path) -> None:
@@ -370,7 +371,7 @@ def test_settings_of_estimators_are_words_on_a_command_line(tmp_path: Path) -> N
         "results_dir=r", f"dataset_convert.data={tmp_path}",
         "dataset_convert.estimator_settings=[long_side=512, min_score=0.2]",
     ]  # fmt: skip
-    spec, _ = load_spec(pose_spec.SPECS["dataset_convert"], None, words)
+    spec, _ = load_spec(SPECS["dataset_convert"], None, words)
     asked = spec.dataset_convert
     assert asked.estimator_settings == ["long_side=512", "min_score=0.2"]
     assert asked.format == "videos"

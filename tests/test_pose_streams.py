@@ -9,7 +9,7 @@ from torch import nn
 from kineme.actions import evaluate, export, train
 from kineme.engine.objective import Objective, Teacher, answers_of
 from kineme.network import Batch, load_network, load_specs
-from kineme.pose_classification import spec as pose_spec
+from kineme.pose_classification import settings as pose_settings
 from kineme.pose_classification.graph import Layout
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.pose_classification.model import MODELS
@@ -52,7 +52,7 @@ def of(kind, x):
 
 
 def test_the_spec_names_the_streams_that_there_are():
-    assert tuple(STREAMS) == pose_spec.STREAM_NAMES
+    assert tuple(STREAMS) == pose_settings.STREAM_NAMES
 
 
 def test_a_bone_is_a_joint_less_its_neighbour_towards_the_centre():

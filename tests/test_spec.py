@@ -7,7 +7,8 @@ import string
 import pytest
 
 from kineme.pose_classification.layouts import LAYOUTS, layout_facts
-from kineme.pose_classification.spec import ALIASES, SPECS
+from kineme.pose_classification.settings import ALIASES
+from kineme.pose_classification.spec import SPECS
 from kineme.spec.fields import settings_by_key
 from kineme.spec.load import load_spec, user_set
 from kineme.spec.suggest import did_you_mean, suggested_key

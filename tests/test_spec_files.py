@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from kineme.errors import SpecError
 from kineme.network import NETWORKS, load_specs
-from kineme.pose_classification.spec import FORMATS, SPECS
+from kineme.pose_classification.settings import FORMATS
+from kineme.pose_classification.spec import SPECS
 from kineme.spec.fields import settings as fields_of
 from kineme.spec.fields import settings_by_key
 from kineme.spec.load import load_spec, value_at

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from kineme.action_recognition.recipes import RECIPES
-from kineme.action_recognition.spec import ALIASES, FORMATS, SPECS, STREAMS
+from kineme.action_recognition.settings import ALIASES, FORMATS, STREAMS
+from kineme.action_recognition.spec import SPECS
 from kineme.errors import SpecError
 from kineme.pose_classification.spec import SPECS as POSE_SPECS
 from kineme.spec.fields import settings_by_key

@@ -17,7 +17,7 @@ from torch import nn
 from kineme.data.randomness import uniform
 from kineme.errors import DataError
 from kineme.network import TRAIN, Batch, Common, ExportForm, Network
-from kineme.pose_classification.spec import Optim
+from kineme.pose_classification.settings import Optim
 from kineme.spec import sections
 from kineme.spec.fields import Section, block, setting
 from kineme.spec.load import load_spec

@@ -1,32 +1,27 @@
 """Settings of an action recognition spec that contradict or disarm each other.
 
 Promises: both keys and both values are named. Each block is judged by its own action.
-Leaves out: bounds of single fields (spec.py) and what the data say.
+Leaves out: bounds of single fields (settings.py) and what the data say.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from kineme.action_recognition.settings import VideoSettings
 from kineme.action_recognition.stream_words import CHANNELS, TAO_WORDS
 from kineme.spec import sections
 from kineme.spec.load import value_at
 from kineme.spec.sections import Finding
 
-if TYPE_CHECKING:
-    from kineme.action_recognition.spec import VideoSpec
-
 SHORTEST_I3D = 8  # frames; it halves time three times
 _AUGMENTATION = "dataset.augmentation_config"
 
 
-def pretrained_key(spec: VideoSpec) -> str:
+def pretrained_key(spec: VideoSettings) -> str:
     """The key that `model.pretrained_model_path` stands for."""
     return f"model.{spec.model.model_type}_pretrained_model_path"
 
 
-def ignored(spec: VideoSpec) -> Iterator[tuple[str, str]]:
+def ignored(spec: VideoSettings) -> Iterator[tuple[str, str]]:
     """Keys that have no effect beside the others, and why."""
     yield from sections.ignored(spec.train.optim, spec.export, has_folds=spec.has_folds)
     yield "export.batch_size", "an exported model takes any number of samples"
@@ -44,7 +39,7 @@ def ignored(spec: VideoSpec) -> Iterator[tuple[str, str]]:
         yield from _ignored_of_conversion(spec)
 
 
-def _ignored_of_clips(spec: VideoSpec) -> Iterator[tuple[str, str]]:
+def _ignored_of_clips(spec: VideoSettings) -> Iterator[tuple[str, str]]:
     strategy = spec.model.sample_strategy
     if spec.has_training and strategy != "consecutive":
         yield "model.sample_rate", f"model.sample_strategy is {strategy}"
@@ -56,7 +51,7 @@ def _ignored_of_clips(spec: VideoSpec) -> Iterator[tuple[str, str]]:
             yield f"{name}.video_num_segments", f"model.sample_strategy is {strategy}"
 
 
-def _ignored_of_model(spec: VideoSpec) -> Iterator[tuple[str, str]]:
+def _ignored_of_model(spec: VideoSettings) -> Iterator[tuple[str, str]]:
     model = spec.model
     kind = f"model.model_type is {model.model_type}"
     for stream, prefix in TAO_WORDS.items():
@@ -78,7 +73,7 @@ def _ignored_of_model(spec: VideoSpec) -> Iterator[tuple[str, str]]:
         yield "model.shift_fraction", f"model.temporal is {model.temporal}"
 
 
-def _ignored_of_weights(spec: VideoSpec) -> Iterator[tuple[str, str]]:
+def _ignored_of_weights(spec: VideoSettings) -> Iterator[tuple[str, str]]:
     model = spec.model
     kind = f"model.model_type is {model.model_type}"
     is_joint = model.model_type == "joint"
@@ -102,7 +97,7 @@ def _ignored_of_weights(spec: VideoSpec) -> Iterator[tuple[str, str]]:
         yield "model.imagenet_weights", "model.imagenet_pretrained is false"
 
 
-def _ignored_of_frames(spec: VideoSpec) -> Iterator[tuple[str, str]]:
+def _ignored_of_frames(spec: VideoSettings) -> Iterator[tuple[str, str]]:
     options = spec.dataset.augmentation_config
     crop = f"{_AUGMENTATION}.train_crop_type is {options.train_crop_type}"
     if options.train_crop_type != "multi_scale_crop":
@@ -111,7 +106,7 @@ def _ignored_of_frames(spec: VideoSpec) -> Iterator[tuple[str, str]]:
         yield f"{_AUGMENTATION}.crop_smaller_edge", f"{crop}, and val_center_crop is false"
 
 
-def _ignored_of_conversion(spec: VideoSpec) -> Iterator[tuple[str, str]]:
+def _ignored_of_conversion(spec: VideoSettings) -> Iterator[tuple[str, str]]:
     asked = spec.dataset_convert
     if asked.format == "videos":
         for key in ("split", "split_dir"):
@@ -124,7 +119,7 @@ def _ignored_of_conversion(spec: VideoSpec) -> Iterator[tuple[str, str]]:
         yield "dataset_convert.split_dir", "dataset_convert.split is not set"
 
 
-def model_findings(spec: VideoSpec) -> Iterator[Finding]:
+def model_findings(spec: VideoSettings) -> Iterator[Finding]:
     """Parts of a model that do not go together."""
     model = spec.model
     needed = {"i3d": "3d", "efficientnet_lite0": "2d"}.get(model.backbone, model.input_type)
@@ -162,7 +157,7 @@ def model_findings(spec: VideoSpec) -> Iterator[Finding]:
         )
 
 
-def frame_findings(spec: VideoSpec) -> Iterator[Finding]:
+def frame_findings(spec: VideoSettings) -> Iterator[Finding]:
     """Sizes and numbers of frames that cannot be."""
     options, model = spec.dataset.augmentation_config, spec.model
     is_cropped = options.train_crop_type == "random_crop" or options.val_center_crop

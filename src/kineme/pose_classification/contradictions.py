@@ -1,22 +1,23 @@
 """Settings of a pose classification spec that contradict or disarm each other.
 
 Promises: both keys and both values are named. Each block is judged by its own action.
-Leaves out: bounds of single fields (spec.py) and what the data say.
+Leaves out: bounds of single fields (settings.py) and what the data say.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from kineme.pose_classification.settings import (
+    Dataset,
+    DatasetConvert,
+    Distill,
+    Model,
+    PoseSettings,
+)
 from kineme.spec import sections
 from kineme.spec.sections import Finding
 
-if TYPE_CHECKING:
-    from kineme.pose_classification.spec import Dataset, DatasetConvert, Distill, Model, PoseSpec
 
-
-def ignored(spec: PoseSpec) -> Iterator[tuple[str, str]]:
+def ignored(spec: PoseSettings) -> Iterator[tuple[str, str]]:
     """Keys that have no effect beside the others, and why."""
     yield from sections.ignored(spec.train.optim, spec.export, has_folds=spec.has_folds)
     is_free = spec.has_training
