@@ -173,12 +173,20 @@ def test_nothing_to_convert_says_what_was_left_out(tmp_path: Path) -> None:
 
 def test_settings_a_format_does_not_use_are_told(tmp_path: Path) -> None:
     write_nw_ucla(tmp_path / "in", "a01_s01_e00_v01", [frame(1.0)])
-    result = run(
-        tmp_path / "out", format="nw_ucla", data=str(tmp_path / "in"), labels="x.csv", merge=True
-    )
+    unread = {"sequence_length": 50, "merge": True, "max_gap_frames": 3, "labels": "x.csv"}
+    result = run(tmp_path / "out", format="nw_ucla", data=str(tmp_path / "in"), **unread)
     assert result["warnings"] == [
-        "dataset_convert.labels says nothing to format nw_ucla and was not used",
-        "dataset_convert.merge says nothing to format nw_ucla and was not used",
+        f"dataset_convert.{key} says nothing to format nw_ucla and was not used" for key in unread
+    ]
+
+
+def test_data_of_an_earlier_conversion_are_told(tmp_path: Path) -> None:
+    write_nw_ucla(tmp_path / "in", "a01_s01_e00_v01", [frame(1.0)])
+    write_nw_ucla(tmp_path / "in", "a01_s01_e00_v03", [frame(1.0)])
+    run(tmp_path / "out", format="nw_ucla", data=str(tmp_path / "in"))
+    again = run(tmp_path / "out", format="nw_ucla", data=str(tmp_path / "in"), protocol="none")
+    assert again["warnings"] == [
+        "2 data of an earlier conversion, still in the folder; first: train_data.npy"
     ]
 
 

@@ -178,6 +178,24 @@ def test_labels_may_be_json_and_name_a_source(tmp_path: Path) -> None:
     assert (labels.ids, labels.labels.tolist()) == (("object_0_0/0", "object_1_0/0"), [0, 1])
 
 
+def test_labels_of_nobody_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("object_id,source_id,label\n0,,walk\n7,,sit\n0,4,sit\n")
+    result = run(
+        tmp_path, [frame(t, pose(1.0)) for t in range(10)], labels=str(tmp_path / "labels.csv")
+    )
+    assert result["warnings"] == ["2 labels of objects that are not there; first: object 7"]
+
+
+def test_labels_that_contradict_are_told_together(tmp_path: Path) -> None:
+    rows = "0,walk,0,11\n0,sit,11,19\n1,walk,9,5\n"
+    (tmp_path / "labels.csv").write_text(f"object_id,label,start_frame,end_frame\n{rows}")
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, [frame(t, pose(1.0)) for t in range(10)], labels=str(tmp_path / "labels.csv"))
+    second, third = str(caught.value).splitlines()
+    assert "csv:3: expected one label of object 0 in a frame, got 'sit' beside 'walk'" in second
+    assert "csv:4: expected end_frame 9 or later, as start_frame is 9, got 5" in third
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

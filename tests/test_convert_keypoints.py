@@ -89,6 +89,14 @@ def test_faults_of_openpose_files_name_file_and_key(
     assert "v_1_keypoints.json" in received
 
 
+def test_two_files_of_a_frame_are_refused(tmp_path: Path) -> None:
+    for camera in ("left", "right"):
+        one = openpose_frame(points(9.0, 9.0, 18))
+        write(tmp_path / "clip" / f"{camera}_007_keypoints.json", one)
+    received = message_of(tmp_path / "clip", tmp_path / "out", format="openpose")
+    assert "expected one file of frame 7, got left_007_keypoints.json and right_007" in received
+
+
 # COCO
 
 
@@ -148,6 +156,21 @@ def test_faults_of_coco_files_name_place_and_key(
     assert "a.json" in received
 
 
+def test_bad_files_are_told_together_and_none_of_the_rest_is_written(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path / "in" / f"{name}.json", "{" if name != "b" else [coco(1, 9)])
+    received = message_of(tmp_path / "in", tmp_path / "out", format="coco").splitlines()
+    assert [Path(line.split(":")[0]).stem for line in received] == ["a", "c"]
+
+
+def test_class_folders_with_leading_zeros_keep_their_names(tmp_path: Path) -> None:
+    for name in ("01", "02"):
+        write(tmp_path / "in" / name / f"{name}.json", [coco(1, 9)])
+    run(tmp_path / "in", tmp_path / "out", format="coco")
+    labels = read_labels(tmp_path / "out" / "label.json")
+    assert (labels.class_names, labels.labels.tolist()) == (("01", "02"), [0, 1])
+
+
 # MediaPipe
 
 
@@ -191,6 +214,10 @@ def test_world_landmarks_stay_as_they_are_and_unseen_ones_are_missing(tmp_path: 
         ([{"hands": []}], "frame 0: expected the key 'pose_landmarks', got 'hands'"),
         ([[[1.0, 2.0]] * 33], "frame 0[0]: expected x, y, z and perhaps visibility, got 2 numbers"),
         ({"video": []}, "expected the key 'frames', got 'video'"),
+        (
+            [{"pose_landmarks": landmarks(0.1)}, {"pose_world_landmarks": landmarks(0.1)}],
+            "frame 1: pose_world_landmarks: expected image landmarks, as elsewhere, got world",
+        ),
     ],
 )
 def test_faults_of_mediapipe_files_name_frame_and_key(

@@ -105,6 +105,10 @@ def test_joints_that_ntu_did_not_track_are_missing(tmp_path: Path) -> None:
         (lambda text: text.replace("1.0 7 1.0", "1.0 x 1.0"), ":12: expected 12 numbers of a j"),
         (lambda text: text.replace("1.0 7 1.0", "1.0 7"), ":12: expected 12 numbers of a joint"),
         (lambda text: text.replace(" 0.02 -0.2 2", ""), ":3: expected a body: its number and 9"),
+        (
+            lambda text: text + "\n0\n",
+            ":31: expected the end after 1 frames, as line 1",
+        ),
         (lambda text: "2" + text[1:], ":30: expected the number of bodies, got the end of the f"),
     ],
 )
@@ -120,3 +124,10 @@ def test_a_name_that_says_no_action_is_refused(tmp_path: Path) -> None:
     assert "expected SsssCcccPpppRrrrAaaa.skeleton, A001 to A120" in message_of(
         tmp_path / "in", tmp_path / "out", format="ntu"
     )
+
+
+def test_bad_files_are_told_together(tmp_path: Path) -> None:
+    for name, text in zip(NAMES, ("x", ntu_file([[("1", 1.0)]]), "y"), strict=True):
+        write(tmp_path / "in" / f"{name}.skeleton", text)
+    received = message_of(tmp_path / "in", tmp_path / "out", format="ntu").splitlines()
+    assert [Path(line.split(":")[0]).stem for line in received] == [NAMES[0], NAMES[2]]

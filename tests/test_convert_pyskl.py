@@ -34,7 +34,12 @@ def dump(path: Path, content: Any) -> Path:
 
 def test_pyskl_splits_and_two_dimensional_points(tmp_path: Path) -> None:
     content = {
-        "split": {"xsub_train": ["a", "b"], "xsub_val": ["c"], "xview_train": [], "xview_val": []},
+        "split": {
+            "xsub_train": ["a", "b"],
+            "xsub_val": ["c", "e"],
+            "xview_train": [],
+            "xview_val": [],
+        },
         "annotations": [annotation(name, i) for i, name in enumerate("abcd")],
     }
     path = dump(tmp_path / "a.pkl", content)
@@ -47,7 +52,8 @@ def test_pyskl_splits_and_two_dimensional_points(tmp_path: Path) -> None:
     assert (labels.ids, labels.labels.tolist()) == (("a", "b"), [0, 1])
     assert (labels.class_names, labels.layout) == (("0", "1", "2", "3"), "coco")
     assert result["warnings"] == [
-        "1 samples that are in neither part of the split, left out; first: d"
+        "1 samples that are in neither part of the split, left out; first: d",
+        "1 names of the split that no annotation has; first: e",
     ]
     with pytest.raises(SpecError, match="protocol: expected one of xsub, xview, none, got none"):
         run(path, tmp_path / "out", format="pyskl")
@@ -87,6 +93,19 @@ def test_pyskl_in_three_dimensions_stays_as_it_is(tmp_path: Path) -> None:
             "annotations[0].keypoint_score: expected the shape of keypoint, (1, 2, 17)",
         ),
         ([annotation("a", 0, img_shape=3)], "img_shape: expected (height, width), got 3"),
+        ([annotation("a", 0, img_shape=("a", 3))], "img_shape: expected (height, width), got ('a"),
+        (
+            [annotation("a", 0, keypoint=np.full((1, 2, 17, 2), 0.5))],
+            "annotations[0].keypoint: expected coordinates in pixels, got none beyond 1",
+        ),
+        (
+            [annotation("a", 0), annotation("a", 1)],
+            "annotations[1].frame_dir: expected each once, got 'a' a second time",
+        ),
+        (
+            {"split": {"train": ["a"], "val": ["a"]}, "annotations": [annotation("a", 0)]},
+            "split: expected names that are in train or in val, got 1 in both: a",
+        ),
         ([{"label": 0, "frame_dir": "a"}], "expected the key 'keypoint', got 'frame_dir', 'label'"),
     ],
 )

@@ -28,7 +28,7 @@ from kineme.people.estimators.frames import checked
 from kineme.people.poses import PersonPose, build_pose
 from kineme.pose_classification.convert.deepstream import read_tracks
 from kineme.pose_classification.convert.image_keypoints import coco_people, openpose_people
-from kineme.pose_classification.convert.mediapipe import mediapipe_people
+from kineme.pose_classification.convert.mediapipe import Units, mediapipe_people
 from kineme.pose_classification.layouts import LAYOUTS
 
 Array = NDArray[np.float32]
@@ -110,7 +110,7 @@ def _coco(path: Path, settings: KeypointFilesSettings, tally: Tally) -> dict[int
 def _mediapipe(path: Path, settings: KeypointFilesSettings, tally: Tally) -> dict[int, Array]:
     """Shares of the frame; they are written about its middle."""
     middle = np.array([0.5, 0.5, 0, 0], np.float32)
-    people = mediapipe_people(path, in_image=True)
+    people = mediapipe_people(path, Units("image"))
     return {number: rows + middle for number, rows in enumerate(people)}
 
 

@@ -43,26 +43,23 @@ READERS: Mapping[str, Reader | str] = {
     "videos": "kineme.people.training_sets.clips:read_videos",
 }
 
-_UNREAD = {  # settings that say nothing to a format
-    "labels": ("nw_ucla", "sbu", "ntu", "pyskl"),
-    "protocol": ("deepstream", "openpose", "coco", "mediapipe", "tracks"),
-    "num_persons": ("deepstream",),
-    "merge": (
-        "nw_ucla",
-        "sbu",
-        "ntu",
-        "openpose",
-        "coco",
-        "mediapipe",
-        "pyskl",
-        "tracks",
-        "videos",
+_READ_BY: Mapping[str, tuple[str, ...]] = {  # settings that only some formats read
+    **dict.fromkeys(
+        ("pose_type", "num_joints", "focal_length", "sequence_length", "sequence_length_min",
+         "sequence_length_max", "sequence_overlap", "merge"),
+        ("deepstream",),
     ),
-}
-_VIDEOS_ALONE = (  # settings that say nothing to the other formats
-    "classes", "split_file", "val_share", "subject_pattern", "estimator", "estimator_settings",
-    "smoothing", "workers", "max_bad",
-)  # fmt: skip
+    **dict.fromkeys(("input_width", "input_height"), ("deepstream", "openpose", "coco")),
+    "max_gap_frames": ("deepstream", "openpose", "coco", "tracks", "videos"),
+    "labels": ("deepstream", "openpose", "coco", "mediapipe", "tracks", "videos"),
+    "protocol": ("nw_ucla", "sbu", "ntu", "pyskl", "videos"),
+    "num_persons": tuple(name for name in READERS if name != "deepstream"),
+    **dict.fromkeys(
+        ("classes", "split_file", "val_share", "subject_pattern", "estimator",
+         "estimator_settings", "smoothing", "workers", "max_bad"),
+        ("videos",),
+    ),
+}  # fmt: skip
 
 
 def convert(spec: Any, folder: Path) -> dict[str, Any]:
@@ -93,13 +90,10 @@ def _reader_of(name: str) -> Reader:
 
 
 def _unread(settings: Any) -> list[str]:
-    """Settings that the user gave and the format does not read."""
-    is_unread = [
-        key
-        for key, formats in _UNREAD.items()
-        if getattr(settings, key) and settings.format in formats
-    ]
-    if settings.format != "videos":
-        defaults = type(settings).model_fields
-        is_unread += [k for k in _VIDEOS_ALONE if getattr(settings, k) != defaults[k].default]
-    return is_unread
+    """Settings that are not as they would be anyway, and that the format does not read."""
+    fields = type(settings).model_fields
+    unread = [key for key, formats in _READ_BY.items() if settings.format not in formats]
+    if settings.format == "deepstream":
+        is_3d = settings.pose_type == "3dbp"
+        unread += ["input_width", "input_height"] if is_3d else ["focal_length"]
+    return [key for key in unread if getattr(settings, key) != fields[key].default]

@@ -9,15 +9,18 @@ Shapes: M persons, T frames, V joints, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data.conversion import Tally
-from kineme.errors import Problem
+from kineme.errors import DataError, Problem
 from kineme.pose_classification.people import by_motion, motion_energy
+
+T = TypeVar("T")
 
 TRAIN, VAL, TEST = "train_data", "val_data", "test_data"  # stems of the files written
 WHOLE = "data"  # where there is no split
@@ -61,6 +64,21 @@ class Source:
     estimator_settings: Mapping[str, str] = field(default_factory=dict)
 
 
+def read_each(items: Iterable[T], read: Callable[[T], Clip | None]) -> Iterator[Clip]:
+    """The clip of every item, None left out. Raises DataError after the last, for all together."""
+    problems: list[Problem] = []
+    for item in items:
+        try:
+            clip = read(item)
+        except DataError as error:
+            problems += error.problems
+        else:
+            if clip is not None:
+                yield clip
+    if problems:
+        raise DataError.of(problems)
+
+
 def mark_missing(
     skeleton: NDArray[np.float32], confidence: NDArray[np.float32] | None = None
 ) -> int:
@@ -77,6 +95,15 @@ def mark_missing(
         broken |= ~(confidence > 0)  # NaN is no confidence either
     skeleton[broken] = np.nan
     return num_broken
+
+
+def refuse_shares(
+    points: NDArray[np.float32], where: str, *, width: float, height: float, fix: str
+) -> None:
+    """Raise DataError where `points`, (..., 2) in pixels, are shares of the image. NaN: missing."""
+    found = points[np.isfinite(points).all(axis=-1)]
+    if found.size and np.abs(found).max() <= 1 < min(width, height):
+        raise DataError(where, "coordinates in pixels", "none beyond 1", fix)
 
 
 def most_moving(skeleton: NDArray[np.float32], num_persons: int) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data.conversion import Tally, path_of
-from kineme.errors import DataError
+from kineme.errors import DataError, Problem
 from kineme.pose_classification.convert.clips import UNKNOWN, WHOLE, Clip, Source
 from kineme.pose_classification.convert.reading import (
     as_int,
@@ -74,6 +74,11 @@ def read_deepstream(settings: Any, tally: Tally) -> Source:
     named = read_labels_of_tracks(Path(settings.labels)) if settings.labels else {}
     classes = class_names(row.label for rows in named.values() for row in rows)
     tracks = read_tracks(path_of(settings.data), settings, tally)
+    known = tracks.keys() | {(None, number) for _, number in tracks}
+    for source, number in named:
+        if (source, number) not in known:
+            of_source = "" if source is None else f" of source {source}"
+            tally.add("labels of objects that are not there", f"object {number}{of_source}")
     return Source(
         name="DeepStream BodyPose",
         layouts=layouts_with(settings.num_joints),
@@ -157,7 +162,11 @@ def segments(
 
 
 def read_labels_of_tracks(path: Path) -> dict[tuple[int | None, int], list[Named]]:
-    """Rows by (source_id or None, object_id) of a CSV or JSON with object_id and label."""
+    """Rows by (source_id or None, object_id) of a CSV or JSON with object_id and label.
+
+    Raises DataError naming every stretch that ends before it starts or has two labels.
+    """
+    problems: list[Problem] = []
     named: dict[tuple[int | None, int], list[Named]] = {}
     optional = ("source_id", "start_frame", "end_frame")
     for place, row in read_rows(path, ("object_id", "label"), optional):
@@ -166,9 +175,21 @@ def read_labels_of_tracks(path: Path) -> dict[tuple[int | None, int], list[Named
             for key in ("object_id", *optional)
             if row.get(key) is not None
         }
-        span = (value.get("start_frame", -np.inf), value.get("end_frame", np.inf))
-        key = (value.get("source_id"), value["object_id"])
-        named.setdefault(key, []).append(Named(str(row["label"]), *span))
+        one = Named(
+            str(row["label"]), value.get("start_frame", -np.inf), value.get("end_frame", np.inf)
+        )
+        if one.end < one.start:
+            expected = f"end_frame {one.start} or later, as start_frame is {one.start}"
+            problems.append(Problem(place, expected, str(one.end)))
+        rows = named.setdefault((value.get("source_id"), value["object_id"]), [])
+        for other in rows:
+            if other.label != one.label and max(one.start, other.start) <= min(one.end, other.end):
+                expected = f"one label of object {value['object_id']} in a frame"
+                received = f"{one.label!r} beside {other.label!r}"
+                problems.append(Problem(place, expected, received, "Give each its own frames."))
+        rows.append(one)
+    if problems:
+        raise DataError.of(problems)
     return named
 
 

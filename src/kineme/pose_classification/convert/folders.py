@@ -26,6 +26,7 @@ from kineme.pose_classification.convert.clips import (
     WHOLE,
     Clip,
     Source,
+    read_each,
 )
 from kineme.pose_classification.convert.reading import children_of, class_names, read_rows
 
@@ -108,9 +109,11 @@ def _clips(
     read: Callable[[Path, str], NDArray[np.float32]],
     tally: Tally,
 ) -> Iterator[Clip]:
-    for clip in found:
+    def read_one(clip: Found) -> Clip | None:
         if classes and clip.label is None:
             tally.add("clips without a class, left out", clip.id)
-            continue
+            return None
         label = UNKNOWN if clip.label is None else classes.index(clip.label)
-        yield Clip(clip.id, read(clip.path, clip.id), label, clip.stem)
+        return Clip(clip.id, read(clip.path, clip.id), label, clip.stem)
+
+    return read_each(found, read_one)

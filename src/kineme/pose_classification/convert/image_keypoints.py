@@ -28,6 +28,7 @@ from kineme.pose_classification.convert.clips import (
     in_time,
     link,
     mark_missing,
+    refuse_shares,
 )
 from kineme.pose_classification.convert.folders import source_of
 from kineme.pose_classification.convert.reading import (
@@ -78,12 +79,18 @@ def read_openpose_clip(
 def openpose_people(folder: Path, tally: Tally) -> dict[int, NDArray[np.float32]]:
     """(P, V, 3) of each frame number of one folder: x, y in pixels, confidence."""
     frames: dict[int, NDArray[np.float32]] = {}
+    names: dict[int, str] = {}
     for path in children_of(folder):
         found = _FRAME.fullmatch(path.name)
         if found is None:
             tally.add("files that are no <name>_<frame>_keypoints.json, left out", path.name)
             continue
-        frames[int(found[1])] = _people_of_frame(path)
+        number = int(found[1])
+        if names.setdefault(number, path.name) != path.name:
+            received = f"{names[number]} and {path.name}"
+            fix = "Give every clip a folder of its own."
+            raise DataError(str(folder), f"one file of frame {number}", received, fix)
+        frames[number] = _people_of_frame(path)
     return frames
 
 
@@ -147,15 +154,12 @@ def _in_image(
 def _check_pixels(
     skeleton: NDArray[np.float32], name: str, *, width: int, height: int, tally: Tally
 ) -> None:
+    fix = (
+        "If they are shares of the image, set dataset_convert.input_width: 1 and "
+        "dataset_convert.input_height: 1."
+    )
+    refuse_shares(skeleton[..., :2], name, width=width, height=height, fix=fix)
     x, y = skeleton[np.isfinite(skeleton[..., 0])][:, :2].T
-    if x.size and max(np.abs(x).max(), np.abs(y).max()) <= 1 < min(width, height):
-        raise DataError(
-            name,
-            "coordinates in pixels",
-            "none beyond 1",
-            "If they are shares of the image, set dataset_convert.input_width: 1 and "
-            "dataset_convert.input_height: 1.",
-        )
     is_outside = (np.abs(x - width / 2) > width) | (np.abs(y - height / 2) > height)
     what = f"joints far outside the image of {width} x {height} (input_width, input_height)"
     tally.add(what, name, int(is_outside.sum()))

@@ -7,6 +7,7 @@ holding one of these. A person is 33 landmarks; a landmark is {"x", "y", "z", "v
 or [x, y, z, visibility], visibility 1 if absent.
 
 Written: x - 0.5, y - 0.5, z for image landmarks, and world landmarks (metres) as they are.
+The two are not mixed: what is converted at once has the units of the first landmarks found.
 A landmark of visibility 0 is missing. People are followed by distance (clips.link).
 """
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data.conversion import Tally
-from kineme.errors import DataError, listed, shortened
+from kineme.errors import DataError
 from kineme.pose_classification.convert.clips import Source, link, mark_missing
 from kineme.pose_classification.convert.folders import source_of
 from kineme.pose_classification.convert.reading import as_list, numbers, read_json, take
@@ -29,24 +30,46 @@ from kineme.pose_classification.convert.reading import as_list, numbers, read_js
 NUM_JOINTS = 33
 _IMAGE_KEYS = ("pose_landmarks", "landmarks")
 _WORLD_KEY = "pose_world_landmarks"
+_OFFSETS = {"image": np.array([0.5, 0.5, 0, 0], np.float32), "world": np.zeros(4, np.float32)}
 
 
 def read_mediapipe(settings: Any, tally: Tally) -> Source:
     """A clip for every JSON file."""
+    units = Units()
     return source_of(
         settings,
         tally,
         name="MediaPipe",
         layouts=("mediapipe-33",),
         is_clip=lambda path: path.suffix.lower() == ".json" and path.is_file(),
-        read=partial(read_mediapipe_clip, tally=tally),
+        read=partial(read_mediapipe_clip, units=units, tally=tally),
     )
 
 
-def read_mediapipe_clip(path: Path, name: str, *, tally: Tally) -> NDArray[np.float32]:
+class Units:
+    """Landmarks of the image, in shares of it, and those of the world, in metres, are not mixed.
+
+    which: "image" or "world"; "": that of the first landmarks found.
+    """
+
+    def __init__(self, which: str = "") -> None:
+        self._which = which
+
+    def hold(self, found: str, where: str) -> None:
+        """Raise DataError where `found` is the other one."""
+        self._which = self._which or found
+        if found != self._which:
+            received = f"{found} landmarks"
+            fix = "Convert what differs on its own."
+            raise DataError(where, f"{self._which} landmarks, as elsewhere", received, fix)
+
+
+def read_mediapipe_clip(
+    path: Path, name: str, *, units: Units, tally: Tally
+) -> NDArray[np.float32]:
     """(M, T, 33, 3) of one file."""
     frames = []
-    for seen in mediapipe_people(path):
+    for seen in mediapipe_people(path, units):
         visibility = seen[..., 3]
         frames.append(seen[..., :3])
         broken = mark_missing(frames[-1], visibility)
@@ -55,35 +78,31 @@ def read_mediapipe_clip(path: Path, name: str, *, tally: Tally) -> NDArray[np.fl
     return linked if linked.size else np.zeros((1, len(frames), NUM_JOINTS, 3), np.float32)
 
 
-def mediapipe_people(path: Path, *, in_image: bool = False) -> Iterator[NDArray[np.float32]]:
-    """(P, 33, 4) of each frame of one file, as written, and visibility.
-
-    in_image: landmarks that are metres of the world are refused.
-    """
+def mediapipe_people(path: Path, units: Units) -> Iterator[NDArray[np.float32]]:
+    """(P, 33, 4) of each frame of one file, as `read_mediapipe` writes it, and visibility."""
     content = read_json(path)
     if isinstance(content, dict):
         content = take(content, "frames", str(path))
     for index, frame in enumerate(as_list(content, str(path))):
-        where = f"{path}: frame {index}"
-        if in_image and isinstance(frame, dict) and not set(_IMAGE_KEYS) & set(frame):
-            raise DataError(where, f"the key {_IMAGE_KEYS[0]!r}", listed(map(shortened, frame)))
-        yield _people(frame, where)
+        where, which = f"{path}: frame {index}", "image"
+        if isinstance(frame, dict):
+            keys = [key for key in (*_IMAGE_KEYS, _WORLD_KEY) if key in frame]
+            key = keys[0] if keys else _IMAGE_KEYS[0]
+            where, frame = f"{where}: {key}", take(frame, key, where)
+            which = "world" if key == _WORLD_KEY else "image"
+        if frame:
+            units.hold(which, where)
+        yield _people(frame, where) - _OFFSETS[which]
 
 
 def _people(frame: Any, where: str) -> NDArray[np.float32]:
     """(P, 33, 4): x, y, z, visibility."""
-    offset = np.array([0.5, 0.5, 0, 0], np.float32)
-    if isinstance(frame, dict):
-        keys = [key for key in (*_IMAGE_KEYS, _WORLD_KEY) if key in frame]
-        key = keys[0] if keys else _IMAGE_KEYS[0]
-        where, frame = f"{where}: {key}", take(frame, key, where)
-        offset = offset * (key != _WORLD_KEY)
     if not frame:
         return np.zeros((0, NUM_JOINTS, 4), np.float32)
     people = as_list(frame, where)
     if not _is_person(people[0]):
         people = [people]
-    return np.stack([_person(person, where) for person in people]) - offset
+    return np.stack([_person(person, where) for person in people])
 
 
 def _is_person(value: Any) -> bool:

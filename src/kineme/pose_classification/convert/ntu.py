@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from kineme.data.conversion import Tally, folder_of
 from kineme.errors import DataError
-from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source
+from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source, read_each
 from kineme.pose_classification.convert.reading import (
     children_of,
     choose_protocol,
@@ -97,6 +97,7 @@ def read_skeleton_file(path: Path) -> NDArray[np.float32]:
             if name[0] not in bodies:
                 bodies[name[0]] = np.full((num_frames, NUM_JOINTS, 3), np.nan, np.float32)
             bodies[name[0]][frame] = joints[:, :3]
+    lines.end(f"the end after {num_frames} frames, as line 1 says")
     if not bodies:
         return np.full((1, num_frames, NUM_JOINTS, 3), np.nan, np.float32)
     return np.stack(list(bodies.values()))
@@ -119,19 +120,21 @@ def _paths(folder: Path, tally: Tally) -> list[Path]:
 
 
 def _clips(paths: Sequence[Path], protocol: str) -> Iterator[Clip]:
-    for path in paths:
+    def read(path: Path) -> Clip:
         setup, camera, subject, action = _codes(path)
         is_train = {
             "cross_subject": subject in TRAINING_SUBJECTS,
             "cross_view": camera != 1,
             "cross_setup": setup % 2 == 0,
         }.get(protocol)
-        yield Clip(
+        return Clip(
             id=path.stem,
             skeleton=read_skeleton_file(path),
             label=action - 1,
             stem=WHOLE if is_train is None else TRAIN if is_train else VAL,
         )
+
+    return read_each(paths, read)
 
 
 def _codes(path: Path) -> tuple[int, int, int, int]:
@@ -172,6 +175,12 @@ class _Lines:
                     self._next = first + row + 1
                     break
             raise self.error(what) from None
+
+    def end(self, what: str) -> None:
+        """Raise DataError where anything is left but empty lines."""
+        while self._next < len(self._lines):
+            if self.take(what).strip():
+                raise self.error(what)
 
     def error(self, what: str) -> DataError:
         is_end = self._next > len(self._lines)

@@ -19,7 +19,7 @@ from typing import Any
 
 from kineme.data.conversion import Tally, folder_of
 from kineme.errors import DataError
-from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source
+from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source, read_each
 from kineme.pose_classification.convert.reading import (
     children_of,
     choose_protocol,
@@ -59,26 +59,28 @@ def read_nw_ucla(settings: Any, tally: Tally) -> Source:
 
 
 def _clips(folder: Path, protocol: str, tally: Tally) -> Iterator[Clip]:
-    for path in children_of(folder):
+    def read(path: Path) -> Clip | None:
         name = _NAME.fullmatch(path.name)
         if name is None:
             tally.add("files not named aAA_sSS_eEE_vVV.json, left out", path.name)
-            continue
+            return None
         stem = _stem(protocol, subject=int(name["subject"]), view=int(name["view"]))
         if stem is None:
             tally.add(f"sequences of views that {protocol} has no part in, left out", path.name)
-            continue
+            return None
         content = read_json(path)
         frames = take(content, "skeletons", str(path))
         label = take(content, "label", str(path))
         if type(label) is not int or not 1 <= label <= len(CLASSES):
             raise DataError(f"{path}: label", "a class from 1 to 10", repr(label))
-        yield Clip(
+        return Clip(
             id=path.stem,
             skeleton=numbers(frames, (-1, 20, 3), f"{path}: skeletons")[None],
             label=label - 1,
             stem=stem,
         )
+
+    return read_each(children_of(folder), read)
 
 
 def _stem(protocol: str, *, subject: int, view: int) -> str | None:

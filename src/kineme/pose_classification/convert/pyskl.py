@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from kineme.data.conversion import Tally, path_of
 from kineme.data.pickles import read_plain_pickle
-from kineme.errors import DataError, SpecError
+from kineme.errors import DataError, SpecError, listed
 from kineme.pose_classification.convert.clips import (
     TRAIN,
     VAL,
@@ -29,6 +29,8 @@ from kineme.pose_classification.convert.clips import (
     Clip,
     Source,
     mark_missing,
+    read_each,
+    refuse_shares,
 )
 from kineme.pose_classification.convert.reading import as_list, take
 
@@ -77,10 +79,14 @@ def _choose(settings: Any, splits: Any) -> tuple[str, dict[str, str]]:
         known = ", ".join([*sorted(pairs), "none"])
         received = "none" if settings.protocol is None else repr(settings.protocol)
         raise SpecError("dataset_convert.protocol", f"one of {known}", received)
-    stems: dict[str, str] = {}
-    for key, stem in zip(pairs[chosen], (TRAIN, VAL), strict=True):
-        stems |= dict.fromkeys(map(str, as_list(splits[key], f"split {key!r}")), stem)
-    return chosen, stems
+    parts = [
+        dict.fromkeys(map(str, as_list(splits[key], f"split {key!r}"))) for key in pairs[chosen]
+    ]
+    if both := parts[0].keys() & parts[1].keys():
+        expected = f"names that are in {' or in '.join(pairs[chosen])}"
+        received = f"{len(both):,} in both: {listed(sorted(both))}"
+        raise DataError("split", expected, received, "Take each out of one of them.")
+    return chosen, dict.fromkeys(parts[0], TRAIN) | dict.fromkeys(parts[1], VAL)
 
 
 def _clips(
@@ -90,14 +96,22 @@ def _clips(
     stems: Mapping[str, str],
     tally: Tally,
 ) -> Iterator[Clip]:
-    for index, (item, label) in enumerate(zip(annotations, labels, strict=True)):
-        where = f"{path}: annotations[{index}]"
+    names: dict[str, str] = {}
+
+    def read(index: int) -> Clip | None:
+        item, where = annotations[index], f"{path}: annotations[{index}]"
         name = str(take(item, "frame_dir", where))
+        if names.setdefault(name, where) != where:
+            raise DataError(f"{where}.frame_dir", "each once", f"{name!r} a second time")
         stem = stems.get(name, WHOLE)
         if stems and stem == WHOLE:
             tally.add("samples that are in neither part of the split, left out", name)
-            continue
-        yield Clip(name, _skeleton(item, where, tally), label, stem)
+            return None
+        return Clip(name, _skeleton(item, where, tally), labels[index], stem)
+
+    yield from read_each(range(len(annotations)), read)
+    for name in sorted(stems.keys() - names.keys()):
+        tally.add("names of the split that no annotation has", name)
 
 
 def _skeleton(item: Any, where: str, tally: Tally) -> NDArray[np.float32]:
@@ -113,13 +127,20 @@ def _skeleton(item: Any, where: str, tally: Tally) -> NDArray[np.float32]:
         expected = f"the shape of keypoint, {points.shape[:3]}"
         raise DataError(f"{where}.{key}", expected, str(score.shape))
     size = take(item, "img_shape", where)
-    if not (isinstance(size, tuple | list) and len(size) == 2 and min(size) > 0):
+    if not (isinstance(size, tuple | list) and len(size) == 2 and all(map(_is_size, size))):
         raise DataError(f"{where}.img_shape", "(height, width)", repr(size)[:60])
     points = np.concatenate([points, score[..., None]], axis=-1)
     broken = mark_missing(points, score)
     tally.add("joints with numbers that are not finite", str(item["frame_dir"]), broken)
+    height, width = size
+    fix = "If they are shares of the image, write img_shape: (1, 1)."
+    refuse_shares(points[..., :2], f"{where}.keypoint", width=width, height=height, fix=fix)
     points[..., :2] = points[..., :2] / np.array(size[::-1], np.float32) - 0.5
     return points
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and bool(value > 0)
 
 
 def _array(value: Any, num_dims: int, axes: str, where: str) -> NDArray[np.float32]:

@@ -235,11 +235,19 @@ def read_rows(
 
 
 def class_names(labels: Iterable[str]) -> tuple[str, ...]:
-    """The labels in their order; if all are class numbers, every number up to the largest."""
+    """The labels in their order; if all are class numbers, every number up to the largest.
+
+    01 is a name: a class of that number would have another.
+    """
     found = set(labels)
-    if found and all(label.isdecimal() and len(label) <= _CLASS_DIGITS for label in found):
+    if found and all(_is_class_number(label) for label in found):
         return tuple(str(number) for number in range(max(map(int, found)) + 1))
     return tuple(natural_order(found))
+
+
+def _is_class_number(label: str) -> bool:
+    is_number = label.isdecimal() and len(label) <= _CLASS_DIGITS
+    return is_number and label == str(int(label))
 
 
 def _kind(value: Any) -> str:

@@ -12,6 +12,7 @@ a limb's length then varies by 1.0 %, by 3.6 % as stored).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from kineme.data.conversion import Tally, folder_of
 from kineme.errors import DataError
-from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source
+from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source, read_each
 from kineme.pose_classification.convert.reading import (
     children_of,
     choose_protocol,
@@ -56,28 +57,31 @@ def read_sbu(settings: Any, tally: Tally) -> Source:
         name="SBU Kinect Interaction",
         layouts=("sbu-15",),
         classes=CLASSES,
-        clips=_clips(folder, protocol, tally),
+        clips=read_each(_takes(folder, tally), partial(_read_clip, protocol)),
         num_persons=settings.num_persons or 2,
         protocol=protocol,
     )
 
 
-def _clips(folder: Path, protocol: str, tally: Tally) -> Iterator[Clip]:
+def _takes(folder: Path, tally: Tally) -> Iterator[Path]:
     known = {pair for fold in FOLDS for pair in fold}
     for pair in children_of(folder):
         if pair.name not in known:
             tally.add("folders that are none of the 21 pairs, left out", pair.name)
             continue
-        for path in sorted(pair.glob("*/*/skeleton_pos.txt")):
-            code = path.parts[-3]
-            if not (code.isdecimal() and 1 <= int(code) <= len(CLASSES)):
-                raise DataError(str(path), "a class folder from 01 to 08", repr(code))
-            yield Clip(
-                id="/".join(path.parts[-4:-1]),
-                skeleton=read_take(path),
-                label=int(code) - 1,
-                stem=_stem(protocol, pair.name),
-            )
+        yield from sorted(pair.glob("*/*/skeleton_pos.txt"))
+
+
+def _read_clip(protocol: str, path: Path) -> Clip:
+    pair, code, take = path.parts[-4:-1]
+    if not (code.isdecimal() and 1 <= int(code) <= len(CLASSES)):
+        raise DataError(str(path), "a class folder from 01 to 08", repr(code))
+    return Clip(
+        id=f"{pair}/{code}/{take}",
+        skeleton=read_take(path),
+        label=int(code) - 1,
+        stem=_stem(protocol, pair),
+    )
 
 
 def read_take(path: Path) -> NDArray[np.float32]:

@@ -77,6 +77,11 @@ def write_source(
             samples = _samples(spool, group)
             names += (_write_store if as_shards else _write_arrays)(folder, group, samples)
     files.write_json(folder / DATASET_FILE, _facts(source, groups, tally))
+    written = {Path(name).parts[0] for name in names}
+    for path in sorted([*folder.glob("*.npy"), *folder.glob(f"*/{INDEX_NAME}")]):
+        name = path.relative_to(folder).parts[0]
+        if name not in written:
+            tally.add("data of an earlier conversion, still in the folder", name)
     kpi = source.kpi or {f"Number of samples in {group.stem}": len(group.clips) for group in groups}
     return {"kpi": dict(kpi), "files": [*names, DATASET_FILE], "warnings": tally.lines()}
 
