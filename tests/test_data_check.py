@@ -418,6 +418,11 @@ def test_v32_the_labels_and_checksums_of_stores_are_looked_at(tmp_path, capsys):
         (["check", "gone"], 3, "gone: expected a folder, a file of data or an archive"),
         (["check", "{}", "results_dir={}/found"], 2, "results_dir: expected a folder outside"),
         (["check", "{}"], 3, "expected videos in class folders, or skeletons in .npy files, got n"),
+        (
+            ["check", "s3://a:b@c/d"],
+            2,
+            "check: expected a path on this machine, got an address (s3",
+        ),
         (["look", "{}"], 2, "expected kineme check DATA [LABELS]"),
         (["check", "{}", "window=0"], 2, "window: expected a number of frames, got '0'"),
         (["check", "{}", "{}/none.csv"], 3, "none.csv: expected a file of labels: .json, .csv or"),

@@ -93,6 +93,11 @@ def _parsed(words: Sequence[str]) -> _Request:
             options[name] = value
     if len(rest) not in (1, 2) or any(word.startswith("-") for word in rest):
         raise SpecError("check", _usage(), " ".join(["kineme check", *words]))
+    for word in rest:
+        scheme, mark, _ = word.partition("://")
+        if mark:  # what follows may hold a password
+            fix = "train fetches what a spec names so; to check it beforehand, copy it here."
+            raise SpecError("check", "a path on this machine", f"an address ({scheme}://...)", fix)
     window = options.get("window", "0")
     if not window.isdigit() or (window == "0" and "window" in options):
         raise SpecError("window", "a number of frames", repr(window))
