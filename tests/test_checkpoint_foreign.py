@@ -151,6 +151,15 @@ def test_weights_beside_foreign_objects_are_read_and_nothing_is_run(tmp_path, is
     assert note.endswith(" more")
 
 
+def test_tensors_beside_lightnings_model_are_left_out_and_told(tmp_path):
+    content = {"state_dict": {f"model.{name}": x for name, x in weights_of().items()}}
+    content["state_dict"]["criterion.weight"] = torch.ones(3)
+    path = saved(tmp_path / "a.pth", content)
+    with pytest.warns(UserWarning, match="beside the model's were left out: criterion.weight"):
+        loaded = load_checkpoint(path)
+    same(loaded.weights, weights_of())
+
+
 def test_without_objects_torch_itself_reads_the_file(tmp_path, recwarn, monkeypatch):
     def not_called(*_):
         raise AssertionError("not needed")

@@ -154,11 +154,23 @@ def test_version(capsys):
         (["pose_classification", "train", "--xyzzy-xyzzy"], "no dashes: key=value."),
         (["pose_classification", "train", "-e"], "-e: expected a value after it, got nothing."),
         (["pose_classification", "train", "-k", "key"], "Write encryption_key=... instead."),
+        (["pose_classification", "train", "-e", "a", "-e=b"], "expected one spec file, got 'a' a"),
+        (["automl", "pose_classification", "-e", "a", "-e=b"], "one spec file, got 'a' and 'b'"),
         (["spec", "pose_classification"], "expected a known action"),
+        (["spec", "pose_classification", "train", "recipe=modern"], "expected a network and an a"),
+        (["spec", "pose_classification", "train", "--docs"], "expected a network and an action"),
         (["spec", "nothing"], "expected a known network"),
         (["spec"], "For example: kineme spec pose_classification train"),
         (["pose_classification", "default_specs"], "expected results_dir=FOLDER, got nothing."),
         (["pose_classification", "default_specs", "a=b"], "expected results_dir=FOLDER, got a=b."),
+        (
+            ["pose_classification", "default_specs", "results_dir=none", "--dry-run"],
+            "expected results_dir=FOLDER, got results_dir=none --dry-run.",
+        ),
+        (
+            ["pose_classification", "default_specs", "results_dir=none", "-e", "x.yaml"],
+            "expected results_dir=FOLDER, got results_dir=none -e.",
+        ),
     ],
 )
 def test_words_that_make_no_command_are_one_line_and_exit_code_2(capsys, words, line):

@@ -9,6 +9,7 @@ import pytest
 
 from format_files import landmarks, message_of, openpose_frame, points, run, write
 from kineme.data.labels import read_labels
+from kineme.errors import SpecError
 
 # OpenPose
 
@@ -161,6 +162,30 @@ def test_bad_files_are_told_together_and_none_of_the_rest_is_written(tmp_path: P
         write(tmp_path / "in" / f"{name}.json", "{" if name != "b" else [coco(1, 9)])
     received = message_of(tmp_path / "in", tmp_path / "out", format="coco").splitlines()
     assert [Path(line.split(":")[0]).stem for line in received] == ["a", "c"]
+
+
+def test_folders_without_clips_are_neither_classes_nor_splits(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / "in" / split / "walk" / "a.json", [coco(1, 9)])
+    (tmp_path / "in" / "__MACOSX").mkdir()
+    result = run(tmp_path / "in", tmp_path / "out", format="coco")
+    assert result["files"][0] == "train_data.npy"
+    write(tmp_path / "in" / "validation" / "walk" / "a.json", [coco(1, 9)])
+    received = message_of(tmp_path / "in", tmp_path / "other", format="coco")
+    assert "expected classes, or train, val and test alone, got train, val, validation" in received
+
+
+def test_labels_of_other_clips_are_refused_as_are_older_ones(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.json", [coco(1, 9)])
+    labels = write(tmp_path / "labels.csv", "id,label\nb,run\n")
+    received = message_of(tmp_path / "in", tmp_path / "out", format="coco", labels=str(labels))
+    assert "expected labels of clips that are there, got none of 1 clips, the first 'a'" in received
+    labels.write_text("id,label\na,run\n")
+    run(tmp_path / "in", tmp_path / "out", format="coco", labels=str(labels))
+    before = (tmp_path / "out" / "data.npy").stat().st_mtime_ns
+    with pytest.raises(SpecError, match=r"without labels of other data.*with label\.json"):
+        run(tmp_path / "in", tmp_path / "out", format="coco")
+    assert (tmp_path / "out" / "data.npy").stat().st_mtime_ns == before
 
 
 def test_class_folders_with_leading_zeros_keep_their_names(tmp_path: Path) -> None:

@@ -450,3 +450,21 @@ def test_a_misspelled_label_is_told_with_what_to_do_on_stderr_and_on_the_page(tm
     assert "1 errors" in told.out
     page = (tmp_path / "found" / "data_check.html").read_text()
     assert "Did you mean &#39;squat&#39;?" in page
+
+
+def test_validation_data_that_training_would_refuse_are_errors(tmp_path, capsys):
+    root, draw = tmp_path / "data", np.random.default_rng(0)
+    data = draw.random((4, 3, 8, 20, 1)).astype(np.float32)
+    save_labelled(root, "train", data, [0, 1, 0, 1], None)
+    save_labelled(root, "val", data[:, :2, :, :17], [0, 1, 0, 1], None)
+    (root / "val_label.json").write_text('{"classes": ["c"], "samples": [' + ", ".join(
+        f'{{"id": "{i}", "label": "c"}}' for i in range(4)) + "]}")  # fmt: skip
+    (root / "test_label.json").write_text('{"classes": ["b", "a"], "samples": [' + ", ".join(
+        f'{{"id": "{i}", "label": {i % 2}}}' for i in range(4)) + "]}")  # fmt: skip
+    np.save(root / "test_data.npy", data + 1)
+    errors = [text for text in faults_of(root, tmp_path, capsys) if text.startswith("error")]
+    assert [text.partition(". ")[0] for text in errors] == [
+        "error: val_data.npy: expected 3 channels, as train_data.npy, got 2",
+        "error: val_data.npy: expected 20 joints, as train_data.npy, got 17",
+        "error: val_label.json: labels[0]: expected one of a, b, got 'c' (and 3 more)",
+    ]

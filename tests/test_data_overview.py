@@ -237,3 +237,13 @@ def test_samples_without_labels_or_without_people_are_counted_all_the_same():
     assert [row["missing"] for row in found.facts["joints"][""]] == [0.0, 0.5]
     assert found.notes == ()
     assert found.lines[1].split()[:4] == ["all", "2", "0", "-"]
+
+
+def test_a_pattern_that_finds_one_subject_finds_it_in_training_too(tmp_path, capsys):
+    root = tmp_path / "data"
+    for split, names in (("train", ("s1_a", "s2_b")), ("val", ("s3_c",))):
+        for i, name in enumerate(names):
+            save_tao(root / split / ("run" if i else "walk") / name, 4, seed=len(split) + i)
+    results = f"results_dir={tmp_path / 'found'}"
+    assert cli.main(["check", str(root), results, "subject_pattern=s"]) == 0
+    assert "val: 1 of 1 subjects are in the training data too: s" in capsys.readouterr().out

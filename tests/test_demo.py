@@ -24,9 +24,10 @@ def test_help_says_how_to_call_it(capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--out"], "--out: expected a value after it, got nothing."),
+        (["--seed="], "--seed: expected a value after it, got nothing."),
         (["--output=x"], "kineme demo: expected --out DIR or --seed N, got '--output=x'."),
         (["--seed", "x"], "--seed: expected a whole number of at least 0, got 'x'."),
-        (["--seed"], "--seed: expected a whole number of at least 0, got ''."),
     ],
 )
 def test_unknown_words_are_refused(capsys, words, said):

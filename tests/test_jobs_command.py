@@ -101,6 +101,7 @@ def test_an_idempotency_key_makes_one_job(client, run, data):
         (["create", POSE, "train", "--parent"], "--parent: expected a value after it"),
         (["create", POSE, "train", "-e", "a", "-e", "b"], "-e: expected it once, got it twice"),
         (["create", POSE, "train", "--parent", "../x"], "parent_job_id: expected 32 hex digits"),
+        (["list", "all"], "kineme jobs list: expected options alone, got all"),
         (["list", "--cascade"], "kineme jobs list: expected an option of it"),
         (["list", "-n", "many"], "-n: expected a whole number from 0, got 'many'"),
         (["list", "--state", "done"], "state: expected one of Pending"),

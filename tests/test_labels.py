@@ -235,7 +235,8 @@ def test_d17_text_is_a_label_only_through_a_map(write):
     )
     assert read_labels(path, label_map={"walk": 3, "run": 1}).labels.tolist() == [3, 0, 1]
     assert refusal(path, label_map={"walk": 3}) == (
-        ": labels[2]: expected one of walk, got 'run'. Correct it, or add it to the classes."
+        ": labels[2]: expected one of walk, got 'run'. Correct it, or add it to dataset.label_map "
+        "or the training labels' classes."
     )
 
 
@@ -246,6 +247,30 @@ def test_d17_a_misspelled_class_is_named_with_the_one_that_it_may_stand_for(writ
     assert refusal(path) == (
         ": labels[1]: expected one of lunge, other, squat, got 'sqat'. Did you mean 'squat'?"
     )
+
+
+def test_d17_a_blank_label_is_an_unknown_one(write):
+    numbers = read_labels(write("a.csv", "id,label\na,3\nb,\nc, 1\n"))
+    assert numbers.labels.tolist() == [3, -1, 1]
+    names = read_labels(write("b.csv", "id,label\na,run\nb, \n"), label_map={"run": 0})
+    assert names.labels.tolist() == [0, -1]
+    pairs = read_labels(write("c.json", {"a": "run", "b": ""}), label_map={"run": 0})
+    assert pairs.labels.tolist() == [0, -1]
+    told = refusal(write("d.json", {"classes": ["", "run"], "samples": []}))
+    assert told.startswith(": classes: expected a list of different names, none of them empty")
+
+
+@pytest.mark.parametrize(
+    ("content", "fix"),
+    [
+        ({"layuot": "coco", "samples": []}, "Did you mean layout?"),
+        ({"samples": [{"id": "a", "lable": "run"}]}, "Did you mean label?"),
+    ],
+)
+def test_a_misspelled_key_of_a_label_file_is_an_error(write, content, fix):
+    assert refusal(write("a.json", content)).endswith(fix)
+    content = {"version": 2, "samples": [{"id": "a", "label": 0, "camera": 1}]}
+    assert read_labels(write("b.json", content)).labels.tolist() == [0]
 
 
 def test_d17_a_map_that_contradicts_the_classes_of_the_file_is_refused(write):

@@ -72,6 +72,25 @@ def test_an_empty_folder_names_what_it_should_hold(tmp_path):
         resolve_paths(spec_of(tmp_path).dataset.train_dataset, TRAIN)
 
 
+def test_whether_data_are_centred_is_said_by_training_data_alone(tmp_path):
+    """A joint that is never seen is at zero, too."""
+    centre = LAYOUTS["nvidia"].centre_index
+    unseen = skeletons(seed=1)
+    unseen[:, :, :, centre] = 0
+    folder_of(tmp_path, skeletons(), [0, 1, 2, 3, 4, 5])
+    folder_of(tmp_path, unseen, [0, 1, 2, 3, 4, 5], prefix="val")
+    words = [f"dataset.val_dataset.data_path={tmp_path}"]
+    spec, notes = NETWORK.complete(spec_of(tmp_path, *words), TRAIN)
+    assert (spec.dataset.centred, notes) == (False, ())
+    assert not load_sequences(spec, VAL).is_centred
+    np.save(tmp_path / "train_data.npy", unseen)
+    spec, (note,) = NETWORK.complete(spec_of(tmp_path, *words), TRAIN)
+    assert "'pelvis' never moves, so the data are taken as centred on it" in note
+    np.save(tmp_path / "val_data.npy", skeletons())
+    assert load_sequences(spec, VAL).is_centred
+    assert "dataset.centred" in NETWORK.identity
+
+
 def test_classes_and_layout_come_from_the_data_when_the_spec_is_silent(tmp_path):
     data = skeletons(4, joints=20)
     folder = folder_of(

@@ -342,7 +342,7 @@ def test_the_number_of_classes_follows_from_the_label_map():
             {"evaluate.subject_pattern": "(s1)"},
             ["evaluate.subject_pattern has no effect: evaluate.k_fold is 0."],
         ),
-        ({"evaluate.trt_engine": "x"}, ["evaluate.trt_engine has no effect: this network runs"]),
+        ({"evaluate.trt_engine": "x"}, ["evaluate.trt_engine has no effect: there is no TensorRT"]),
         ({"dataset.num_frames": 20}, ["dataset.num_frames has no effect: dataset.sampling is n"]),
         ({"dataset.num_frames": 64}, []),
         (
@@ -429,3 +429,13 @@ def test_every_line_stays_within_400_characters():
     problems = refused({**MINIMUM, long: 1, "model": {"graph_layout": long, "dropout": long}})
     assert len(problems) == 3
     assert max(map(len, problems)) <= 400
+
+
+def test_a_number_beyond_all_others_is_refused_with_the_largest():
+    problems = refused({**MINIMUM, "train.num_epochs": 10**26})
+    assert problems[0].endswith("The largest number that is taken is 9,007,199,254,740,992.")
+
+
+def test_a_list_of_classes_names_each_once():
+    problems = refused({**MINIMUM, "dataset.label_map": ["a", "a"]})
+    assert problems[0].endswith("A list of names will do, each of them once.")

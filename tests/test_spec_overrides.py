@@ -142,6 +142,12 @@ def test_nothing_but_a_reference_to_a_key_is_resolved(text):
     assert any("spec: results_dir: expected" in problem for problem in problems)
 
 
+def test_a_reference_to_nothing_is_no_word():
+    problems = refused({**MINIMUM, "results_dir": "${train.results_dir}/x"})
+    expected = "expected a reference to a setting that is set, got '${train.results_dir}'"
+    assert any(expected in problem for problem in problems)
+
+
 def test_references_cannot_grow_without_bound():
     names = ["wandb.project", "wandb.entity", "wandb.group", "wandb.name", "wandb.run_id"]
     source = {name: ("${" + after + "}") * 20 for name, after in pairwise(names)}

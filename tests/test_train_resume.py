@@ -148,6 +148,24 @@ def test_an_older_checkpoint_is_not_continued_over_newer_ones(tmp_path):
     assert same(content_of(tmp_path / "other/train" / LAST), content_of(tmp_path / "train" / LAST))
 
 
+def test_the_best_comes_along_into_another_folder_or_is_forgotten(tmp_path, capfd):
+    train_tiny(tmp_path)  # its first epoch is the best
+    older = tmp_path / "train/model_epoch_000_step_00006.pth"
+    best, words = (
+        tmp_path / "train/best.pth",
+        {"train__resume_training_checkpoint_path": str(older)},
+    )
+    train_tiny(tmp_path / "with", **words)
+    assert (tmp_path / "with/train/best.pth").read_bytes() == best.read_bytes()
+    assert (tmp_path / "with/train/best.safetensors").exists()
+    assert "best from now on" not in capfd.readouterr().err
+    best.unlink()
+    train_tiny(tmp_path / "without", **words)
+    told = f"The best of {tmp_path / 'train'} is gone: the best from now on is kept."
+    assert told in capfd.readouterr().err
+    assert content_of(tmp_path / "without/train/best.pth")["epoch"] == 1
+
+
 def test_resume_in_an_empty_folder_starts_anew_and_says_so(tmp_path, capfd):
     train_tiny(tmp_path, train__resume=True)
     assert "holds no checkpoint; starting anew" in capfd.readouterr().err

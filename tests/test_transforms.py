@@ -344,3 +344,10 @@ def test_aligned_and_scaled_skeletons_are_the_same_from_every_side(degrees):
     here, there = (prepare(one, view, np.arange(2), epoch=0) for one in (x, seen))
     torch.testing.assert_close(here, there, rtol=0, atol=1e-4)
     assert here.amax(dim=(2, 3, 4)).allclose(torch.ones(2, 3))
+
+
+def test_an_axis_too_flat_for_its_inverse_becomes_zero():
+    x = rows([[[(0.5, 1, 1e-40), (1, 1, 2e-40), (2, 1, 3e-40)]]])
+    scaled = transforms.min_max(x, None, PLUS)[0, :, 0, :, 0]
+    assert scaled[0].tolist() == pytest.approx([-1, -1 / 3, 1])
+    assert not scaled[1:].any()

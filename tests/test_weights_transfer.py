@@ -236,3 +236,16 @@ def test_a_training_starts_from_weights_of_another_layout_and_says_so(tmp_path):
     block = "st_gcn_networks.3.tcn.2.weight"
     assert target.state_dict()[block].equal(source.state_dict()[block])
     assert np.isfinite(target.data_bn.running_var.numpy()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.double])
+def test_a_graph_in_other_digits_is_the_same(dtype):
+    spec = spec_for("kinect-20")
+    module = NETWORK.build_model(spec)
+    weights = {name: x.to(dtype) for name, x in module.state_dict().items()}
+    assert NETWORK.adapt_weights(weights, spec, "") is weights
+    assert transfer(weights, {}, spec, module) == (weights, "")
+    other = spec_for("kinect-20", "model.graph_strategy=distance")
+    short = {"A": weights["A"][:2]}  # distance has two partitions
+    with pytest.raises(CheckpointError, match="graph `A` has other edges"):
+        NETWORK.adapt_weights(short, other, "")

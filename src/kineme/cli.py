@@ -244,6 +244,8 @@ def _parse(words: list[str], action: str, spec: Any = None) -> _Request:
             elif option == "--max-bad":
                 request.overrides.append(f"{MAX_BAD}={_share(value)}")
                 request.options.append(option)
+            elif request.spec_path is not None:
+                raise SpecError(option, "one spec file", f"{request.spec_path!r} and {value!r}")
             else:
                 request.spec_path = value
         elif word in SHORTHANDS:
@@ -305,8 +307,10 @@ def _write_default_specs(name: str, request: _Request) -> None:
     unknown = [
         text for text in request.overrides if not text.startswith(("results_dir=", "module_name="))
     ]
-    if len(folders) != 1 or not folders[0] or unknown:
-        received = " ".join(request.overrides) or "nothing"
+    words = [*request.overrides, *request.options]
+    words += ["--dry-run"] * request.is_dry_run + ["-e"] * (request.spec_path is not None)
+    if len(folders) != 1 or not folders[0] or unknown or len(words) > len(request.overrides):
+        received = " ".join(words) or "nothing"
         raise SpecError("default_specs", "results_dir=FOLDER", received)
     targets = {
         Path(folders[0]).expanduser() / f"{action}.yaml": spec
@@ -330,10 +334,11 @@ def _spec_text(words: list[str]) -> str:
     options = [word for word in words if word.startswith("-")]
     if options == ["--docs"] and not names:
         return "\n".join(markdown(load_specs(name)) for name in NETWORKS)
-    if not names or not set(options) <= {"--json", "--docs"}:
+    num_words = 1 if "--docs" in options else 2
+    if not names or len(names) > num_words or not set(options) <= {"--json", "--docs"}:
         raise SpecError(
             "spec",
-            "a network and an action",
+            "a network and an action, or a network and --docs",
             " ".join(words) or "nothing",
             "For example: kineme spec pose_classification train",
         )

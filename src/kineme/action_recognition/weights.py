@@ -47,13 +47,12 @@ def adapt_weights(
     """
     with torch.device("meta"):
         wanted = build_model(spec).get_submodule(part).state_dict()
-    found = _inside(weights)
     if part or spec.model.model_type != "joint":
         branch = part or PARTS[STREAM_OF[spec.model.model_type]]
-        return _adapt_stream(_under(branch, found) or found, spec, wanted)
-    adapted = {name: x for name, x in found.items() if name.split(".")[0] not in PARTS.values()}
+        return _adapt_stream(_under(branch, weights) or weights, spec, wanted)
+    adapted = {name: x for name, x in weights.items() if name.split(".")[0] not in PARTS.values()}
     for branch in PARTS.values():
-        stream = _adapt_stream(_under(branch, found), spec, _under(branch, wanted))
+        stream = _adapt_stream(_under(branch, weights), spec, _under(branch, wanted))
         adapted |= {f"{branch}.{name}": x for name, x in stream.items()}
     return adapted
 
@@ -96,11 +95,6 @@ def _packaged_path() -> Path | None:
 
 
 # Which tensors of a file are meant
-
-
-def _inside(weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """What lies under Lightning's `model.`; all, where nothing does."""
-    return _under("model", weights) or weights
 
 
 def _under(module: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

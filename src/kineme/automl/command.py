@@ -185,6 +185,8 @@ def _take(request: _Request, option: str, value: str) -> None:
             expected, received = error.args
             raise SpecError(option, expected, received[:80]) from error
         request.platform[override.key] = override.value
+    elif request.spec_path is not None:
+        raise SpecError(option, "one spec file", f"{request.spec_path!r} and {value!r}")
     else:
         request.spec_path = value
 

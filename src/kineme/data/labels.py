@@ -40,6 +40,7 @@ _MAX_LABEL = 2**31
 _MAX_DIGITS = 20
 _MAX_NAME_LENGTH = 4096
 _SHOWN = 3
+_FILE_KEYS = ("classes", "layout", "origin", "samples")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,8 @@ def read_labels(
     by_name: numbers, in a file with classes of its own, stand for these classes' names, and
         so may differ from those of `label_map`; otherwise that is an error.
     num_classes: checked by `label_problems`; here it says what labels may be, in messages.
-    Raises DataError for an unreadable file, an unknown form or a label that is no label.
+    Labels that are null or blank are -1. Raises DataError for an unreadable file, an unknown form
+    or a label that is no label.
     """
     path = Path(path)
     readers: dict[str, Callable[[Path], _Raw]] = {
@@ -99,7 +101,7 @@ def read_labels(
         )
     ids = tuple(_as_id(where, index, name) for index, name in enumerate(raw.ids))
     has_numbers = any(type(label) is int for label in raw.labels)
-    values = raw.labels
+    values = [UNKNOWN if _is_blank(label) else label for label in raw.labels]
     if raw.class_names is not None and label_map is not None and has_numbers:
         if by_name:
             values = _named(values, raw.class_names)
@@ -253,9 +255,11 @@ def _read_json(path: Path) -> _Raw:
 
 
 def _described_samples(where: str, value: Mapping[str, Any]) -> _Raw:
+    _refuse_misspelled(where, value, _FILE_KEYS)
     classes, layout, samples = value.get("classes"), value.get("layout"), value["samples"]
     if classes is not None and not _is_names(classes):
-        raise DataError(f"{where}: classes", "a list of different names", repr(classes)[:80])
+        expected = "a list of different names, none of them empty"
+        raise DataError(f"{where}: classes", expected, repr(classes)[:80])
     if layout is not None and not isinstance(layout, str):
         raise DataError(f"{where}: layout", "a name", repr(layout)[:80])
     try:
@@ -266,6 +270,8 @@ def _described_samples(where: str, value: Mapping[str, Any]) -> _Raw:
         if not isinstance(sample, dict) or "id" not in sample:
             expected = '{"id": ..., "label": ...}'
             raise DataError(f"{where}: samples[{index}]", expected, repr(sample)[:80])
+        if len(sample) > 1 and "label" not in sample:
+            _refuse_misspelled(f"{where}: samples[{index}]", sample, ("label",))
     return _Raw(
         [sample["id"] for sample in samples],
         [UNKNOWN if sample.get("label") is None else sample["label"] for sample in samples],
@@ -273,6 +279,14 @@ def _described_samples(where: str, value: Mapping[str, Any]) -> _Raw:
         layout,
         origin,
     )
+
+
+def _refuse_misspelled(where: str, value: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise DataError for a key that is none of `known` and nearly one that is not there."""
+    absent = [key for key in known if key not in value]
+    for key in value:
+        if key not in known and (fix := did_you_mean(key, absent)):
+            raise DataError(where, f"the keys {', '.join(known)}", _described(key), fix)
 
 
 def _read_csv(path: Path) -> _Raw:
@@ -292,12 +306,13 @@ def _read_csv(path: Path) -> _Raw:
                 f"{path}: row {number}", f"{len(header)} cells", f"{len(row)}: {str(row)[:80]}"
             )
     cells = [row[label_at].strip() for _, row in filled]
-    are_numbers = all(cell.removeprefix("-").isdecimal() for cell in cells)
+    are_numbers = all(cell.removeprefix("-").isdecimal() for cell in cells if cell)
     for (number, _), cell in zip(filled, cells, strict=True):
         if are_numbers and len(cell) > _MAX_DIGITS:  # int() would refuse thousands of them
             expected = f"a label of at most {_MAX_DIGITS} digits"
             raise DataError(f"{path}: row {number}", expected, f"one of {len(cell):,}")
-    return _Raw([row[id_at] for _, row in filled], list(map(int, cells)) if are_numbers else cells)
+    labels = [int(cell) if cell and are_numbers else cell for cell in cells]
+    return _Raw([row[id_at] for _, row in filled], labels)
 
 
 def _pair(value: Any) -> _Raw | None:
@@ -330,7 +345,7 @@ def _as_numbers(
     unknown = sorted({label for label in labels if type(label) is str} - set(numbers))
     if numbers and type(first) is str:
         expected = f"one of {listed(sorted(numbers), 10)}"
-        correct = "Correct it, or add it to the classes."
+        correct = "Correct it, or add it to dataset.label_map or the training labels' classes."
         fix = did_you_mean(first, numbers, otherwise=correct, shown=repr)
     elif unknown:
         fix = f"Number the names in dataset.label_map: {{{_numbered(unknown)}}}."
@@ -357,7 +372,7 @@ def _check_same_order(where: str, class_names: Sequence[str], label_map: Mapping
                 f"{where}: classes",
                 f"{name!r} as number {label_map[name]}, as in dataset.label_map",
                 f"number {number}",
-                "Remove dataset.label_map, or order it as the file does.",
+                "Order both alike: dataset.label_map is of the spec, or of the training labels.",
             )
 
 
@@ -370,8 +385,15 @@ def _as_id(where: str, index: int, name: Any) -> str:
     return name.decode("utf-8", "replace") if type(name) is bytes else name
 
 
+def _is_blank(label: object) -> bool:
+    """Whether a label is an empty cell or text: a missing one, as null is."""
+    return isinstance(label, str) and not label.strip()
+
+
 def _is_names(value: object) -> bool:
-    is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    is_list = isinstance(value, list) and all(
+        isinstance(name, str) and not _is_blank(name) for name in value
+    )
     return is_list and len(set(value)) == len(value)  # type: ignore[call-overload, arg-type]
 
 

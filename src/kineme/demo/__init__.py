@@ -33,18 +33,20 @@ def main(argv: Sequence[str] = ()) -> int:
 
 def _parse(argv: Sequence[str]) -> tuple[Path, int] | None:
     """The folder and the seed; None when help is wanted."""
-    values = {"--out": "", "--seed": "0"}
+    values = {"--seed": "0"}
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
         if name in ("-h", "--help"):
             return None
-        if name not in values:
+        if name not in ("--out", "--seed"):
             raise SpecError("kineme demo", "--out DIR or --seed N", repr(word), USAGE)
         values[name] = value if equals else next(words, "")
+        if not values[name]:
+            raise SpecError(name, "a value after it", "nothing")
     if not values["--seed"].isdigit():
         raise SpecError("--seed", "a whole number of at least 0", repr(values["--seed"]))
-    if not values["--out"]:
+    if "--out" not in values:
         return next(path for path in _free_names() if not path.exists()), int(values["--seed"])
     folder = Path(values["--out"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

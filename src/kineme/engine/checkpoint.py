@@ -34,7 +34,7 @@ from kineme.engine import encryption, foreign
 from kineme.engine.encryption import LockedError
 from kineme.engine.names import find_checkpoints
 from kineme.engine.weights import WeightsReport, fit_weights
-from kineme.errors import CheckpointError, Problem, ResourceError, SpecError
+from kineme.errors import CheckpointError, Problem, ResourceError, SpecError, listed
 from kineme.files import link_or_copy, write_json, write_whole
 from kineme.network import Network, load_specs
 from kineme.spec.load import load_spec, user_set, value_at, with_values
@@ -281,6 +281,12 @@ def _weights_in(path: Path, content: Mapping[str, Any]) -> dict[str, torch.Tenso
         return {name.removeprefix(STATE_PREFIX): tensor for name, tensor in weights.items()}
     while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in weights)), ""):
         weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    beside = [name for name in weights if not name.startswith(STATE_PREFIX)]
+    if len(beside) < len(weights):  # a loss with weights of its own, for example
+        _tell_once(f"{path}: tensors beside the model's were left out: {listed(beside)}.")
+        for name in beside:
+            del weights[name]
+        weights = {name.removeprefix(STATE_PREFIX): tensor for name, tensor in weights.items()}
     return weights
 
 

@@ -28,6 +28,8 @@ from kineme.engine.names import (
 )
 from kineme.engine.results import Run
 from kineme.engine.training import Training
+from kineme.errors import CheckpointError
+from kineme.files import link_or_copy
 from kineme.network import TRAIN, VAL, Dataset, Network
 from kineme.spec.schema import resolved
 
@@ -69,6 +71,23 @@ class Keeper:
         self._save_state(path, calibration)
         self._save_weights(BEST_WEIGHTS_FILE, calibration)
         return path
+
+    def has_best(self, folder: Path) -> bool:
+        """Whether the best checkpoint so far is at hand; from another `folder` it comes along."""
+        source, own = folder / BEST_FILE, self.run.folder
+        if folder.resolve() == own.resolve():
+            return source.exists()
+        try:
+            found = checkpoints.load_checkpoint(source, self.key)
+        except CheckpointError:
+            return False
+        if found.content.get("epoch") != self.training.progress.best_epoch:
+            return False
+        weights = Path(BEST_WEIGHTS_FILE)
+        for name in (BEST_FILE, weights.name, weights.with_suffix(".json").name):
+            if self.run.is_writer and (folder / name).exists():
+                link_or_copy(folder / name, own / name)
+        return True
 
     def save_last_weights(self, calibration: Calibration | None = None) -> None:
         """The weights at the end, in our own format."""

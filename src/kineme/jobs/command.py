@@ -215,6 +215,8 @@ def _tell_new(job: Job, asked: _Asked) -> int:
 
 
 def _list(client: Client, asked: _Asked) -> int:
+    if asked.words:
+        raise SpecError("kineme jobs list", "options alone", " ".join(asked.words))
     for option, known in (("--network", NETWORKS), ("--action", ACTIONS)):
         name = asked.one(option)
         if name is not None and name not in known:

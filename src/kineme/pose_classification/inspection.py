@@ -8,6 +8,7 @@ Shapes: N samples, T frames, V joints, M persons; skeletons (N, C, T, V, M).
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -17,7 +18,14 @@ from numpy.typing import NDArray
 from kineme.data import scan, shards
 from kineme.data.arrays import Skeletons
 from kineme.data.faults import Fault, Inspection, Samples, is_learned_from
-from kineme.data.labels import Labels, UnknownClasses, label_problems, label_warnings, read_labels
+from kineme.data.labels import (
+    Labels,
+    UnknownClasses,
+    label_problems,
+    label_warnings,
+    read_labels,
+    renumbered,
+)
 from kineme.data.near_copies import form_of
 from kineme.errors import DataError
 from kineme.pose_classification.labels import layout_problems
@@ -27,6 +35,15 @@ from kineme.pose_classification.sources import skeleton_warnings
 
 WINDOW = 64  # frames that `recipe: modern` takes
 _CHUNK = 64  # samples read at once
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A file that could be read; labels: None where there are none to use."""
+
+    path: Path
+    store: Skeletons
+    labels: Labels | None
 
 
 def inspect(where: Path, cache: Path, labels_path: Path | None = None) -> Inspection | None:
@@ -44,6 +61,7 @@ def inspect(where: Path, cache: Path, labels_path: Path | None = None) -> Inspec
     digests: dict[Path, dict[str, bytes]] = {}
     samples: dict[str, Samples] = {}
     layouts: dict[Path, str] = {}  # as the labels name them
+    training: _Known | None = None
     num_frames = 0
     for path in paths:
         try:
@@ -65,6 +83,11 @@ def inspect(where: Path, cache: Path, labels_path: Path | None = None) -> Inspec
         digests[path] = dict(zip(ids, known, strict=False))
         samples[path.stem] = _samples(store, found, labels, layout, ids=ids, digests=known)
         faults += _strange_layout(path, labels, store.shape[3], layouts)
+        if path.stem.lower().startswith("train"):
+            training = training or _Known(path, store, labels)
+        elif training and not is_learned_from(path.stem):
+            own = _Known(path, store, labels)
+            faults += _unfit(own, training, file=_label_file(path, labels_path))
     for first, second in combinations(digests, 2):
         leak = scan.leak_warning(str(first), digests[first], str(second), digests[second])
         faults += _notes([leak] if leak else [])
@@ -136,6 +159,30 @@ def _strange_layout(
     return [Fault.of(problem) for problem in problems]
 
 
+def _unfit(own: _Known, training: _Known, *, file: Path | None) -> list[Fault]:
+    """What keeps data to judge a model by from one of the training data. file: their labels."""
+    faults = [
+        Fault(
+            str(own.path), f"expected {known} {what}, as {training.path}, got {found}", True,
+            "Make both alike.",
+        )
+        for what, axis in (("channels", 1), ("joints", 3))
+        if (found := own.store.shape[axis]) != (known := training.store.shape[axis])
+    ]  # fmt: skip
+    names = training.labels.class_names if training.labels else None
+    if names and own.labels:
+        numbers = {name: number for number, name in enumerate(names)}
+        try:
+            if file:
+                is_test = not own.path.stem.lower().startswith("val")
+                read_labels(file, label_map=numbers, by_name=is_test)
+            else:
+                renumbered(own.labels, numbers, where=str(own.path))
+        except DataError as error:
+            faults += [Fault.of(problem) for problem in error.problems]
+    return faults
+
+
 def _missing(sample: NDArray[np.float32]) -> NDArray[np.float32]:
     """(V,) share of the frames with a person in which a joint is missing; NaN where nobody is."""
     is_there = (np.nan_to_num(sample) != 0).any(axis=0)  # (T, V, M)
@@ -176,8 +223,7 @@ def _labels(path: Path, store: Skeletons, faults: list[Fault], given: Path | Non
     What is wrong with them goes to faults.
     """
     num_samples, names = store.shape[0], label_names(path)
-    files = (path.with_name(name) for name in names)
-    file = given or next((file for file in files if file.is_file()), None)
+    file = _label_file(path, given)
     try:
         labels = _read(file) if file else getattr(store, "labels", None)
     except DataError as error:
@@ -199,6 +245,12 @@ def _labels(path: Path, store: Skeletons, faults: list[Fault], given: Path | Non
     faults += [Fault.of(problem) for problem in problems]
     faults += _notes(label_warnings(where, labels, classes))
     return labels if len(labels) == num_samples else None
+
+
+def _label_file(path: Path, given: Path | None) -> Path | None:
+    """The labels that are given, or beside the data."""
+    files = (path.with_name(name) for name in label_names(path))
+    return given or next((file for file in files if file.is_file()), None)
 
 
 def _read(file: Path) -> Labels:

@@ -186,7 +186,9 @@ class Dataset(Section):
         choices=("none", "uniform"),
         ours=True,
     )
-    num_frames: int = setting(64, "frames that uniform sampling takes", ge=1, ours=True)
+    num_frames: int = setting(
+        64, "frames that uniform sampling takes", ge=1, le=1_000_000, ours=True
+    )
     normalize: str = setting(
         "none",
         "center: the centre joint of the first frame is the origin; center_minmax: then each axis "
@@ -204,6 +206,12 @@ class Dataset(Section):
         choices=("error", "zero", "drop"),
         ours=True,
     )
+    centred: bool | None = setting(
+        None,
+        "the layout's centre joint lies at zero in every frame: its place, and no sign that it is "
+        "missing; null: whether it never moves in the training data",
+        ours=True,
+    )
     fill_gaps: bool = setting(
         False,
         "while somebody is there, a joint that is missing lies between its places before and after",
@@ -212,7 +220,9 @@ class Dataset(Section):
     fail_on_leakage: bool = setting(
         False, "refuse samples that are in both training and validation data", ours=True
     )
-    repeats: int = setting(1, "times that an epoch sees the training data", ge=1, ours=True)
+    repeats: int = setting(
+        1, "times that an epoch sees the training data", ge=1, le=1_000_000, ours=True
+    )
     augmentation: Augmentation = block(Augmentation, "augmentation")
 
 
@@ -268,7 +278,7 @@ class Evaluate(sections.Evaluate):
 
     test_dataset: Files = block(Files, "test data")
     unknown_dataset: Unlabelled = block(Unlabelled, "samples of no class")
-    num_clips: int = setting(1, "samplings averaged per sample", ge=1, ours=True)
+    num_clips: int = setting(1, "samplings averaged per sample", ge=1, le=10_000, ours=True)
     occlusion: bool = setting(False, "also measure accuracy with joints missing", ours=True)
 
 
@@ -279,7 +289,7 @@ class Inference(sections.Inference):
     output_file: str | None = setting(
         None, "one class name per line; null: results.txt in the folder of this action"
     )
-    num_clips: int = setting(1, "samplings averaged per sample", ge=1, ours=True)
+    num_clips: int = setting(1, "samplings averaged per sample", ge=1, le=10_000, ours=True)
     top_k: int = setting(5, "classes reported per sample", ge=1, ours=True)
 
 

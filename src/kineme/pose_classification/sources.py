@@ -45,8 +45,8 @@ class Sequences:
     lengths: (N,) frames up to the last one that is not empty, at least 1.
     is_empty: (N,) nobody is in any frame.
     people: (N, P) which persons are kept, by falling motion energy; None keeps all.
-    is_centred: the layout's centre joint never moves, as in data that was centred on it:
-    there, zero is its place and not a sign that it is missing.
+    is_centred: the data were centred on the layout's centre joint: zero is its place, and not a
+    sign that it is missing. Training data say so, others are taken as those were.
     most_people: that any sequence of the data shows. origin: as the data say it.
     """
 
@@ -160,7 +160,7 @@ def _sequences(spec: Any, store: arrays.Skeletons, labels: Labels, found: scan.S
         resident=_resident(store, found.nonfinite_count > 0),
         people=None if people is None else people[rows],
         has_nan=found.nonfinite_count > 0,
-        is_centred=layout_of(spec.model).centre_index in found.constant_joints,
+        is_centred=_is_centred(spec, found),
         most_people=int(found.persons.max(initial=0)),
         origin=labels.origin,
         notes=tuple(notes),
@@ -232,11 +232,33 @@ def skeleton_warnings(
 
 
 def complete(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
-    """Fill in what the data says of itself where the spec is silent: classes and layout.
+    """Fill in what the data says of itself where the spec is silent: classes and layout; of
+    training data, whether they are centred already.
 
     Returns the spec and a note for each value taken. Only fields change that neither the user
     nor a checkpoint set; contradictions are found by `load_sequences`.
     """
+    spec, notes = _completed_by_labels(spec, split)
+    if split != TRAIN or spec.dataset.centred is not None:
+        return spec, notes
+    data_path, _ = resolve_paths(section_of(spec, split), split)
+    is_centred = _is_centred(spec, scan.scan_skeletons(open_store(data_path)))
+    if is_centred:
+        layout = layout_of(spec.model)
+        notes += (
+            f"{data_path}: {layout.joints[layout.centre_index]!r} never moves, so the data are "
+            "taken as centred on it (dataset.centred=true).",
+        )
+    return with_values(spec, {"dataset.centred": is_centred}), notes
+
+
+def _is_centred(spec: Any, found: scan.Scan) -> bool:
+    if spec.dataset.centred is not None:
+        return bool(spec.dataset.centred)
+    return layout_of(spec.model).centre_index in found.constant_joints
+
+
+def _completed_by_labels(spec: Any, split: str) -> tuple[Any, tuple[str, ...]]:
     data_path, label_path = resolve_paths(section_of(spec, split), split)
     if label_path is None and not shards.is_store(data_path):
         if not data_path.exists():

@@ -216,8 +216,9 @@ def min_max(x: Tensor, present: Tensor | None, layout: Layout) -> Tensor:
         low = axes.masked_fill(missing, math.inf).amin(2, keepdim=True)
         high = axes.masked_fill(missing, -math.inf).amax(2, keepdim=True)
     extent = high - low
-    usable = extent.isfinite() & (extent > 0)
-    factor = torch.where(usable, 2 / extent, torch.zeros_like(extent))
+    factor = 2 / extent
+    usable = extent.isfinite() & factor.isfinite()  # 2 / 1e-40 is none
+    factor = torch.where(usable, factor, torch.zeros_like(extent))
     offset = torch.where(usable, -1 - low * factor, torch.zeros_like(extent))
     scaled = (axes * factor).add_(offset).view_as(x[:, :dims])
     if dims < x.shape[1]:

@@ -157,7 +157,7 @@ def _subjects(
     """Samples of each subject by split, and whether names were guessed; nothing where unknown."""
     ids = [text for samples in splits.values() for text in samples.ids]
     found: Subjects = subjects_of(ids, pattern)
-    if not found.are_known:
+    if not found.are_known and not (pattern and any(found.names)):
         return {}, False
     counts, at = {}, 0
     for name, samples in splits.items():

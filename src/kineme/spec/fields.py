@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 MUST_BE_SET = "???"  # OmegaConf's word for a value that somebody has to give
+LARGEST = 2**53  # of whole numbers: up to here JSON and floats keep each
 NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _KINDS = {
@@ -210,6 +211,8 @@ def _is_allowed(value: Any, rule: Rule) -> bool:
         return is_long_enough and all(_is_allowed(item, rule) for item in value)
     if isinstance(value, str):
         return not rule.choices or value in rule.choices
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return False
     return (
         (rule.ge is None or value >= rule.ge)
         and (rule.gt is None or value > rule.gt)

@@ -221,7 +221,11 @@ def _replaced(draft: Draft, value: Any, done: dict[str, Any], asking: tuple[str,
         return _referred(draft, pieces[1], done, asking)
     length = 0
     for i, piece in enumerate(pieces):
-        pieces[i] = str(_referred(draft, piece, done, asking)) if i % 2 else piece
+        if i % 2:
+            found = _referred(draft, piece, done, asking)
+            if found is None:
+                raise ValueError("a reference to a setting that is set", repr("${" + piece + "}"))
+            pieces[i] = str(found)
         length += len(pieces[i])
         if length > MAX_TEXT:
             raise ValueError(f"at most {MAX_TEXT:,} characters", "more after its references")

@@ -374,7 +374,7 @@ def ignored(optim: Optim, export: Export, *, has_folds: bool) -> Iterator[tuple[
     if not has_folds:
         yield "evaluate.subject_pattern", "evaluate.k_fold is 0"
     for name in ("evaluate", "inference"):
-        yield f"{name}.trt_engine", "this network runs checkpoints and ONNX files"
+        yield f"{name}.trt_engine", "there is no TensorRT here; checkpoints are what it runs"
     yield "export.gpu_id", "export computes on the CPU"
     yield from _ignored_of_export(export)
     for key, schedulers in SCHEDULER_OF.items():

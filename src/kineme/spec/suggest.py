@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kineme.errors import Problem
-from kineme.spec.fields import Section, Setting, blocks, settings_by_key
+from kineme.spec.fields import LARGEST, Section, Setting, blocks, settings_by_key
 
 _LONGEST = 64  # a longer word is no misspelling
 _SHORTEST = 3  # a shorter word is the beginning of none
@@ -45,6 +45,10 @@ def suggested_key(model: type[Section], written: str) -> str | None:
 
 def value_fix(declared: Setting, value: Any) -> str:
     """What to do about a value that was refused, where that can be guessed."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"The largest number that is taken is {LARGEST:,}."
+    if declared.is_mapping and isinstance(value, list):
+        return "A list of names will do, each of them once."
     known = declared.rule.choices
     items = value if isinstance(value, list) else [value]
     fixes = [did_you_mean(item, known, shown=repr) for item in items if item not in known]

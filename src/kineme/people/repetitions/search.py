@@ -27,6 +27,7 @@ Array = NDArray[np.float64]
 
 IDLE_SECONDS = 6.0  # without movement, after which a series is over
 LONGEST_SECONDS = 120.0  # of what is looked at in one go
+_NUM_ENDS = 4  # of what is looked at, within its last repetition, that are tried
 _KEPT_SECONDS = 1.0  # of what is over, so that a new series has a beginning
 _IDLE = 0.35  # of the body's spread, within which its points stay while nothing moves
 _SWAYING = 0.6  # likewise of somebody who stands, but may be doing something very slowly
@@ -162,7 +163,7 @@ class RepetitionCounter:
         self._rows[-1] = self._mean()
         num_idle, num_rows = round(IDLE_SECONDS * RATE), len(self._rows)
         if num_rows >= LONGEST_SECONDS * RATE:
-            self._close(self._row_after_last())
+            self._close_part()
             return
         is_due = num_rows >= num_idle and num_rows % _CHECK_ROWS == 0
         if is_due and is_still(np.stack(self._rows[-num_idle:]), _IDLE):
@@ -175,21 +176,37 @@ class RepetitionCounter:
         self._offset = moment
         self._begin_moment(self._sum.shape)
 
-    def _close(self, keep_from: int) -> None:
+    def _close_part(self) -> None:
+        """What is looked at is over, though the movement goes on.
+
+        Its end lies anywhere in a repetition, and one that breaks off there may be told from the
+        wrong side: from bottom to bottom, which leaves half a one before the first. So some other
+        ends are tried, and the one with which the last series begins earliest is taken.
+        """
         found, sure_of_none = self._found_now()
+        half = len(self._rows) // 2
+        if not found:
+            self._close(half)
+            return
+        points = np.stack(self._rows)
+        period = round(float(np.median([r.duration_seconds for r in found[-1].repetitions])) * RATE)
+        tried = [found]
+        for part in range(1, _NUM_ENDS):
+            end = len(points) - part * period // _NUM_ENDS
+            tried.append(find_series(points[:end], self._first + self._offset / RATE)[0])
+        alike = [one for one in tried if len(one) == len(found)]
+        best = min(alike, key=lambda one: one[-1].repetitions[0].start)
+        row = round((best[-1].repetitions[-1].end - self._first) * RATE) - self._offset + 1
+        self._end_with(best, sure_of_none, keep_from=max(row, half))
+
+    def _close(self, keep_from: int) -> None:
+        self._end_with(*self._found_now(), keep_from=keep_from)
+
+    def _end_with(self, found: Sequence[Series], sure_of_none: float, *, keep_from: int) -> None:
         self._done += found
         self._sure_of_none = min(self._sure_of_none, sure_of_none)
         self._offset += keep_from
         self._rows = self._rows[keep_from:]
-
-    def _row_after_last(self) -> int:
-        """The row after the last repetition, or half of them where there is none lately."""
-        found, _ = self._found_now()
-        half = len(self._rows) // 2
-        if not found:
-            return half
-        end = found[-1].repetitions[-1].end
-        return max(round((end - self._first) * RATE) - self._offset + 1, half)
 
     def _mean(self) -> Array:
         return np.where(self._number > 0, self._sum / np.maximum(self._number, 1), np.nan)

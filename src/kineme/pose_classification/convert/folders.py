@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kineme.data.conversion import Tally, path_of
-from kineme.errors import DataError
+from kineme.errors import DataError, listed
 from kineme.pose_classification.convert.clips import (
     TEST,
     TRAIN,
@@ -30,6 +30,7 @@ from kineme.pose_classification.convert.clips import (
 )
 from kineme.pose_classification.convert.reading import children_of, class_names, read_rows
 
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 STEMS = {"train": TRAIN, "val": VAL, "test": TEST}
 
 
@@ -74,8 +75,16 @@ def find_clips(root: Path, is_clip: Callable[[Path], bool]) -> Iterator[Found]:
         yield Found(root, root.stem if root.is_file() else root.name, None, WHOLE)
         return
     top = children_of(root) if root.is_dir() else []
-    folders = {entry.name for entry in top if entry.is_dir()}
+    folders = {
+        entry.name
+        for entry in top
+        if entry.is_dir() and (is_clip(entry) or any(_walk(entry, is_clip)))
+    }
     has_splits = bool(folders) and folders <= set(STEMS)
+    if not has_splits and len(split_like := sorted(n for n in folders if n.lower() in _SPLITS)) > 1:
+        fix = "Name parts of a split so, and put nothing else beside them."
+        received = f"{listed(split_like)} among {len(folders)} folders"
+        raise DataError(str(root), "classes, or train, val and test alone", received, fix)
     for path in _walk(root, is_clip):
         relative = path.relative_to(root)
         name = relative.with_suffix("") if path.is_file() else relative
@@ -98,6 +107,10 @@ def labelled(found: list[Found], path: Path, tally: Tally) -> list[Found]:
     for place, row in read_rows(path, ("id", "label"), ()):
         if labels.setdefault(str(row["id"]), str(row["label"])) != str(row["label"]):
             raise DataError(place, f"one label for {row['id']!r}", "a second one")
+    if found and not any(clip.id in labels for clip in found):
+        received = f"none of {len(found)} clips, the first {found[0].id!r}"
+        fix = "An id is the path of a clip in the data, without its ending."
+        raise DataError(str(path), "labels of clips that are there", received, fix)
     for name in sorted(labels.keys() - {clip.id for clip in found}):
         tally.add("labels of clips that are not there", name)
     return [Found(clip.path, clip.id, labels.get(clip.id), clip.stem) for clip in found]

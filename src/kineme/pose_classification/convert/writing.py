@@ -72,6 +72,8 @@ def write_source(
         _refuse_older_data(folder)
     with files.write_errors_named(folder), tempfile.TemporaryFile(dir=folder) as spool:
         groups = _grouped(_spool(source, spool, tally), source)
+        if not as_shards:
+            _refuse_older_labels(folder, groups)
         names = []
         for group in groups:
             samples = _samples(spool, group)
@@ -113,6 +115,9 @@ def _spool(source: Source, spool: IO[bytes], tally: Tally) -> list[_Stored]:
         about = (clip.fps, clip.estimator)
         stored.append(_Stored(clip.id, clip.label, clip.stem, rows.shape, place, *about))
         spool.write(rows.data)
+    twice = [name for name, count in Counter(clip.id for clip in stored).items() if count > 1]
+    for name in twice:
+        tally.add("ids that occur twice or more", name)
     if not stored:
         reason = "; ".join(tally.lines()) or "none found"
         raise DataError("dataset_convert.data", f"{source.name} sequences", reason)
@@ -160,6 +165,19 @@ def _refuse_older_data(folder: Path) -> None:
         raise SpecError(
             "dataset_convert.write",
             "a folder without older data, as stores are not written over",
+            f"{str(folder)!r} with {listed(older)}",
+            "Remove them, or set another dataset_convert.results_dir.",
+        )
+
+
+def _refuse_older_labels(folder: Path, groups: Sequence[_Group]) -> None:
+    """Labels that lie beside data without any would be taken for theirs."""
+    stems = [_label_stem(group.stem) for group in groups if not group.classes]
+    names = [f"{stem}{ending}" for stem in stems for ending in (".json", ".csv", ".pkl")]
+    if older := [name for name in names if (folder / name).exists()]:
+        raise SpecError(
+            "dataset_convert.results_dir",
+            "a folder without labels of other data, as these have none",
             f"{str(folder)!r} with {listed(older)}",
             "Remove them, or set another dataset_convert.results_dir.",
         )
