@@ -49,19 +49,19 @@ def read_mediapipe(settings: Any, tally: Tally) -> Source:
 class Units:
     """Landmarks of the image, in shares of it, and those of the world, in metres, are not mixed.
 
-    which: "image" or "world"; "": that of the first landmarks found.
+    which: "image" or "world", where only these will do; "": those of the first frame with any.
     """
 
     def __init__(self, which: str = "") -> None:
-        self._which = which
+        self._which, self._is_fixed = which, bool(which)
 
     def hold(self, found: str, where: str) -> None:
         """Raise DataError where `found` is the other one."""
         self._which = self._which or found
         if found != self._which:
-            received = f"{found} landmarks"
-            fix = "Convert what differs on its own."
-            raise DataError(where, f"{self._which} landmarks, as elsewhere", received, fix)
+            expected = f"{self._which} landmarks{'' if self._is_fixed else ', as elsewhere'}"
+            fix = "" if self._is_fixed else "Convert what differs on its own."
+            raise DataError(where, expected, f"{found} landmarks", fix)
 
 
 def read_mediapipe_clip(
