@@ -16,6 +16,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -158,6 +159,13 @@ def test_tensors_beside_lightnings_model_are_left_out_and_told(tmp_path):
     with pytest.warns(UserWarning, match="beside the model's were left out: criterion.weight"):
         loaded = load_checkpoint(path)
     same(loaded.weights, weights_of())
+
+
+def test_names_of_a_strangers_safetensors_are_plain_too(tmp_path):
+    weights = {f"model.{name}": x.contiguous() for name, x in weights_of().items()}
+    safetensors.torch.save_file(weights, tmp_path / "a.safetensors")
+    same(dict(sorted(load_checkpoint(tmp_path / "a.safetensors").weights.items())),
+         dict(sorted(weights_of().items())))  # fmt: skip
 
 
 def test_without_objects_torch_itself_reads_the_file(tmp_path, recwarn, monkeypatch):

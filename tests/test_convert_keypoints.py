@@ -157,6 +157,29 @@ def test_faults_of_coco_files_name_place_and_key(
     assert "a.json" in received
 
 
+def test_all_bad_frames_of_a_clip_are_told(tmp_path: Path) -> None:
+    for number, text in enumerate(("{", '{"people": []}', "[")):
+        write(tmp_path / "in" / f"x_{number}_keypoints.json", text)
+    received = message_of(tmp_path / "in", tmp_path / "out", format="openpose").splitlines()
+    assert [Path(line.split(":")[0]).name[2] for line in received] == ["0", "2"]
+
+
+def test_a_file_that_cannot_be_read_decides_no_units(tmp_path: Path) -> None:
+    bad = [{"pose_world_landmarks": landmarks(0.1)[:5]}]
+    write(tmp_path / "in" / "a.json", bad)
+    write(tmp_path / "in" / "b.json", [landmarks(0.1)])
+    received = message_of(tmp_path / "in", tmp_path / "out", format="mediapipe").splitlines()
+    assert len(received) == 1
+    assert "a.json" in received[0]
+
+
+def test_a_blank_label_of_a_list_is_a_missing_one(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.json", [coco(1, 9)])
+    labels = write(tmp_path / "labels.json", [{"id": "a", "label": " "}])
+    received = message_of(tmp_path / "in", tmp_path / "out", format="coco", labels=str(labels))
+    assert "expected the key 'label', got 'id'" in received
+
+
 def test_bad_files_are_told_together_and_none_of_the_rest_is_written(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         write(tmp_path / "in" / f"{name}.json", "{" if name != "b" else [coco(1, 9)])

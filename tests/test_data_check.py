@@ -462,8 +462,12 @@ def test_validation_data_that_training_would_refuse_are_errors(tmp_path, capsys)
     (root / "test_label.json").write_text('{"classes": ["b", "a"], "samples": [' + ", ".join(
         f'{{"id": "{i}", "label": {i % 2}}}' for i in range(4)) + "]}")  # fmt: skip
     np.save(root / "test_data.npy", data + 1)
+    (root / "test2_label.csv").write_text("id,label\na,0\nb,7\nc,1\nd,0\n")
+    np.save(root / "test2_data.npy", data + 2)
     errors = [text for text in faults_of(root, tmp_path, capsys) if text.startswith("error")]
     assert [text.partition(". ")[0] for text in errors] == [
+        "error: test2_label.csv: labels[1]: expected a class of train_data.npy, from 0 to 1, got 7 "
+        "(1 such labels)",
         "error: val_data.npy: expected 3 channels, as train_data.npy, got 2",
         "error: val_data.npy: expected 20 joints, as train_data.npy, got 17",
         "error: val_label.json: labels[0]: expected one of a, b, got 'c' (and 3 more)",

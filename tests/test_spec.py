@@ -434,6 +434,8 @@ def test_every_line_stays_within_400_characters():
 def test_a_number_beyond_all_others_is_refused_with_the_largest():
     problems = refused({**MINIMUM, "train.num_epochs": 10**26})
     assert problems[0].endswith("The largest number that is taken is 9,007,199,254,740,992.")
+    problems = refused({**MINIMUM, "train.seed": 2**64})
+    assert problems[0].endswith(f"[-1, 4294967295], got {2**64}.")
 
 
 def test_a_list_of_classes_names_each_once():

@@ -159,10 +159,12 @@ def test_the_best_comes_along_into_another_folder_or_is_forgotten(tmp_path, capf
     assert (tmp_path / "with/train/best.pth").read_bytes() == best.read_bytes()
     assert (tmp_path / "with/train/best.safetensors").exists()
     assert "best from now on" not in capfd.readouterr().err
+    train_tiny(tmp_path / "locked", encryption_key="k", **words)
+    assert not (tmp_path / "locked/train/best.pth").read_bytes().startswith(b"PK")
     best.unlink()
     train_tiny(tmp_path / "without", **words)
-    told = f"The best of {tmp_path / 'train'} is gone: the best from now on is kept."
-    assert told in capfd.readouterr().err
+    told = "no best checkpoint of epoch 1 to take along, so the best from now on is kept."
+    assert f"{tmp_path / 'train'}: {told}" in capfd.readouterr().err
     assert content_of(tmp_path / "without/train/best.pth")["epoch"] == 1
 
 

@@ -239,7 +239,10 @@ def _continue(job: _Job, checkpoint: Checkpoint) -> None:
         if split == VAL:
             progress.forget_best()
     if progress.best_epoch >= 0 and not job.keeper.has_best(checkpoint.path.parent):
-        job.run.note(f"The best of {checkpoint.path.parent} is gone: the best from now on is kept.")
+        job.run.note(
+            f"{checkpoint.path.parent}: no best checkpoint of epoch {progress.best_epoch + 1} to "
+            "take along, so the best from now on is kept."
+        )
         progress.forget_best()
     progress.step, progress.samples_per_step = min(step, job.steps_per_epoch), job.samples_per_step
     job.run.say(f"Continuing {name} at epoch {progress.epoch + 1}, step {progress.step}.")

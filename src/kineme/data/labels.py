@@ -286,7 +286,8 @@ def _refuse_misspelled(where: str, value: Mapping[str, Any], known: Sequence[str
     absent = [key for key in known if key not in value]
     for key in value:
         if key not in known and (fix := did_you_mean(key, absent)):
-            raise DataError(where, f"the keys {', '.join(known)}", _described(key), fix)
+            keys = f"the key{'s' * (len(known) > 1)} {', '.join(known)}"
+            raise DataError(where, keys, _described(key), fix)
 
 
 def _read_csv(path: Path) -> _Raw:

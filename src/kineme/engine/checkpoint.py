@@ -279,6 +279,11 @@ def _weights_in(path: Path, content: Mapping[str, Any]) -> dict[str, torch.Tenso
         raise CheckpointError(str(path), "model weights", f"a dict without any (keys: {keys})")
     if "kineme" in content:  # a model of ours may itself have names under "model."
         return {name.removeprefix(STATE_PREFIX): tensor for name, tensor in weights.items()}
+    return _by_plain_names(path, weights)
+
+
+def _by_plain_names(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A stranger's weights without what DistributedDataParallel and Lightning put before names."""
     while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in weights)), ""):
         weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     beside = [name for name in weights if not name.startswith(STATE_PREFIX)]
@@ -307,7 +312,8 @@ def _safetensors_in(
         facts = json.loads((metadata or {}).get("kineme", "{}"))
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise _damaged(path, f"one that cannot be read ({error})") from error
-    return weights, facts if isinstance(facts, dict) else {}
+    facts = facts if isinstance(facts, dict) else {}
+    return weights if facts else _by_plain_names(path, weights), facts
 
 
 def _damaged(path: Path, received: str) -> CheckpointError:

@@ -73,7 +73,8 @@ class Keeper:
         return path
 
     def has_best(self, folder: Path) -> bool:
-        """Whether the best checkpoint so far is at hand; from another `folder` it comes along."""
+        """Whether the best checkpoint so far is at hand; from another `folder` it comes along,
+        unless it is readable by anybody where ours are encrypted."""
         source, own = folder / BEST_FILE, self.run.folder
         if folder.resolve() == own.resolve():
             return source.exists()
@@ -81,7 +82,8 @@ class Keeper:
             found = checkpoints.load_checkpoint(source, self.key)
         except CheckpointError:
             return False
-        if found.content.get("epoch") != self.training.progress.best_epoch:
+        is_open = self.key is not None and not found.is_encrypted
+        if is_open or found.content.get("epoch") != self.training.progress.best_epoch:
             return False
         weights = Path(BEST_WEIGHTS_FILE)
         for name in (BEST_FILE, weights.name, weights.with_suffix(".json").name):

@@ -8,7 +8,7 @@ Shapes: N samples, T frames, V joints, M persons; skeletons (N, C, T, V, M).
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -169,18 +169,43 @@ def _unfit(own: _Known, training: _Known, *, file: Path | None) -> list[Fault]:
         for what, axis in (("channels", 1), ("joints", 3))
         if (found := own.store.shape[axis]) != (known := training.store.shape[axis])
     ]  # fmt: skip
-    names = training.labels.class_names if training.labels else None
-    if names and own.labels:
-        numbers = {name: number for number, name in enumerate(names)}
-        try:
-            if file:
-                is_test = not own.path.stem.lower().startswith("val")
-                read_labels(file, label_map=numbers, by_name=is_test)
-            else:
-                renumbered(own.labels, numbers, where=str(own.path))
-        except DataError as error:
-            faults += [Fault.of(problem) for problem in error.problems]
-    return faults
+    return [*faults, *_strange_classes(own, training, file=file)]
+
+
+def _strange_classes(own: _Known, training: _Known, *, file: Path | None) -> list[Fault]:
+    """Classes that the training data do not have, or number otherwise."""
+    if not (training.labels and own.labels):
+        return []
+    names, labels, where = training.labels.class_names, own.labels, str(file or own.path)
+    try:
+        if names:
+            numbers = {name: number for number, name in enumerate(names)}
+            by_name = not own.path.stem.lower().startswith("val")
+            labels = (
+                read_labels(file, label_map=numbers, by_name=by_name)
+                if file
+                else renumbered(labels, numbers, where=where)
+            )
+    except DataError as error:
+        found = [Fault.of(problem) for problem in error.problems]
+        # a spec has to number names that no file does, and may name more of them
+        return found if _are_declared(training) else [replace(f, is_error=False) for f in found]
+    num_classes = len(names or ()) or int(training.labels.labels.max(initial=0)) + 1
+    beyond = np.flatnonzero(labels.labels >= num_classes)
+    if not len(beyond):
+        return []
+    expected = f"expected a class of {training.path}, from 0 to {num_classes - 1}"
+    received = f"got {labels.labels[beyond[0]]} ({len(beyond)} such labels)"
+    return [Fault(f"{where}: labels[{beyond[0]}]", f"{expected}, {received}", True)]
+
+
+def _are_declared(known: _Known) -> bool:
+    """Whether the labels themselves say which classes there are, rather than naming some."""
+    file = _label_file(known.path, None)
+    try:
+        return file is None or read_labels(file).class_names is not None
+    except DataError:
+        return False
 
 
 def _missing(sample: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -45,7 +45,8 @@ def suggested_key(model: type[Section], written: str) -> str | None:
 
 def value_fix(declared: Setting, value: Any) -> str:
     """What to do about a value that was refused, where that can be guessed."""
-    if isinstance(value, int) and abs(value) > LARGEST:
+    is_open = declared.rule.le is None and declared.rule.lt is None
+    if is_open and isinstance(value, int) and abs(value) > LARGEST:
         return f"The largest number that is taken is {LARGEST:,}."
     if declared.is_mapping and isinstance(value, list):
         return "A list of names will do, each of them once."

@@ -21,6 +21,7 @@ from kineme.errors import DataError, Problem
 from kineme.pose_classification.people import by_motion, motion_energy
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 TRAIN, VAL, TEST = "train_data", "val_data", "test_data"  # stems of the files written
 WHOLE = "data"  # where there is no split
@@ -64,17 +65,18 @@ class Source:
     estimator_settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_each(items: Iterable[T], read: Callable[[T], Clip | None]) -> Iterator[Clip]:
-    """The clip of every item, None left out. Raises DataError after the last, for all together."""
+def read_each(items: Iterable[T], read: Callable[[T], R | None]) -> Iterator[R]:
+    """What is read of every item, None left out. Raises DataError after the last, for all
+    together."""
     problems: list[Problem] = []
     for item in items:
         try:
-            clip = read(item)
+            found = read(item)
         except DataError as error:
             problems += error.problems
         else:
-            if clip is not None:
-                yield clip
+            if found is not None:
+                yield found
     if problems:
         raise DataError.of(problems)
 
@@ -102,7 +104,7 @@ def refuse_shares(
 ) -> None:
     """Raise DataError where `points`, (..., 2) in pixels, are shares of the image. NaN: missing."""
     found = points[np.isfinite(points).all(axis=-1)]
-    if found.size and np.abs(found).max() <= 1 < min(width, height):
+    if found.any() and np.abs(found).max() <= 1 < min(width, height):
         raise DataError(where, "coordinates in pixels", "none beyond 1", fix)
 
 

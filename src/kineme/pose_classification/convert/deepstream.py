@@ -181,16 +181,23 @@ def read_labels_of_tracks(path: Path) -> dict[tuple[int | None, int], list[Named
         if one.end < one.start:
             expected = f"end_frame {one.start} or later, as start_frame is {one.start}"
             problems.append(Problem(place, expected, str(one.end)))
-        rows = named.setdefault((value.get("source_id"), value["object_id"]), [])
-        for other in rows:
-            if other.label != one.label and max(one.start, other.start) <= min(one.end, other.end):
-                expected = f"one label of object {value['object_id']} in a frame"
-                received = f"{one.label!r} beside {other.label!r}"
-                problems.append(Problem(place, expected, received, "Give each its own frames."))
-        rows.append(one)
+        named.setdefault((value.get("source_id"), value["object_id"]), []).append(one)
+    for (_, number), rows in named.items():
+        problems += _contradictions(f"{path}: object {number}", rows)
     if problems:
         raise DataError.of(problems)
     return named
+
+
+def _contradictions(where: str, rows: Sequence[Named]) -> Iterator[Problem]:
+    """The first frame in which `rows`, of one object, give it two labels."""
+    reached: Named | None = None  # of those that began earlier, the one that ends last
+    for one in sorted(rows, key=lambda row: row.start):
+        if reached and one.label != reached.label and one.start <= min(reached.end, one.end):
+            received = f"{reached.label!r} and {one.label!r} in frame {one.start}"
+            yield Problem(where, "one label in a frame", received, "Give each its own frames.")
+            return
+        reached = one if reached is None or one.end > reached.end else reached
 
 
 def _windows(

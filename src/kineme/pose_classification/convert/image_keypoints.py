@@ -28,6 +28,7 @@ from kineme.pose_classification.convert.clips import (
     in_time,
     link,
     mark_missing,
+    read_each,
     refuse_shares,
 )
 from kineme.pose_classification.convert.folders import source_of
@@ -78,20 +79,18 @@ def read_openpose_clip(
 
 def openpose_people(folder: Path, tally: Tally) -> dict[int, NDArray[np.float32]]:
     """(P, V, 3) of each frame number of one folder: x, y in pixels, confidence."""
-    frames: dict[int, NDArray[np.float32]] = {}
-    names: dict[int, str] = {}
+    paths: dict[int, Path] = {}
     for path in children_of(folder):
         found = _FRAME.fullmatch(path.name)
         if found is None:
             tally.add("files that are no <name>_<frame>_keypoints.json, left out", path.name)
             continue
         number = int(found[1])
-        if names.setdefault(number, path.name) != path.name:
-            received = f"{names[number]} and {path.name}"
+        if paths.setdefault(number, path) != path:
+            received = f"{paths[number].name} and {path.name}"
             fix = "Give every clip a folder of its own."
             raise DataError(str(folder), f"one file of frame {number}", received, fix)
-        frames[number] = _people_of_frame(path)
-    return frames
+    return dict(read_each(paths.items(), lambda one: (one[0], _people_of_frame(one[1]))))
 
 
 def read_coco_clip(path: Path, name: str, *, settings: Any, tally: Tally) -> NDArray[np.float32]:

@@ -90,9 +90,10 @@ def mediapipe_people(path: Path, units: Units) -> Iterator[NDArray[np.float32]]:
             key = keys[0] if keys else _IMAGE_KEYS[0]
             where, frame = f"{where}: {key}", take(frame, key, where)
             which = "world" if key == _WORLD_KEY else "image"
-        if frame:
+        people = _people(frame, where)
+        if len(people):
             units.hold(which, where)
-        yield _people(frame, where) - _OFFSETS[which]
+        yield people - _OFFSETS[which]
 
 
 def _people(frame: Any, where: str) -> NDArray[np.float32]:

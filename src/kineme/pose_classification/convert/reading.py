@@ -211,14 +211,17 @@ def children_of(folder: Path) -> list[Path]:
 def read_rows(
     path: Path, required: Collection[str], optional: Collection[str]
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    """(place, row) of a CSV with a header or a JSON list of objects, these columns only."""
+    """(place, row) of a CSV with a header or a JSON list of objects, these columns only.
+
+    What is blank is not there.
+    """
     if path.suffix.lower() == ".json":
-        rows = as_list(read_json(path), str(path))
+        rows = [_filled(row) for row in as_list(read_json(path), str(path))]
         places = [f"{path}[{index}]" for index in range(len(rows))]
     else:
         reader = csv.DictReader(io.StringIO(read_text(path)), restkey="", strict=True)
         try:
-            rows = [{key: value for key, value in row.items() if value != ""} for row in reader]
+            rows = [_filled(row) for row in reader]
         except csv.Error as error:
             raise DataError(f"{path}:{reader.line_num}", "CSV", str(error)) from error
         places = [f"{path}:{line}" for line in range(2, len(rows) + 2)]
@@ -243,6 +246,14 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     if found and all(_is_class_number(label) for label in found):
         return tuple(str(number) for number in range(max(map(int, found)) + 1))
     return tuple(natural_order(found))
+
+
+def _filled(row: Any) -> Any:
+    """A row without what is blank."""
+    if not isinstance(row, dict):
+        return row
+    is_blank = {key: isinstance(value, str) and not value.strip() for key, value in row.items()}
+    return {key: value for key, value in row.items() if not is_blank[key]}
 
 
 def _is_class_number(label: str) -> bool:

@@ -64,16 +64,16 @@ def write_source(
 
     as_shards: a sharded store, labels inside, in place of the two files.
     Returns {"kpi": counts, "files": names, "warnings": lines}. Raises DataError when
-    nothing is left to write or the clips do not fit together, SpecError when stores cannot
-    be written because of what is in the folder.
+    nothing is left to write or the clips do not fit together, SpecError because of older stores,
+    or of older labels beside data that have none, in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if as_shards:
         _refuse_older_data(folder)
     with files.write_errors_named(folder), tempfile.TemporaryFile(dir=folder) as spool:
         groups = _grouped(_spool(source, spool, tally), source)
-        if not as_shards:
-            _refuse_older_labels(folder, groups)
+        if not (as_shards or source.classes):
+            _refuse_older_labels(folder, [group.stem for group in groups])
         names = []
         for group in groups:
             samples = _samples(spool, group)
@@ -170,10 +170,10 @@ def _refuse_older_data(folder: Path) -> None:
         )
 
 
-def _refuse_older_labels(folder: Path, groups: Sequence[_Group]) -> None:
+def _refuse_older_labels(folder: Path, stems: Sequence[str]) -> None:
     """Labels that lie beside data without any would be taken for theirs."""
-    stems = [_label_stem(group.stem) for group in groups if not group.classes]
-    names = [f"{stem}{ending}" for stem in stems for ending in (".json", ".csv", ".pkl")]
+    endings = (".json", ".csv", ".pkl")
+    names = [f"{_label_stem(stem)}{ending}" for stem in stems for ending in endings]
     if older := [name for name in names if (folder / name).exists()]:
         raise SpecError(
             "dataset_convert.results_dir",
