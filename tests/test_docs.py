@@ -230,8 +230,17 @@ def first_python_block(page: Path, holding: str) -> str:
     [
         ("dataset.normalize=center_minmax", "dataset.sampling=uniform", "dataset.num_frames=6"),
         (),
+        (
+            "dataset.normalize=center",
+            "dataset.sampling=uniform",
+            "dataset.num_frames=6",
+            "model.model_type=ST-GCN++",
+            "model.mask=true",
+            "model.streams=[joint,bone]",
+            "model.fusion=early",
+        ),
     ],
-    ids=["as the recipe", "centred, all frames"],
+    ids=["as the recipe", "centred, all frames", "what is missing is told"],
 )
 def test_the_app_of_the_guide_answers_as_inference_does(words, tmp_path, monkeypatch):
     lengths = np.array([7, 9, 10, 4, 6, 11, 8])
