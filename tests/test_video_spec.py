@@ -380,7 +380,7 @@ def test_the_streams_and_lengths_of_a_model_follow_its_type():
             ["dataset.augmentation_config.mixup_alpha has no effect: dataset.batch_size is 1."],
         ),
         ({"export.batch_size": 4}, ["export.batch_size has no effect: an exported model takes"]),
-        ({"evaluate.trt_engine": "x"}, ["evaluate.trt_engine has no effect: this network runs"]),
+        ({"evaluate.trt_engine": "x"}, ["evaluate.trt_engine has no effect: there is no TensorRT"]),
     ],
 )
 def test_a_setting_without_effect_is_noted(source, notes):
