@@ -204,7 +204,7 @@ def _are_declared(known: _Known) -> bool:
     file = _label_file(known.path, None)
     try:
         return file is None or read_labels(file).class_names is not None
-    except DataError:
+    except UnknownClasses:
         return False
 
 
