@@ -45,11 +45,12 @@ CONTEXT.set_forkserver_preload(
 )  # fmt: skip
 
 
-def untrained(name: str, folder: Path, *, seed: int = 3) -> Path:
+def untrained(name: str, folder: Path, *more: str, seed: int = 3) -> Path:
     """A checkpoint of a small model with three classes, as it is before training."""
     import yaml
 
-    network, words = load_network(name), [*TRAINED[name], f"dataset.label_map={LABEL_MAP}"]
+    network = load_network(name)
+    words = [*TRAINED[name], f"dataset.label_map={LABEL_MAP}", *more]
     if name == SKELETONS:
         (folder / "stick.yaml").write_text(yaml.safe_dump(LAYOUT))
         words.append(f"model.layout={folder / 'stick.yaml'}")

@@ -9,7 +9,7 @@ import pytest
 from av.codec.codec import Codec, UnknownCodecError
 
 from clips_made import full_decode, make_video, picture
-from inferred import LABELS, VIDEOS, make_data, spec_of, untrained, words_of
+from inferred import LABELS, SKELETONS, VIDEOS, make_data, spec_of, untrained, words_of
 from kineme.action_recognition.dataset import ClipDataset
 from kineme.actions import inference
 from kineme.cli import main
@@ -79,7 +79,7 @@ def test_i01_more_bad_videos_than_are_allowed_end_with_8(checkpoint, tmp_path, c
 
 
 def test_a_single_bad_video_ends_with_8_unless_told_otherwise(checkpoint, tmp_path):
-    with pytest.raises(PartialError, match=r"expected all 4 samples to be read, got 1 that failed"):
+    with pytest.raises(PartialError, match=r"all 4 samples to be answered, got 1 that failed"):
         infer(checkpoint, some_bad(tmp_path, 4, 1), tmp_path)
 
 
@@ -97,6 +97,43 @@ def test_inputs_that_all_fail_leave_their_reasons_and_no_answers(checkpoint, tmp
     assert len(lines_of(folder / "failed.jsonl")) == 3
     assert (folder / "predictions.jsonl").read_text() == ""
     assert (folder / "results.txt").read_text() == ""
+
+
+def huge(folder, wrong):
+    """Five skeletons of which the `wrong` are wider than the largest number of float32."""
+    data = make_data(SKELETONS, folder, 5)
+    x = np.load(data)
+    x[wrong, :, ::2] = 3e38
+    x[wrong, :, 1::2] = -3e38
+    np.save(data, x)
+    return data
+
+
+def test_a_sample_that_gets_no_finite_score_fails_alone(tmp_path, capsys):
+    looks = ("dataset.sampling=uniform", "dataset.num_frames=8", "dataset.normalize=center")
+    weights, data = untrained(SKELETONS, tmp_path, *looks), huge(tmp_path, [1])
+    words = words_of(SKELETONS, weights, data, tmp_path, "inference.num_clips=2")
+    assert main([SKELETONS, "inference", *words]) == 8
+    said = capsys.readouterr().err
+    assert "expected all 5 samples to be answered, got 1 that failed, the first '1': " in said
+    assert "the model gives it no finite score" in said
+    folder = tmp_path / "inference"
+    assert [line["id"] for line in lines_of(folder / "failed.jsonl")] == ["1"]
+    answered = ["0", "2", "3", "4"]
+    assert [line["id"] for line in lines_of(folder / "predictions.jsonl")] == answered
+    clips = (folder / "clips.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in clips] == [name for name in answered for _ in range(2)]
+    assert main([SKELETONS, "inference", *words, "--max-bad", "20%"]) == 0
+
+
+def test_a_model_without_a_finite_score_is_no_matter_of_samples(tmp_path, capsys):
+    weights = untrained(SKELETONS, tmp_path, "dataset.normalize=center")
+    data = huge(tmp_path, slice(None))
+    words = words_of(SKELETONS, weights, data, tmp_path, "inference.max_bad=1")
+    assert main([SKELETONS, "inference", *words]) == 7
+    assert "model: expected finite scores for every sample, got none for 5 of 5" in (
+        capsys.readouterr().err
+    )
 
 
 def test_inputs_that_failed_before_a_stop_are_not_tried_again(checkpoint, tmp_path, monkeypatch):

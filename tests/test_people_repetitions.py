@@ -309,6 +309,15 @@ def test_time_that_does_not_go_on_is_refused(wrong):
         counter.update(wrong, np.zeros((17, 2)))
 
 
+def test_joints_of_another_layout_and_unknown_layouts_are_refused_in_words():
+    with pytest.raises(ValueError, match=r"17, C\) joints .*, got \(33, 3\)"):
+        count_repetitions(np.zeros((60, 33, 3)), np.arange(60) / 30, "coco")
+    with pytest.raises(ValueError, match=r"17, C\) joints .*, got \(60, 5, 2\)"):
+        joint_angle(np.zeros((60, 5, 2)), "coco", ("left_hip", "left_knee", "left_ankle"))
+    with pytest.raises(ValueError, match=r"expected a layout out of .*coco.*, got 'coc'"):
+        RepetitionCounter("coc")
+
+
 # Parts -------------------------------------------------------------------------------------
 
 

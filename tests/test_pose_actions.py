@@ -267,6 +267,25 @@ def test_inference_writes_upstreams_form_and_the_full_one(trained, tmp_path):
     assert first["top"][0]["probability"] >= first["top"][1]["probability"]
 
 
+@pytest.mark.parametrize(
+    ("shortest", "asked", "is_told"), [(5, 6, True), (5, 8, False), (8, 6, False)]
+)
+def test_samples_that_zeros_do_not_fill_up_as_in_training_are_told_of(
+    trained, tmp_path, capsys, shortest, asked, is_told
+):
+    found = torch.load(trained / "train" / "best.pth", weights_only=True)
+    found["kineme"]["training_data"]["min_frames"] = shortest
+    torch.save(found, tmp_path / "padded.pth")
+    np.save(tmp_path / "x.npy", waves(3, 9)[0][:, :, :asked])
+    words = (
+        f"inference.checkpoint={tmp_path / 'padded.pth'}",
+        f"inference.test_dataset.data_path={tmp_path / 'x.npy'}",
+    )
+    inference.run(NETWORK, spec_of("inference", trained, tmp_path, *words))
+    told = "padded.pth: it learned from samples that zeros fill up to 8 frames, and these have 6: "
+    assert (told in capsys.readouterr().err) == is_told
+
+
 def test_the_checkpoint_alone_restores_model_classes_layout_and_normalisation(trained, tmp_path):
     evaluate.run(NETWORK, spec_of("evaluate", trained, tmp_path))
     used = yaml.safe_load((tmp_path / "evaluate" / "experiment.yaml").read_text())

@@ -90,7 +90,7 @@ ERRORS = {
             f"{_VIDEO}data/train recipe=modern model.imagenet_pretrained=false "
             "model.input_width=32 model.input_height=32 train.optim.optimizer_type=SGD "
             "train.optim.lr=1e30 results_dir=e/loss",
-        "samples to be read":
+        "samples to be answered":
             f"action_recognition inference results_dir=e/torn dataset.workers=0 inference.{_RGB} "
             "inference.inference_dataset_dir=torn/catch",
     },

@@ -224,8 +224,9 @@ def test_i01_the_good_are_answered_and_the_bad_have_a_reason(trained, with_bad, 
     with pytest.raises(PartialError) as caught:
         inference.run(NETWORK, later("inference", trained, with_bad, tmp_path))
     assert caught.value.exit_code == 8
-    assert "expected all 10 samples to be read, got 3 that failed, the first 'catch/v1': " in str(
-        caught.value
+    assert (
+        "expected all 10 samples to be answered, got 3 that failed, the first 'catch/v1': "
+        in str(caught.value)
     )
     folder = tmp_path / "inference"
     rows = rows_of(folder / "predictions.csv")

@@ -265,6 +265,7 @@ class Network:
     data_keys: the settings that name the data of a split, first where they lie.
     unaugmented: training data as validation sees its own, nothing random, each sample once.
     describe_data: what a checkpoint says of the data that it learned from, in plain values.
+    compare_data: what to tell of a dataset that is unlike what the facts of a checkpoint describe.
     keep_on: keep training data on a GPU as a whole and make its batches there; None where they do
     not fit.
     """
@@ -299,6 +300,8 @@ class Network:
     data_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by split
     unaugmented: Callable[[Any], Dataset] | None = None  # (spec)
     describe_data: Callable[[Any], Mapping[str, Any]] | None = None  # (dataset)
+    # (dataset, facts, path of the checkpoint)
+    compare_data: Callable[[Any, Mapping[str, Any], str], Sequence[str]] | None = None
     keep_on: Callable[[Any, torch.device], PreparedBatches | None] | None = None  # (dataset, GPU)
     # (weights, what their file says of itself, spec, untrained model) -> weights, what to tell
     transfer: (

@@ -61,6 +61,7 @@ class Subject:
 
     asked: the spec before a checkpoint and the data had their say.
     validated_on: path of the data that chose the best checkpoint; "" where it is not told.
+    facts: what the checkpoint says of itself.
     calibration: of the model by validation data; None where there were none.
     chance: what guessing reaches on the training data; None where it is not told.
     """
@@ -71,6 +72,7 @@ class Subject:
     notes: tuple[str, ...]
     asked: Any
     validated_on: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     chance: Chance | None = None
 
@@ -118,7 +120,9 @@ def ask(
     calibration, note = calibration_of(loaded, spec, action)
     notes += (note,) if note else ()
     chance = read_chance(loaded.facts)
-    subject = Subject(network, spec, loaded.path, notes, asked, validated_on, calibration, chance)
+    subject = Subject(
+        network, spec, loaded.path, notes, asked, validated_on, loaded.facts, calibration, chance
+    )
     with results.open_run(network, action, spec) as a_run:
         devices, device_note = runtime.choose_devices(
             spec.device,
@@ -186,9 +190,12 @@ def classify(
 
     journal: where answers are kept as they come, and found after an interruption.
     """
-    spec = subject.spec
+    spec, compare = subject.spec, subject.network.compare_data
     for text in dataset.notes:
         a_run.note(text)
+    if compare and not title:  # others with a title are made of these, or of no class
+        for text in compare(dataset, subject.facts, str(subject.checkpoint)):
+            a_run.note(text)
     section = getattr(spec, a_run.action)
     batch_size = section.batch_size if section.batch_size > 0 else spec.dataset.batch_size
     feed = Feed(
@@ -208,6 +215,7 @@ def classify(
                 batch_size=batch_size,
                 poll=advance_to,
                 journal=journal,
+                may_lose=a_run.action == "inference",
             )
     finally:
         feed.close()
@@ -316,11 +324,12 @@ def refuse_failures(
     if not failed:
         return
     first, where = min(failed), str(a_run.folder / FAILED_FILE)
-    received = f"{len(failed)} that failed, the first {dataset.ids[first]!r}: {failed[first]}"
+    why = failed[first].removesuffix(".")
+    received = f"{len(failed)} that failed, the first {dataset.ids[first]!r}: {why}"
     if len(failed) / len(dataset) <= max_bad:
         a_run.note(f"{where}: of {len(dataset)} samples, {received}.")
         return
-    expected = f"all {len(dataset)} samples to be read"
+    expected = f"all {len(dataset)} samples to be answered"
     if max_bad:
         expected = f"at most {100 * max_bad:g} % of {len(dataset)} samples to fail"
     raise PartialError(where, expected, received, "The others are done.")

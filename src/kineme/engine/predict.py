@@ -21,7 +21,7 @@ from torch import nn
 from kineme.engine.answer_journal import AnswerJournal, Found
 from kineme.engine.feeding import Feed, evaluation_requests
 from kineme.errors import QualityError
-from kineme.network import Answers, Batch
+from kineme.network import Answers, Batch, Remarks
 
 
 def predict(
@@ -33,12 +33,14 @@ def predict(
     epoch: int = 0,
     poll: Callable[[int], None] | None = None,
     journal: AnswerJournal | None = None,
+    may_lose: bool = False,
 ) -> Answers:
     """What `model` says of every sample; the probabilities of a sample's rows are averaged.
 
     model: on the fabric's device, not wrapped for training (the processes have different
     numbers of batches, and a wrapped model would wait). It is left in evaluation mode.
-    Raises QualityError when a sample that was read gets no finite score.
+    Raises QualityError when a sample that was read gets no finite score; with `may_lose` such a
+    sample fails as one that cannot be read, and it is raised only where no sample gets one.
     poll: called by all processes equally often, with the number of samples that all of them
     have seen by then; it may raise to stop.
     journal: where answers are kept as they come; what it knows already is not computed.
@@ -69,8 +71,7 @@ def predict(
             if poll is not None:
                 poll(num_seen)
     answers = _joined(_gathered(fabric, found), num_samples)
-    _check(answers, feed)
-    return answers
+    return _checked(answers, feed, may_lose=may_lose)
 
 
 def _rows(
@@ -127,14 +128,26 @@ def _averaged(rows: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[n
     return scores
 
 
-def _check(answers: Answers, feed: Feed) -> None:
+def _checked(answers: Answers, feed: Feed, *, may_lose: bool) -> Answers:
+    """The answers, of which those that are not finite may be lost (see `predict`)."""
     is_lost = np.asarray(~np.isfinite(answers.scores).any(axis=1))
     is_lost[list(answers.remarks.failed)] = False
     lost = np.flatnonzero(is_lost)
-    if len(lost):
+    if not len(lost):
+        return answers
+    cause = "Its weights or this sample hold NaN or huge numbers."
+    if not may_lose or len(lost) == len(answers.answered):
         raise QualityError(
             "model",
             "finite scores for every sample",
             f"none for {len(lost)} of {len(is_lost)}, the first {feed.dataset.ids[lost[0]]!r}",
-            "Its weights or this sample hold NaN or huge numbers.",
+            cause,
         )
+    failed = {int(i): f"the model gives it no finite score. {cause}" for i in lost}
+    is_kept = ~is_lost[answers.sample_of_row]
+    return Answers(
+        answers.scores,
+        answers.rows[is_kept],
+        answers.sample_of_row[is_kept],
+        answers.remarks | Remarks(failed=failed),
+    )

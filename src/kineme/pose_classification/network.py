@@ -36,7 +36,7 @@ from kineme.pose_classification.paths import SECTIONS, data_path
 from kineme.pose_classification.resident import keep_on
 from kineme.pose_classification.sources import complete, load_sequences
 from kineme.pose_classification.streams import STREAMS
-from kineme.pose_classification.training_data import describe_data
+from kineme.pose_classification.training_data import compare_data, describe_data
 from kineme.pose_classification.weights import adapt_weights, transfer
 from kineme.spec.load import with_values
 
@@ -261,6 +261,7 @@ NETWORK = Network(
     convert=convert.convert,
     describe=describe,
     describe_data=describe_data,
+    compare_data=compare_data,
     identity=(
         "model.model_type",
         "model.input_channels",

@@ -55,6 +55,19 @@ def describe_data(dataset: SkeletonDataset) -> Mapping[str, Any]:
     }
 
 
+def compare_data(dataset: SkeletonDataset, facts: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """What to tell of samples that zeros do not fill up as they did those of training.
+
+    facts: of the checkpoint at `where`. Raises CheckpointError where they cannot be.
+    """
+    learned, seen = training_data_of(facts, where=where), _frames_seen(dataset)
+    if dataset.view.settings.sampling != "none" or learned.padded_frames in (0, seen):
+        return ()
+    note = f"{where}: it learned from samples that zeros fill up to {learned.padded_frames} "
+    note += f"frames, and these have {seen}: answers may be worse than they were there. Fill these "
+    return (f"{note}up, too, or train with dataset.sampling=uniform.",)
+
+
 def _frames_seen(dataset: SkeletonDataset) -> int:
     """Frames that training sees of a sample: T, or what `dataset.window_size` cuts or fills up."""
     settings, num_frames = dataset.view.settings, dataset.sequences.shape[2]

@@ -23,7 +23,12 @@ from numpy.typing import NDArray
 
 from kineme.errors import Problem, SpecError, listed, shortened
 from kineme.people.repetitions.body_signals import RATE, even_rows, steadied
-from kineme.people.repetitions.joint_angles import angle_between, joints_of, points_of
+from kineme.people.repetitions.joint_angles import (
+    angle_between,
+    joints_of,
+    points_of,
+    refuse_others,
+)
 from kineme.people.repetitions.search import Repetition
 from kineme.pose_classification.layouts import LAYOUTS
 from kineme.spec.read import Document, read_document
@@ -114,8 +119,9 @@ def judge(
     joints: (T, V, C) of the person, NaN where not seen. seconds: (T,) rising. The repetitions are
     those counted in them. since: the seconds of the person's first frame, where these are only
     the frames from MARGIN_SECONDS before the repetitions to as long after them; the answers are
-    those that all frames give.
+    those that all frames give. Raises ValueError where the layout is not that of the joints.
     """
+    refuse_others(joints, layout)
     if not repetitions or not len(joints):
         return ()
     start = float(seconds[0])

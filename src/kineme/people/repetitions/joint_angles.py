@@ -49,8 +49,19 @@ BENDS: Mapping[str, tuple[str, str, str]] = {  # the main angles: from, at, to
 
 
 def joints_of(layout: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of joints, of a known layout or as given. Raises KeyError for a layout unknown."""
-    return LAYOUTS[layout].joints if isinstance(layout, str) else tuple(layout)
+    """Names of joints, of a known layout or as given. Raises ValueError for a layout unknown."""
+    if not isinstance(layout, str):
+        return tuple(layout)
+    if layout not in LAYOUTS:
+        raise ValueError(f"expected a layout out of {', '.join(LAYOUTS)}, got {layout!r}")
+    return LAYOUTS[layout].joints
+
+
+def refuse_others(joints: NDArray[np.floating], layout: str | Sequence[str]) -> None:
+    """Raise ValueError where (..., V, C) `joints` are not as many as the layout has."""
+    wanted = len(joints_of(layout))
+    if joints.ndim < 2 or joints.shape[-2] != wanted:
+        raise ValueError(f"expected (..., {wanted}, C) joints of the layout, got {joints.shape}")
 
 
 def point_columns(layout: str | Sequence[str]) -> NDArray[np.int64]:
@@ -88,6 +99,7 @@ def joint_angle(
     joints: NDArray[np.floating], layout: str | Sequence[str], names: Sequence[str]
 ) -> Array:
     """(T,) degrees at the second of three joints of a layout. Raises ValueError for others."""
+    refuse_others(joints, layout)
     known = joints_of(layout)
     one, at, other = (joints[:, known.index(name)].astype(np.float64) for name in names)
     return angle_between(one, at, other)

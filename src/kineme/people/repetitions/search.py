@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 
 from kineme.people.repetitions.body_signals import RATE, BodySignals, body_signals
 from kineme.people.repetitions.excursions import NONE, Excursions, find_excursions
-from kineme.people.repetitions.joint_angles import BENDS, bend, point_columns, points_of, trunk_lean
+from kineme.people.repetitions.joint_angles import (
+    BENDS,
+    bend,
+    point_columns,
+    points_of,
+    refuse_others,
+    trunk_lean,
+)
 
 Array = NDArray[np.float64]
 
@@ -103,7 +110,8 @@ def count_repetitions(
     """Repetitions of one person.
 
     joints: (T, V, C), NaN where not seen. seconds: (T,) rising, at any steps. layout: the name of
-    a known layout, or the names of the joints. Raises ValueError where time goes back.
+    a known layout, or the names of the joints. Raises ValueError where time goes back, and where
+    the layout is not known or not that of the joints.
     """
     counter = RepetitionCounter(layout)
     for now, row in zip(np.asarray(seconds).tolist(), joints, strict=True):
@@ -119,7 +127,7 @@ class RepetitionCounter:
     """
 
     def __init__(self, layout: str | Sequence[str]) -> None:
-        self._columns = point_columns(layout)
+        self._layout, self._columns = layout, point_columns(layout)
         self._first = math.nan  # seconds of the first frame, where moment 0 is
         self._last = -math.inf
         self._offset = 0  # moment of the first row that is kept
@@ -129,9 +137,13 @@ class RepetitionCounter:
         self._sure_of_none = 1.0
 
     def update(self, seconds: float, joints: NDArray[np.floating]) -> None:
-        """Take in the (V, C) joints of the next frame. Raises ValueError where time goes back."""
+        """Take in the (V, C) joints of the next frame.
+
+        Raises ValueError where time goes back, or the joints are not those of the layout.
+        """
         if not self._last < seconds < math.inf:
             raise ValueError(f"{seconds} s does not come after {self._last} s")
+        refuse_others(joints, self._layout)
         points = points_of(joints[None], self._columns)[0]
         if not self._rows:
             self._first = seconds
