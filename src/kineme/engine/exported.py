@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kineme.engine.openvino_files import HINTS, load_openvino
+from kineme.engine.openvino_files import hint, load_openvino
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported, from 1.31 on
 import onnxruntime
@@ -64,7 +64,7 @@ def open_exported(
 def _open_openvino(path: Path, names: Mapping[str, str], output: str, precision: str) -> Exported:
     openvino = load_openvino()
     settings = {
-        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "INFERENCE_PRECISION_HINT": hint(precision),
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,

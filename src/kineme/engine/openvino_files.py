@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from kineme.engine.quiet import quiet
 from kineme.errors import SpecError
 
-HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what computes in floats
 _QUANTIZED = ("Convolution", "GroupConvolution", "MatMul")
 
 
@@ -48,6 +47,14 @@ def _load(name: str) -> Any:
 def has_bfloat16() -> bool:
     """Whether this CPU computes in bfloat16 by itself."""
     return "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def hint(precision: str) -> str:
+    """In what a file of a `precision` computes where it computes in floats: what int8 leaves, in
+    bfloat16 where the CPU has it, as OpenVINO itself chooses."""
+    if precision == "int8":
+        return "bf16" if has_bfloat16() else "f32"
+    return {"fp32": "f32", "bf16": "bf16"}[precision]
 
 
 def write_openvino(
