@@ -99,6 +99,34 @@ def test_a_gap_in_a_track_is_no_person_and_what_comes_after_the_last_sight_is_no
     assert found[1].probability is None
 
 
+@pytest.mark.parametrize("seconds_after", [0, 1, 3, 12])
+def test_a_short_visit_gets_the_same_label_however_long_the_video_goes_on(seconds_after):
+    visit = film([0] * 30 + [0.9] * 8 + [0] * (seconds_after * FPS))
+    found = [one for one in timeline_of(visit, Scores(), SETTINGS) if one.person]
+    assert plain(found) == [(1, "b", 3, 3.8)]
+    assert found[0].probability == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(("fps", "stride"), [(1, 0.5), (10, 0.02), (3, 0.1)])
+def test_somebody_in_every_frame_is_never_away_however_far_frames_are_apart(fps, stride):
+    settings = replace(
+        SETTINGS,
+        frame_seconds=1 / fps,
+        stride_seconds=stride,
+        segments=SegmentSettings(0.6, 0.4, 0),
+    )
+    found = timeline_of(film([0.9] * 4 * fps, fps=fps), Scores(), settings)
+    assert plain(found) == [(1, "b", 0, 4)]
+
+
+def test_somebody_is_away_from_the_first_frame_without_them_to_the_next_with_them():
+    settings = replace(SETTINGS, frame_seconds=1, stride_seconds=0.25)
+    found = timeline_of(film([0.9] * 4 + [0] * 2 + [0.9] * 4, fps=1), Scores(), settings)
+    assert plain(one for one in found if one.person) == [
+        (1, "b", 0, 4), (1, "no person", 4, 6), (1, "b", 6, 10),
+    ]  # fmt: skip
+
+
 def test_i03_nobody_at_all_is_one_row_that_says_no_person():
     assert timeline_of(film([0] * 30), Presence(), SETTINGS) == [
         Segment(0, "no person", None, 0.0, 3.0)

@@ -13,6 +13,7 @@ Shapes: B windows, T frames of a window, V joints, D axes, K classes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -207,10 +208,27 @@ class Timeline:
             for track, answer in zip(due, answers, strict=True):
                 last = track.next_window + self.settings.num_overlapping
                 self._add(track, range(track.next_window, last), answer)
+            lone = [track for track in due if self._lacks_answer(track)]
+            for track, begin, answer in self._last_answers(lone):
+                self._add_last(track, track.next_cell, begin=begin, end=math.inf, answer=answer)
+            for track in due:
                 track.next_window += 1
                 end = self._at(track, track.next_cell + 1)
                 yield from self._feed(track, end)
                 self._forget_rows(track)
+
+    def _last_answers(
+        self, tracks: Sequence[_Track]
+    ) -> list[tuple[_Track, float, NDArray[np.float32] | None]]:
+        """What is said of the windows that end with the latest sight of each, and where these
+        begin: of people who are there for less than a window, or leave."""
+        ends = [track.last_seen + self.settings.frame_seconds for track in tracks]
+        begins = [
+            max(track.start, end - self.settings.window_seconds)
+            for track, end in zip(tracks, ends, strict=True)
+        ]
+        answers = self._ask(tracks, list(zip(begins, ends, strict=True)))
+        return list(zip(tracks, begins, answers, strict=True))
 
     def _ask(
         self, tracks: Sequence[_Track], spans: Sequence[tuple[float, float]]
@@ -275,14 +293,31 @@ class Timeline:
             track.sums[cell] = track.sums.get(cell, 0) + answer.astype(np.float64)
             track.counts[cell] = track.counts.get(cell, 0) + 1
 
+    def _lacks_answer(self, track: _Track) -> bool:
+        """Whether the next cell shows its person, who is hardly seen in any window over it."""
+        begin, end = (self._at(track, track.next_cell + i) for i in range(2))
+        return track.next_cell not in track.counts and self._is_seen(track, begin, end)
+
+    def _add_last(
+        self,
+        track: _Track,
+        cell: int,
+        *,
+        begin: float,
+        end: float,
+        answer: NDArray[np.float32] | None,
+    ) -> None:
+        """Give a cell that goes on until `end` the answer to a last window that begins at `begin`,
+        where that shows half of the cell."""
+        end = min(self._at(track, cell + 1), end)
+        is_shown = (self._at(track, cell) + end) / 2 >= begin
+        self._add(track, [cell] if is_shown else [], answer)
+
     def _feed(self, track: _Track, end: float) -> Iterator[Segment]:
         """The next cell, over which no window comes any more, goes to the decider."""
         number = track.next_cell
         begin = self._at(track, number)
-        is_seen = any(
-            begin - _SLACK_SECONDS <= seconds < end - _SLACK_SECONDS and index in track.rows
-            for index, seconds in self._frames
-        )
+        is_seen = self._is_seen(track, begin, end)
         total, count = track.sums.pop(number, None), track.counts.pop(number, 0)
         cell = Cell(begin, end, None if total is None else total / count, is_seen)
         track.next_cell += 1
@@ -293,21 +328,26 @@ class Timeline:
             yield from track.decider.add(one)
         track.gap.clear()
 
+    def _is_seen(self, track: _Track, begin: float, end: float) -> bool:
+        """Whether a cell shows its person; a frame is shown until the next one comes."""
+        shown = None
+        for index, seconds in self._frames:
+            if seconds >= end - _SLACK_SECONDS:
+                break
+            if seconds >= begin - _SLACK_SECONDS and index in track.rows:
+                return True
+            shown = index if seconds < begin - _SLACK_SECONDS else None
+        return shown in track.rows
+
     def _close(self, tracks: Sequence[_Track]) -> list[Segment]:
         """What is left of people who are gone: a last window that ends with them."""
-        ends = [track.last_seen + self.settings.frame_seconds for track in tracks]
-        begins = [
-            max(track.start, end - self.settings.window_seconds)
-            for track, end in zip(tracks, ends, strict=True)
-        ]
-        answers = self._ask(tracks, list(zip(begins, ends, strict=True)))
         over: list[Segment] = []
-        for track, begin, end, answer in zip(tracks, begins, ends, answers, strict=True):
+        for track, begin, answer in self._last_answers(tracks):
+            end = track.last_seen + self.settings.frame_seconds
             while self._at(track, track.next_cell) < end - _SLACK_SECONDS:
                 number = track.next_cell
                 cell_end = min(self._at(track, number + 1), end)
-                middle = (self._at(track, number) + cell_end) / 2
-                self._add(track, [number] if middle >= begin else [], answer)
+                self._add_last(track, number, begin=begin, end=cell_end, answer=answer)
                 over += self._feed(track, cell_end)
             over += track.decider.finish(end)
             del self._tracks[track.id]
@@ -349,9 +389,10 @@ class Timeline:
         if settings.num_persons > 1:  # the last window of somebody who is gone by then
             last -= settings.end_after_seconds + settings.stride_seconds
         needed = min(self._at(track, min(track.next_window, track.next_cell)), last)
-        while track.rows:
-            oldest = next(iter(track.rows))
-            if oldest >= self._first_index(needed):
+        first = self._first_index(needed)
+        while len(track.rows) > 1:  # the frame that is shown when `needed` comes may be before it
+            oldest, following = itertools.islice(track.rows, 2)
+            if following >= first:
                 return
             del track.rows[oldest]
 
