@@ -21,6 +21,44 @@ def film(tmp_path_factory):
     return write_scene(tmp_path_factory.mktemp("film"), scene_of(act("wave", 10, x=40, seed=3)))
 
 
+def points_for(names, points, folder):
+    """A folder with the key points again under each name."""
+    (folder / "points").mkdir()
+    for name in names:
+        (folder / "points" / f"{name}.json").write_bytes(Path(points).read_bytes())
+    return folder / "points"
+
+
+def test_every_video_of_a_folder_gets_its_own_key_points_or_nothing_begins(film, tmp_path):
+    video, points = film
+    (tmp_path / "videos").mkdir()
+    for name in "abc":
+        (tmp_path / "videos" / f"{name}.mp4").write_bytes(video.read_bytes())
+    for given, received in (
+        (points, "no folder"),
+        (points_for("b", points, tmp_path), "none of 2"),
+    ):
+        with pytest.raises(SpecError, match=received) as caught:
+            run(tmp_path / "videos", given, tmp_path / "out", "--no-video")
+        assert "of each of the 3 videos (a.json, " in str(caught.value)
+        assert not (tmp_path / "out").exists()
+    for name in "ac":
+        (tmp_path / "points" / f"{name}.json").write_text("[]")  # nobody
+    run(tmp_path / "videos", tmp_path / "points", tmp_path / "out", "--no-video")
+    people = [
+        json.loads((tmp_path / "out" / f"{name}.mp4" / "timeline.json").read_text())["people"]
+        for name in "abc"
+    ]
+    assert [len(one) for one in people] == [0, 1, 0]
+
+
+def test_key_points_of_a_file_are_of_no_stream(film, tmp_path):
+    with pytest.raises(
+        SpecError, match=r"files\.path: expected a video, .*, got a camera or a str"
+    ):
+        run("0", film[1], tmp_path / "out")
+
+
 def test_of_a_folder_of_videos_each_has_results_of_its_own_and_one_that_fails_is_told(
     film, tmp_path, capsys
 ):
@@ -30,7 +68,7 @@ def test_of_a_folder_of_videos_each_has_results_of_its_own_and_one_that_fails_is
     (folder / "a.mp4").write_bytes(video.read_bytes())
     (folder / "b.mp4").write_bytes(b"no video")
     with pytest.raises(PartialError, match="1 that cannot be read") as caught:
-        run(folder, points, tmp_path / "out", "--max-frames=5")
+        run(folder, points_for("ab", points, tmp_path), tmp_path / "out", "--max-frames=5")
     assert caught.value.exit_code == 8
     assert (tmp_path / "out" / "a.mp4" / "timeline.csv").is_file()
     assert f"left out: {folder / 'b.mp4'}: expected" in capsys.readouterr().err
@@ -43,6 +81,7 @@ def test_every_event_of_a_folder_says_of_which_video_it_is(film, tmp_path, capsy
     paths = [str(tmp_path / "videos" / name) for name in ("a.mp4", "b.mp4")]
     for path in paths:
         Path(path).write_bytes(video.read_bytes())
+    points = points_for("ab", points, tmp_path)
     run(tmp_path / "videos", points, tmp_path / "out", "--no-video", "--live")
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(one["event"], one["source"]) for one in told] == [
@@ -208,9 +247,9 @@ def test_options_without_effect_are_told_once(film, tmp_path, capsys):
     for name in "ab":
         (tmp_path / "videos" / f"{name}.mp4").write_bytes(video.read_bytes())
     run(
-        tmp_path / "videos", points, tmp_path / "out", "--max-frames=2", "--no-video", "--wait",
-        "--alone", "--no-threshold", "--min-probability=0.6", "--keep-probability=0.4",
-        "--video-side=99",
+        tmp_path / "videos", points_for("ab", points, tmp_path), tmp_path / "out", "--wait",
+        "--max-frames=2", "--no-video", "--alone", "--no-threshold", "--min-probability=0.6",
+        "--keep-probability=0.4", "--video-side=99",
     )  # fmt: skip
     told = [line for line in capsys.readouterr().err.splitlines() if "no effect" in line]
     assert told == [

@@ -26,6 +26,7 @@ from kineme.errors import (
     PartialError,
     Problem,
     SpecError,
+    listed,
     printable,
     shortened,
 )
@@ -112,7 +113,7 @@ def main(words: Sequence[str]) -> int:
         return EXIT_OK
     failed: list[Problem] = []
     for video in videos:
-        one = replace(settings, out=settings.out / video.name)
+        one = _settings_of(video, settings, len(videos))
         try:
             _say(_analyze_one(str(video), one, stream), one.out, is_live=stream.is_live)
         except DataError as error:
@@ -234,6 +235,8 @@ def _checked(request: _Request) -> tuple[AnalysisSettings, tuple[Path, ...]]:
             if not videos:
                 check_path(request.source)
     with _collected(errors):
+        _check_points(request, videos)
+    with _collected(errors):
         for out in [_out(request), *(_out(request) / video.name for video in videos)]:
             refuse_folder(out, request.source)
     if checkpoint := request.words.get("--checkpoint"):
@@ -259,6 +262,37 @@ def _raise_all(errors: Sequence[KinemeError]) -> None:
     if errors:
         ordered = sorted(errors, key=lambda error: not isinstance(error, SpecError))
         raise type(ordered[0]).of([one for error in ordered for one in error.problems])
+
+
+def _check_points(request: _Request, videos: Sequence[Path]) -> None:
+    """Raise SpecError with all videos that have no key points of their own."""
+    given = str(request.settings.get("files.path", ""))
+    if not given:
+        return
+    if is_stream(request.source):
+        received = "a camera or a stream"
+        raise SpecError("files.path", "a video, whose frames the file tells of", received)
+    folder = Path(given).expanduser()
+    lacking = [video for video in videos if len(videos) > 1 and not _points_of(video, folder)]
+    if lacking:
+        names = listed(f"{video.stem}.json" for video in lacking)
+        expected = f"a folder with key points of each of the {len(videos)} videos ({names})"
+        received = f"none of {len(lacking)}" if folder.is_dir() else "no folder"
+        raise SpecError("files.path", expected, f"{received}: {shortened(given)}")
+
+
+def _points_of(video: Path, folder: Path) -> Path | None:
+    """Where key points of one of several videos lie: in a file, or in a folder of OpenPose's."""
+    found = (folder / f"{video.stem}.json", folder / video.stem)
+    return next((path for path in found if path.exists()), None)
+
+
+def _settings_of(video: Path, settings: AnalysisSettings, num_videos: int) -> AnalysisSettings:
+    """The settings, with results and key points of one of the videos of a folder."""
+    own = dict(settings.estimator_settings)
+    if settings.estimator == "files" and num_videos > 1:
+        own["path"] = str(_points_of(video, Path(str(own["path"])).expanduser()))
+    return replace(settings, out=settings.out / video.name, estimator_settings=own)
 
 
 def _check_checkpoint(path: str) -> None:
