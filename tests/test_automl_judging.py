@@ -26,6 +26,18 @@ def test_the_best_is_measured_on_held_out_data_where_there_are_any(tmp_path, fak
     assert len(fake.evaluated) == 2
 
 
+@pytest.mark.parametrize(
+    ("seen_in", "told"),
+    [("train", "the very data it was trained on"), ("val", "the very data it was chosen on"),
+     (None, "held out")],
+)  # fmt: skip
+def test_data_that_training_has_seen_are_not_called_held_out(tmp_path, fake, seen_in, told):
+    fake.evaluation = {**fake.evaluation, "seen_in": seen_in}
+    view = run(tmp_path, RANDOM, "evaluate.test_dataset.data_path=/data/test")
+    assert view.final.where == f"accuracy on /data/test, {told}"
+    assert view.final.is_seen == (seen_in is not None)
+
+
 def test_labels_of_held_out_data_are_named_wherever_the_data_are(tmp_path, fake):
     held_out = {"data_path": "/data/it's a test.npy", "label_path": "/other/label.json"}
     words = [f"evaluate.test_dataset.{key}={value}" for key, value in held_out.items()]

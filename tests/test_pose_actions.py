@@ -102,6 +102,26 @@ def test_the_report_says_what_was_judged_and_whether_it_had_chosen_the_checkpoin
     assert "chosen on" not in facts_in(tmp_path / "last" / "evaluate" / "report.html")
 
 
+@pytest.mark.parametrize(("name", "seen_in"), [("train", "train"), ("val", "val"), (None, None)])
+def test_an_evaluation_knows_the_samples_of_its_training(trained, tmp_path, capsys, name, seen_in):
+    shutil.copytree(trained, tmp_path / "data")  # other files, the same samples
+    path, labels = (
+        tmp_path / "data" / f"{name or 'train'}_{x}" for x in ("data.npy", "label.json")
+    )
+    if not name:
+        np.save(path, waves(12, 5)[0])
+    words = (
+        f"evaluate.test_dataset.data_path={path}",
+        f"evaluate.test_dataset.label_path={labels}",
+    )
+    evaluate.run(NETWORK, spec_of("evaluate", trained, tmp_path, *words))
+    facts = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    assert facts["seen_in"] == seen_in
+    assert ("the very samples that the model learned from" in capsys.readouterr().err) == (
+        name == "train"
+    )
+
+
 def facts_in(report):
     """The list under "What was run"."""
     return dict(

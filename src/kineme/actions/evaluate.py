@@ -18,9 +18,10 @@ from kineme import files
 from kineme.actions import answers, k_fold
 from kineme.actions.comparison import find_baseline, judge_baseline
 from kineme.engine import metrics
+from kineme.engine.keeping import seen_in
 from kineme.engine.names import CONFUSION_FILE, EVALUATION_FILE, PER_CLASS_FILE
 from kineme.engine.results import Run
-from kineme.network import TEST, Answers, Dataset, Network
+from kineme.network import TEST, TRAIN, Answers, Dataset, Network
 from kineme.report.html import Baseline
 from kineme.report.plots import Curves
 from kineme.report.trust import Trust, measure_trust
@@ -46,6 +47,7 @@ def judge(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
         strangers = answers.unknown_data(network, spec)
         model = subject.load_model()
         found = answers.classify(fabric, subject, model, dataset, a_run)
+        seen = {"seen_in": _seen_in(subject, dataset, a_run)}
         parts = _judge_parts(fabric, subject, model, dataset, a_run)
         curves = _stress(fabric, subject, model, dataset, a_run)
         baseline = judge_baseline(subject, other, _judge_of(fabric, a_run))
@@ -53,7 +55,7 @@ def judge(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
         if not fabric.is_global_zero:
             return {}
         figures = answers.Figures(curves, parts, _trust(subject, dataset, found, unknown), baseline)
-        facts = record(a_run, subject, dataset, found, figures)
+        facts = record(a_run, subject, dataset, found, figures, seen)
         answers.refuse_failures(a_run, dataset, found)
     shown = {name: facts[name] for name in ("accuracy", network.mean_accuracy)}
     return {"kpi": shown, "answers": found}
@@ -89,6 +91,14 @@ def record(
     print(network.score_text(facts))
     a_run.say(f"{facts['samples']} samples judged; the report is in {a_run.folder}")
     return facts
+
+
+def _seen_in(subject: answers.Subject, dataset: Dataset, a_run: Run) -> str | None:
+    """The split of training that these very samples were; that a model learned them is told."""
+    split = seen_in(subject.facts, subject.network, dataset)
+    if split == TRAIN:
+        a_run.note("These are the very samples that the model learned from: expect less on others.")
+    return split
 
 
 def _trust(

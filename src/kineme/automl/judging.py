@@ -19,7 +19,9 @@ from kineme.automl.trial_specs import Plan
 from kineme.automl.view import Figure
 from kineme.engine.names import EVALUATION_FILE
 from kineme.jobs.record import JobRecord, State
+from kineme.network import TRAIN, VAL
 
+_SEEN: Mapping[Any, str] = {TRAIN: "trained on", VAL: "chosen on"}
 _OF_METRICS: Mapping[str, tuple[str, float]] = {  # name in metrics.json, and what it is divided by
     "val_acc": ("accuracy", 100.0),
     "val_loss": ("loss", 1.0),
@@ -75,9 +77,10 @@ def figure_of(plan: Plan, record: JobRecord, judged: Judged) -> Figure | None:
         return Figure(None, f"no {name} in {EVALUATION_FILE}")
     data = " and ".join(str(v) for v in _data_of(record.spec).values())
     where = f"{name} on {data}"
-    is_seen = judged is Judged.HELD_OUT and data == trial_specs.validation_name(plan)
+    seen = _SEEN.get(facts.get("seen_in"), "")
+    is_seen = judged is Judged.HELD_OUT and bool(seen)
     if judged is Judged.HELD_OUT:
-        where += ", the very data it was chosen on" if is_seen else ", held out"
+        where += f", the very data it was {seen}" if seen else ", held out"
     else:
         where = f"the weights that training starts from: {where}"
     return Figure(float(value) / divisor, where, is_seen)

@@ -148,6 +148,15 @@ def changed_data(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, 
     return tuple(split for split in ours if known.get(split, ours[split]) != ours[split])
 
 
+def seen_in(facts: Mapping[str, Any], network: Network, dataset: Dataset) -> str | None:
+    """TRAIN or VAL where these samples are those of that split, by the facts of a checkpoint."""
+    known = facts.get("fingerprints")
+    if not isinstance(known, Mapping):  # older checkpoints do not say
+        return None
+    ours = fingerprint(network, dataset)
+    return next((split for split in (TRAIN, VAL) if known.get(split) == ours), None)
+
+
 def validated_on(network: Network, spec: Any) -> str:
     """Where the validation data are, which choose the best checkpoint; "" without any."""
     if network.data_path is None or not network.common(spec).has_validation:
