@@ -81,15 +81,13 @@ def test_a_checkpoint_is_told_of_frames_places_people_in_them_and_of_the_origin(
         )
 
     origin = {"estimator": "blazepose", "clip_seconds": 2.5, "fps": 15.0}
-    frames = {"num_frames": 5, "min_frames": 5}
+    frames = {"num_frames": 5, "min_frames": 5, "y_up": 0, "has_depth": False}
     assert told() == {"num_persons": 3, "max_persons": 2, **frames, **origin}
     one = {"num_persons": 1, "max_persons": 1}
     assert told("dataset.num_persons=1") == {**one, **frames, **origin}
     data[1, :, 3:] = 0
     np.save(tmp_path / "train_data.npy", data)
-    assert told() == {
-        "num_persons": 3, "max_persons": 2, "num_frames": 5, "min_frames": 3, **origin
-    }  # fmt: skip
+    assert told() == {"num_persons": 3, "max_persons": 2, **frames, "min_frames": 3, **origin}
     cut = told("dataset.window_size=4", "dataset.random_choose=true")
     assert (cut["num_frames"], cut["min_frames"]) == (4, 3)
     assert told("dataset.window_size=4")["num_frames"] == 5  # without random_choose nothing is cut

@@ -304,8 +304,52 @@ def test_windows_last_as_long_as_the_clips_that_the_model_learned_from(actor, tm
 def test_training_writes_down_how_many_people_and_frames_its_data_show(actor):
     facts = torch.load(actor[0], weights_only=True)["kineme"]
     assert facts["training_data"] == {
-        "num_persons": 1, "max_persons": 1, "num_frames": 20, "min_frames": 20
+        "num_persons": 1, "max_persons": 1, "num_frames": 20, "min_frames": 20, "y_up": -1,
+        "has_depth": False,
     }  # fmt: skip
+
+
+def seen_by(model, *windows):
+    """What the model is given of each window, (C, T, V, M)."""
+    seen = []
+    hook = model._model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["skeleton"][0].numpy()), with_kwargs=True
+    )
+    model.classify(windows)
+    hook.remove()
+    return seen
+
+
+def test_people_are_turned_over_for_a_model_that_learned_from_others_upright(actor, tmp_path):
+    body = window_of(act("wave", 16, x=60))
+    as_found, turned = (
+        PoseClassifier(changed(actor[0], tmp_path / "a.pth", data=data), COCO, (WIDTH, HEIGHT))
+        for data in ({"y_up": -1, "has_depth": False}, {"y_up": 1, "has_depth": True})
+    )
+    for model in (as_found, turned):
+        model._view.settings.__dict__["normalize"] = "none"
+    (one,), (other,) = seen_by(as_found, body), seen_by(turned, body)
+    assert np.array_equal(other[1], -one[1])
+    assert np.abs(one[1]).max() > 0.1
+    assert np.array_equal(np.delete(other, 1, axis=0), np.delete(one, 1, axis=0))
+    (caution,) = (text for text in turned.cautions if "upwards" in text)
+    assert "those of the video are turned over, with depth, and sees those of the video flat" in (
+        caution
+    )
+    assert not any("upwards" in text or "flat" in text for text in as_found.cautions)
+
+
+def test_frames_after_somebody_left_are_not_among_those_that_a_model_sees(actor, tmp_path):
+    body = act("wave", 16, x=60)
+    model = PoseClassifier(actor[0], COCO, (WIDTH, HEIGHT))
+    left = np.concatenate([body, np.full((14, 17, 3), [np.nan, np.nan, 0])])
+    whole, short = seen_by(model, window_of(body), window_of(left))
+    assert np.array_equal(whole, short)
+    other = window_of(np.concatenate([body, act("still", 14, x=60)]))
+    with_other = dataclasses.replace(window_of(left), others=(other,))
+    model._num_places = 2
+    (both,) = seen_by(model, with_other)
+    assert (both[..., 0] == 0).all(axis=(0, 2)).sum() == 7  # 16 of 30, 14 of them empty
 
 
 def test_places_are_those_of_training_and_people_as_many_as_it_showed(actor, tmp_path):
@@ -378,7 +422,7 @@ def test_a_checkpoint_that_does_not_say_how_long_its_samples_were_is_told(actor,
     def cautions(data):
         path = without_sampling(actor, tmp_path / "a.pth", data=data)
         model = PoseClassifier(path, COCO, (WIDTH, HEIGHT))
-        assert model._values(window_of(act("wave", 16))).shape == (3, 16, 17)
+        assert seen_by(model, window_of(act("wave", 16)))[0].shape == (3, 16, 17, 1)
         return [one for one in model.cautions if "dataset.sampling none" in one]
 
     (caution,) = cautions(None)
@@ -397,6 +441,9 @@ def test_a_checkpoint_that_does_not_say_how_long_its_samples_were_is_told(actor,
         {"min_frames": 1 << 40},
         {"clip_seconds": float("nan")},
         {"estimator": [1]},
+        {"y_up": 2},
+        {"y_up": True},
+        {"has_depth": 1},
         7,
     ],
 )

@@ -45,7 +45,7 @@ from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
 from kineme.errors import CheckpointError, PartialError
-from kineme.network import PREDICT, TEST, Answers, Dataset, Network, Remarks
+from kineme.network import PREDICT, TEST, TRAIN, VAL, Answers, Dataset, Network, Remarks
 from kineme.report.filmstrip import drawer
 from kineme.report.findings import Training
 from kineme.report.html import Baseline, ReportInput
@@ -94,6 +94,7 @@ class Figures:
 
     curves: accuracy with joints hidden. parts: accuracy in percent of parts of the model, by title.
     trust: of its probabilities. baseline: what another model got. facts: more of what was run.
+    seen_in: the split of training that these very samples were, None where they were none.
     """
 
     curves: Curves
@@ -101,6 +102,7 @@ class Figures:
     trust: Trust
     baseline: Baseline | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    seen_in: str | None = None
 
 
 def ask(
@@ -363,7 +365,7 @@ def write_report(
     draw = drawer(network.drawing(spec, dataset))
     facts = {
         "checkpoint": subject.checkpoint,
-        **_data_facts(subject),
+        **_data_facts(subject, figures.seen_in),
         "samples": len(answered),
         "clips per sample": f"{len(answers.rows) / max(len(answered), 1):.3g}",
         "model": common.model_title,
@@ -394,13 +396,15 @@ def write_report(
     )
 
 
-def _data_facts(subject: Subject) -> dict[str, str]:
-    """Which data were judged, and whether they had chosen the checkpoint."""
+def _data_facts(subject: Subject, seen_in: str | None) -> dict[str, str]:
+    """Which data were judged; whether the checkpoint learned from them, or was chosen on them."""
     network, chosen_on = subject.network, subject.validated_on
     data = network.data_path(subject.spec, TEST) if network.data_path else ""
     facts = {"data": data} if data else {}
+    if seen_in == TRAIN:
+        facts["learned from"] = "these very samples: expect less on others"
     if subject.checkpoint.name == BEST_FILE and data and chosen_on:
-        is_same = Path(data).resolve() == Path(chosen_on).resolve()
+        is_same = seen_in == VAL or Path(data).resolve() == Path(chosen_on).resolve()
         facts["chosen on"] = (
             "these very data, out of all epochs: expect less on others" if is_same else chosen_on
         )

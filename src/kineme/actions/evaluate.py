@@ -17,8 +17,7 @@ from torch import nn
 from kineme import files
 from kineme.actions import answers, k_fold
 from kineme.actions.comparison import find_baseline, judge_baseline
-from kineme.engine import metrics
-from kineme.engine.keeping import seen_in
+from kineme.engine import keeping, metrics
 from kineme.engine.names import CONFUSION_FILE, EVALUATION_FILE, PER_CLASS_FILE
 from kineme.engine.results import Run
 from kineme.network import TEST, TRAIN, Answers, Dataset, Network
@@ -47,15 +46,16 @@ def judge(fabric: Fabric, subject: answers.Subject, a_run: Run) -> Mapping[str, 
         strangers = answers.unknown_data(network, spec)
         model = subject.load_model()
         found = answers.classify(fabric, subject, model, dataset, a_run)
-        seen = {"seen_in": _seen_in(subject, dataset, a_run)}
+        seen_in = _seen_in(subject, dataset, a_run)
         parts = _judge_parts(fabric, subject, model, dataset, a_run)
         curves = _stress(fabric, subject, model, dataset, a_run)
         baseline = judge_baseline(subject, other, _judge_of(fabric, a_run))
         unknown = _judge_unknown(fabric, subject, model, strangers, a_run)
         if not fabric.is_global_zero:
             return {}
-        figures = answers.Figures(curves, parts, _trust(subject, dataset, found, unknown), baseline)
-        facts = record(a_run, subject, dataset, found, figures, seen)
+        trust = _trust(subject, dataset, found, unknown)
+        figures = answers.Figures(curves, parts, trust, baseline, seen_in=seen_in)
+        facts = record(a_run, subject, dataset, found, figures)
         answers.refuse_failures(a_run, dataset, found)
     shown = {name: facts[name] for name in ("accuracy", network.mean_accuracy)}
     return {"kpi": shown, "answers": found}
@@ -82,7 +82,8 @@ def record(
         mean_accuracy=network.mean_accuracy,
     )
     baseline = figures.baseline
-    facts |= {"checkpoint": str(spec.evaluate.checkpoint), "occlusion": figures.curves or None}
+    facts |= {"checkpoint": str(spec.evaluate.checkpoint), "seen_in": figures.seen_in}
+    facts |= {"occlusion": figures.curves or None}
     facts |= {"parts": figures.parts or None, "failed": len(found.remarks.failed)}
     facts |= {"baseline": _baseline_facts(baseline) if baseline else None}
     facts |= {**figures.trust.facts(), **(more or {})}
@@ -95,7 +96,7 @@ def record(
 
 def _seen_in(subject: answers.Subject, dataset: Dataset, a_run: Run) -> str | None:
     """The split of training that these very samples were; that a model learned them is told."""
-    split = seen_in(subject.facts, subject.network, dataset)
+    split = keeping.seen_in(subject.facts, subject.network, dataset)
     if split == TRAIN:
         a_run.note("These are the very samples that the model learned from: expect less on others.")
     return split

@@ -81,7 +81,8 @@ class PoseClassifier:
         told = (self.mapping.told(), checkpoints.plain_note(loaded, key), self._people_note())
         self.notes = tuple(filter(None, told))
         cautions = (
-            _trust_note(found), self._alone_note(), self._estimator_note(estimator),
+            _trust_note(found), self._axes_note(source), self._alone_note(),
+            self._estimator_note(estimator),
             self._length_note() if picks_window else "", self._padding_note(),
         )  # fmt: skip
         self.cautions = tuple(filter(None, cautions))
@@ -122,6 +123,21 @@ class PoseClassifier:
         others = "the nearest other" if self.num_persons == 2 else "the nearest others"
         return f"the model sees {self.num_persons} people at a time: each person with {others}"
 
+    def _axes_note(self, source: Layout) -> str:
+        """That the model learned from joints of another space than that of pictures."""
+        learned = self._learned
+        told = []
+        if learned.y_up > 0:
+            told.append("whose second axis grows upwards: those of the video are turned over")
+        if learned.has_depth and source.num_axes < 3:
+            told.append("with depth, and sees those of the video flat, without any")
+        if not told:
+            return ""
+        return (
+            f"the model learned from joints {', '.join(told)}: another camera than its own. Its "
+            "answers may mean little; train it on people that the same estimator found"
+        )
+
     def _alone_note(self) -> str:
         if self.num_persons == self._num_learned:
             return ""
@@ -158,24 +174,27 @@ class PoseClassifier:
             "inference may answer otherwise. Train it again, which writes that down"
         )
 
-    def _values(self, window: Window) -> NDArray[np.float32]:
-        """(C, T, V) of the frames that the model sees; what is not seen is zero, and so are
-        frames after the end where training had such."""
-        values = self._in_picture(window.joints, window.confidence)
+    def _values(self, people: Sequence[Window]) -> list[NDArray[np.float32]]:
+        """(C, T, V) of each of the people of a window, in the frames that the model sees: as of a
+        training sample, none after the last that shows anybody is chosen. What is not seen is
+        zero, and so are frames after the end where training had such."""
+        found = [self._in_picture(one.joints, one.confidence) for one in people]
         settings = self._spec.dataset
-        length = np.array([len(values)])
         if settings.sampling == "uniform":
-            frames = sampling.uniform_indices(length, settings.num_frames)[0]
-            values = values[frames]
-        num_missing = max(self._padded_frames - len(values), 0)
-        return np.pad(values, ((0, num_missing), (0, 0), (0, 0))).transpose(2, 0, 1)
+            shown = np.flatnonzero(np.any([one.any(axis=(1, 2)) for one in found], axis=0))
+            length = shown.max(initial=0) + 1
+            frames = sampling.uniform_indices(np.array([length]), settings.num_frames)[0]
+            found = [one[frames] for one in found]
+        num_missing = max(self._padded_frames - len(found[0]), 0)
+        padding = ((0, num_missing), (0, 0), (0, 0))
+        return [np.pad(one, padding).transpose(2, 0, 1) for one in found]
 
     def _in_picture(
         self, joints: NDArray[np.float32], confidence: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """(T, V, C) the model's joints as shares of the picture, of those (T, V', D) found."""
         joints, confidence = self.mapping.apply(joints, confidence)
-        return in_picture(
+        values = in_picture(
             joints,
             confidence,
             width=self._size[0],
@@ -183,11 +202,14 @@ class PoseClassifier:
             num_channels=self._spec.model.input_channels,
             num_axes=self.layout.num_axes,
         )
+        if self._learned.y_up > 0:  # of pictures it grows downwards
+            values[..., 1] *= -1
+        return values
 
     def _logits(self, window: Window) -> torch.Tensor:
         """(K,) of one window, alone: batches of other sizes round otherwise. Places M for which
         there is nobody are zero, as in training."""
-        people = [self._values(one) for one in (window, *window.others)][: self._num_places]
+        people = self._values((window, *window.others)[: self._num_places])
         x = np.zeros((1, *people[0].shape, self._num_places), np.float32)
         for place, values in enumerate(people):
             x[0, ..., place] = values

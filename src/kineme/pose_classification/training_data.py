@@ -9,12 +9,15 @@ Shapes: T frames and M persons of a sample.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kineme.data.origin import ORIGIN_FORM, UNKNOWN_ORIGIN, Origin, read_origin
-from kineme.errors import CheckpointError
+from kineme.errors import CheckpointError, shortened
 from kineme.pose_classification.dataset import SkeletonDataset
 
 KEY = "training_data"  # in the facts of a checkpoint
@@ -22,17 +25,25 @@ _LIMITS = {  # highest that is believed of each count
     "num_persons": 10_000, "max_persons": 10_000, "num_frames": 1_000_000, "min_frames": 1_000_000,
 }  # fmt: skip
 
+_MAX_SAMPLES = 64  # that are looked at for where up is
+_HIGH, _LOW = ("shoulder", "neck", "head", "nose"), ("hip", "pelvis", "knee", "ankle", "foot")
+_MOSTLY = 0.5  # mean sign from which it is one direction
+
 
 @dataclass(frozen=True)
 class TrainingData:
     """num_persons: M of its samples. max_persons: most in any of them, fewer where places are
     empty. num_frames: T of its samples, as training sees them. min_frames: of the shortest, fewer
-    where zeros follow it. Each 0 where the checkpoint does not say it."""
+    where zeros follow it. Each 0 where the checkpoint does not say it. y_up: 1 where the second
+    axis grows upwards in them, -1 where it grows downwards, as in pictures; 0 where it does not
+    say it, or they do not. has_depth: whether joints have a third axis that is not 0."""
 
     num_persons: int = 0
     max_persons: int = 0
     num_frames: int = 0
     min_frames: int = 0
+    y_up: int = 0
+    has_depth: bool = False
     origin: Origin = UNKNOWN_ORIGIN
 
     @property
@@ -51,7 +62,29 @@ def describe_data(dataset: SkeletonDataset) -> Mapping[str, Any]:
         "max_persons": most,
         "num_frames": _frames_seen(dataset),
         "min_frames": int(sequences.lengths.min()),
+        **_axes(dataset),
         **sequences.origin.known(),
+    }
+
+
+def _axes(dataset: SkeletonDataset) -> dict[str, Any]:
+    """`y_up` and `has_depth` of some of the samples: where shoulders are, seen from the legs."""
+    sequences, layout = dataset.sequences, dataset.view.layout
+    total = len(sequences.ids)
+    some = np.unique(np.linspace(0, total - 1, min(total, _MAX_SAMPLES)).astype(np.int64))
+    x = sequences.gather(some, None).astype(np.float64)
+    height = np.where((x != 0).any(axis=1), x[:, 1], np.nan)  # (R, T, V, M)
+    places = [
+        [i for i, name in enumerate(layout.joints) if name.endswith(ends)] for ends in (_HIGH, _LOW)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # frames that show none of them
+        high, low = (np.nanmean(height[:, :, one], axis=2) for one in places)
+    steps = (high - low)[np.isfinite(high - low)]
+    is_upright = len(steps) > 0 and abs(np.sign(steps).mean()) >= _MOSTLY
+    return {
+        "y_up": int(np.sign(np.median(steps))) if is_upright else 0,
+        "has_depth": bool(layout.num_axes == 3 and x[:, 2].any()),
     }
 
 
@@ -84,11 +117,16 @@ def training_data_of(facts: Mapping[str, Any], *, where: str) -> TrainingData:
         return TrainingData()
     try:
         origin = read_origin(found)
-        return TrainingData(**{name: _count(found, name) for name in _LIMITS}, origin=origin)
+        counts = {name: _count(found, name) for name in _LIMITS}
+        y_up, has_depth = found.get("y_up", 0), found.get("has_depth", False)
+        if type(y_up) is not int or y_up not in (-1, 0, 1) or type(has_depth) is not bool:
+            raise ValueError(f"y_up {shortened(y_up)}, has_depth {shortened(has_depth)}")
+        return TrainingData(**counts, y_up=y_up, has_depth=has_depth, origin=origin)
     except ValueError as error:
         raise CheckpointError(
             where,
-            f"{KEY} with {', '.join(_LIMITS)}, whole numbers; {ORIGIN_FORM}",
+            f"{KEY} with {', '.join(_LIMITS)}, whole numbers; y_up, -1, 0 or 1; has_depth, true "
+            f"or false; {ORIGIN_FORM}",
             str(error),
             "Use another checkpoint, or train again.",
         ) from error
