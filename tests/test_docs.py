@@ -252,10 +252,14 @@ def test_the_app_of_the_guide_answers_as_inference_does(words, tmp_path, monkeyp
         label, shares = app["classify"](sample[:, :length] if words else sample)
         assert label == row["label"]
         assert shares.max() == pytest.approx(float(row["probability"]), abs=2e-4)
+    crowd = np.repeat(data[:1], 2, axis=4)[0]
+    app["facts"]["num_persons"] = 2
+    with pytest.raises(NotImplementedError, match="more than 2 people"):
+        app["classify"](crowd)
     if not words:  # the centre comes to lie at zero, and is told from a joint that is missing
         moved = app["normalized"](data[5])
-        assert moved[:, 0, app["at"], 0] == pytest.approx([1e-6, 0, 0], rel=1e-6)
-        assert not moved[:, 0, 2, 0].any()
+        assert moved[:, 0, app["at"], 1] == pytest.approx([1e-6, 0, 0], rel=1e-6)
+        assert not moved[:, 0, 2, 1].any()
 
 
 def hard_skeletons(lengths):
@@ -267,6 +271,7 @@ def hard_skeletons(lengths):
     data[3, 2] = 0.5  # no depth
     data[4, :, 0, 1:3] = 0
     data[::2, ..., 1] = 0
+    data[5, ..., 0] = 0  # there is nobody in the first place
     for sample, length in zip(data, lengths, strict=True):
         sample[:, length:] = 0
     return data.astype(np.float32)
