@@ -8,6 +8,7 @@ import pytest
 
 from format_files import message_of, run
 from kineme.data.tracks import Track
+from kineme.people.tracking.smoothing import OneEuroFilter, SmoothingSettings
 from kineme.pose_classification.layout_mapping import in_picture
 from kineme.pose_classification.layouts import LAYOUTS
 from tracks_made import NAN, made_track, made_tracks
@@ -25,7 +26,7 @@ def test_tracks_are_written_as_shares_of_the_picture_with_confidence(tmp_path: P
     track.joints[1, 3] = NAN
     track.confidence[1, 3] = 0
     made_tracks(track, layout="coco").save(tmp_path / "a.npz")
-    run(tmp_path / "a.npz", tmp_path / "out", format="tracks")
+    run(tmp_path / "a.npz", tmp_path / "out", format="tracks", smoothing=False)
     data = np.load(tmp_path / "out" / "data.npy")
     assert data.shape == (1, 3, 4, 17, 1)  # from frame 5 to 8
     np.testing.assert_allclose(data[0, :, 0, 4, 0], [24 / 200 - 0.5, 0, 0.5], atol=1e-6)
@@ -55,13 +56,33 @@ def test_training_data_are_what_an_analysis_shows_a_model_of_that_layout(tmp_pat
         track = made_track(1, [0, 1, 2], joints)
         made_tracks(track, num_axes=num_axes, layout=layout).save(tmp_path / "a.npz")
         out = tmp_path / f"{layout}-{num_axes}"
-        run(tmp_path / "a.npz", out, format="tracks")
+        run(tmp_path / "a.npz", out, format="tracks", smoothing=False)
         shown = in_picture(
             track.joints, track.confidence, width=200, height=100, num_channels=3,
             num_axes=LAYOUTS[layout].num_axes,
         )  # fmt: skip
         written = np.load(out / "data.npy")[0, ..., 0]
         np.testing.assert_array_equal(written.transpose(1, 2, 0), shown)
+
+
+def test_joints_are_smoothed_as_an_analysis_shows_them_to_a_model(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    joints = rng.uniform(5, 95, (9, 17, 2))
+    joints[3:5, 4] = NAN  # a short gap
+    tracks = made_tracks(made_track(1, list(range(9)), joints), layout="coco")
+    tracks.save(tmp_path / "a.npz")
+    run(tmp_path / "a.npz", tmp_path / "out", format="tracks")
+    smoother, shown = OneEuroFilter(SmoothingSettings()), joints.astype(np.float32)
+    (track,) = tracks.tracks
+    for row, seconds in enumerate(track.seconds):
+        shown[row] = smoother.update(seconds, track.joints[row], track.boxes[row])
+    data = np.load(tmp_path / "out" / "data.npy")[0, :2, :, :, 0].transpose(1, 2, 0)
+    there = np.isfinite(shown)
+    expected = shown / (200, 100) - 0.5
+    np.testing.assert_allclose(data[there], expected[there], atol=1e-6)
+    between = expected[2, 4] + (expected[5, 4] - expected[2, 4]) * np.array([[1], [2]]) / 3
+    np.testing.assert_allclose(data[3:5, 4], between, atol=1e-6)
+    assert np.abs(expected[1:] - (joints / (200, 100) - 0.5)[1:])[there[1:]].mean() > 0.005
 
 
 def test_classes_and_splits_come_from_folders_and_those_who_move_most_are_kept(
@@ -73,7 +94,7 @@ def test_classes_and_splits_come_from_folders_and_those_who_move_most_are_kept(
             path = tmp_path / "in" / split / label / "a.npz"
             path.parent.mkdir(parents=True)
             made_tracks(still, slow, fast, layout="coco").save(path)
-    result = run(tmp_path / "in", tmp_path / "out", format="tracks", num_persons=2)
+    result = run(tmp_path / "in", tmp_path / "out", format="tracks", num_persons=2, smoothing=False)
     data = np.load(tmp_path / "out" / "train_data.npy")
     assert data.shape == (2, 3, 3, 17, 2)
     steps = np.diff(data[0, 0, :, 0], axis=0) * 200

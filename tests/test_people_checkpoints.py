@@ -388,6 +388,38 @@ def without_sampling(actor, path, *, data):
     return path
 
 
+@pytest.mark.parametrize(
+    ("learned", "fps", "told"),
+    [(30.0, 10.0, "3 times as fast"), (10.0, 30.0, "0.33 times as fast"), (30.0, 25.0, None),
+     (0.0, 10.0, None), (30.0, 0.0, None)],
+)  # fmt: skip
+def test_a_model_of_all_frames_is_told_of_at_another_frame_rate(
+    actor, tmp_path, learned, fps, told
+):
+    data = {"num_frames": 40, "min_frames": 40, "fps": learned}
+    path = without_sampling(actor, tmp_path / "a.pth", data=data)
+    found = PoseClassifier(path, COCO, (WIDTH, HEIGHT), fps=fps).cautions
+    assert [told in text for text in found if "a second (dataset.sampling none)" in text] == (
+        [True] if told else []
+    )
+    uniform = changed(actor[0], tmp_path / "b.pth", data=data)
+    others = PoseClassifier(uniform, COCO, (WIDTH, HEIGHT), fps=fps).cautions
+    assert not any("a second" in text for text in others)
+
+
+def test_options_that_this_model_has_no_use_for_are_told_of(actor, tmp_path, capsys):
+    plain = changed(actor[0], tmp_path / "plain.pth")  # without a calibration
+    run(actor, tmp_path / "out", plain, "--alone", "--no-threshold", "--max-frames=3")
+    told = [line for line in capsys.readouterr().err.splitlines() if "no effect" in line]
+    assert told == [
+        "note: --no-threshold has no effect: the checkpoint has no threshold",
+        "note: --alone has no effect: the model sees one person at a time",
+    ]
+    two = changed(actor[0], tmp_path / "two.pth", threshold=0.1, temperature=1.0, persons=2)
+    run(actor, tmp_path / "two", two, "--alone", "--no-threshold", "--max-frames=3")
+    assert "no effect" not in capsys.readouterr().err
+
+
 def test_windows_are_padded_as_samples_were_and_inference_says_the_same(actor, tmp_path):
     padded = {"num_frames": 40, "min_frames": 12}
     path = without_sampling(actor, tmp_path / "a.pth", data=padded)

@@ -7,7 +7,7 @@ Leaves out: the words of the command (command.py), the analysis itself (analyze.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,7 @@ def build_timeline(
     build: Callable[[Any, TimelineSettings], Timeline] = Timeline
     if settings.checkpoint:
         model, build = _model(settings, layout, source)
-        for note in (*model.notes, *model.cautions):
+        for note in (*model.notes, *_idle(settings, model), *model.cautions):
             tell(note)
         tell(_unknowns(model.threshold, settings.segments.min_probability))
         window = settings.window_seconds or model.window_seconds(source.fps)
@@ -102,8 +102,18 @@ def _model(
     return PoseClassifier(
         path, layout, size,
         key=settings.key, uses_threshold=settings.uses_threshold, is_alone=settings.is_alone,
-        estimator=estimator, picks_window=not settings.window_seconds,
+        estimator=estimator, picks_window=not settings.window_seconds, fps=source.fps,
     ), Timeline  # fmt: skip
+
+
+def _idle(settings: AnalysisSettings, model: PoseClassifier) -> Iterator[str]:
+    """Options without effect on this model."""
+    if not settings.uses_threshold and not model.has_threshold:
+        yield "--no-threshold has no effect: the checkpoint has no threshold"
+    if settings.is_alone and not model.sees_others:
+        yield "--alone has no effect: the model sees one person at a time"
+    elif settings.is_alone and settings.is_stepped:
+        yield "--alone has no effect: --step shows everybody alone"
 
 
 def _unknowns(threshold: float | None, min_probability: float) -> str:

@@ -31,6 +31,7 @@ from kineme.pose_classification.training_data import training_data_of
 _NETWORK = "pose_classification"
 _WINDOW_SECONDS = 2.0  # where the checkpoint does not say how many frames it sees
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 4.0  # where it does not say of how many seconds
+_MAX_RATIO = 1.25  # of two frame rates that are much alike
 _SHORTEST_CLIP_SECONDS, _LONGEST_CLIP_SECONDS = 0.5, 10.0  # where it does
 
 
@@ -40,9 +41,11 @@ class PoseClassifier:
     source: the layout of these joints. size: (width, height) of the video. key: of an encrypted
     checkpoint. uses_threshold: windows less familiar than the checkpoint's threshold are unknown.
     is_alone: nobody else is shown. estimator: what finds these joints, "" for anything.
-    picks_window: how long windows are is left to `window_seconds`. mapping: of joints. num_persons:
-    that a window should hold. threshold: the one in use, None where there is none. cautions: what
-    to know before its answers are relied on.
+    picks_window: how long windows are is left to `window_seconds`. fps: of the video, 0 where it is
+    not known. mapping: of joints. num_persons: that a window should hold. threshold: the one in
+    use, None where there is none; has_threshold: whether the checkpoint has one. sees_others:
+    whether it learned from several people at a time. cautions: what to know before its answers are
+    relied on.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class PoseClassifier:
         is_alone: bool = False,
         estimator: str = "",
         picks_window: bool = True,
+        fps: float = 0.0,
     ) -> None:
         network = load_network(_NETWORK)
         loaded = checkpoints.load_checkpoint(path, key)
@@ -66,6 +70,7 @@ class PoseClassifier:
         self._size, self._spec = size, spec
         found = load_calibration(loaded.facts, where=str(loaded.path))
         self._temperature = found.temperature if found else 1.0
+        self.has_threshold = found is not None
         self._known_from = found if uses_threshold else None
         self.threshold = self._known_from.threshold if self._known_from else None
         self._view = View(settings=spec.dataset, layout=self.layout, seed=0, is_random=False)
@@ -83,7 +88,8 @@ class PoseClassifier:
         cautions = (
             _trust_note(found), self._axes_note(source), self._alone_note(),
             self._estimator_note(estimator),
-            self._length_note() if picks_window else "", self._padding_note(),
+            self._length_note() if picks_window else "", self._rate_note(fps),
+            self._padding_note(),
         )  # fmt: skip
         self.cautions = tuple(filter(None, cautions))
 
@@ -116,6 +122,10 @@ class PoseClassifier:
         if self._known_from is not None:
             shares[self._known_from.unknown(logits.log_softmax(dim=1).numpy())] = 0
         return shares
+
+    @property
+    def sees_others(self) -> bool:
+        return self._num_learned > 1
 
     def _people_note(self) -> str:
         if self.num_persons < 2:
@@ -163,6 +173,18 @@ class PoseClassifier:
         return (
             f"the model learned from clips of {seconds:.0f} s, and sees windows of "
             f"{_LONGEST_CLIP_SECONDS:.0f} s: --window says otherwise"
+        )
+
+    def _rate_note(self, fps: float) -> str:
+        """That a model of all frames sees movement at another speed than in training."""
+        learned = self._learned.origin.fps
+        is_alike = fps <= 0 or learned <= 0 or 1 / _MAX_RATIO < learned / fps < _MAX_RATIO
+        if self._spec.dataset.sampling != "none" or is_alike:
+            return ""
+        return (
+            f"the model learned from all frames of {learned:g} a second (dataset.sampling none), "
+            f"and sees those of {fps:g}: movement is {learned / fps:.2g} times as fast to it. One "
+            "that is trained with dataset.sampling=uniform does not mind"
         )
 
     def _padding_note(self) -> str:

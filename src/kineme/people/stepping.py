@@ -60,7 +60,7 @@ class SteppedClassifier(PoseClassifier):
         super().__init__(
             path, source, size,
             key=key, uses_threshold=uses_threshold, is_alone=True, estimator=estimator,
-            picks_window=not window_seconds,
+            picks_window=not window_seconds, fps=fps,
         )  # fmt: skip
         settings = self._spec.dataset
         window = window_seconds or self.window_seconds(fps)

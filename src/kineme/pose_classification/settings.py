@@ -363,7 +363,7 @@ class DatasetConvert(Section):
         [], "settings of the estimator (videos): long_side=512, ...", ours=True
     )
     smoothing: bool = setting(
-        True, "take the jitter out of joints and close short gaps (videos)", ours=True
+        True, "take the jitter out of joints and close short gaps (videos, tracks)", ours=True
     )
     workers: int = setting(
         1, "videos looked at at once; 0: one, in this process", ge=0, le=1024, ours=True

@@ -23,7 +23,6 @@ from kineme.pose_classification.convert.ntu import read_ntu
 from kineme.pose_classification.convert.nw_ucla import read_nw_ucla
 from kineme.pose_classification.convert.pyskl import read_pyskl
 from kineme.pose_classification.convert.sbu import read_sbu
-from kineme.pose_classification.convert.tracks import read_tracks
 from kineme.pose_classification.convert.writing import write_source
 
 __all__ = ["READERS", "convert"]
@@ -39,7 +38,7 @@ READERS: Mapping[str, Reader | str] = {
     "coco": read_coco,
     "mediapipe": read_mediapipe,
     "pyskl": read_pyskl,
-    "tracks": read_tracks,
+    "tracks": "kineme.people.training_sets.stored_tracks:read_tracks",
     "videos": "kineme.people.training_sets.clips:read_videos",
 }
 
@@ -56,9 +55,10 @@ _READ_BY: Mapping[str, tuple[str, ...]] = {  # settings that only some formats r
     "num_persons": tuple(name for name in READERS if name != "deepstream"),
     **dict.fromkeys(
         ("classes", "split_file", "val_share", "subject_pattern", "estimator",
-         "estimator_settings", "smoothing", "workers", "max_bad"),
+         "estimator_settings", "workers", "max_bad"),
         ("videos",),
     ),
+    "smoothing": ("tracks", "videos"),
 }  # fmt: skip
 
 

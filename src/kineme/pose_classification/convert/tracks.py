@@ -11,7 +11,7 @@ Shapes: M persons, T frames, V joints, C = 3 channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,11 @@ from kineme.pose_classification.people import by_motion, motion_energy
 _MAX_NUMBERS = 2**30  # of one clip
 
 
-def read_tracks(settings: Any, tally: Tally) -> Source:
-    """A clip for every .npz file, all of the layout of the first."""
+def read_tracks(
+    settings: Any, tally: Tally, prepared: Callable[[Tracks], Tracks] = lambda tracks: tracks
+) -> Source:
+    """A clip for every .npz file, all of the layout of the first. prepared: what is written of it
+    (people/training_sets/stored_tracks.py smooths)."""
     found = next(find_clips(path_of(settings.data), _is_clip), None)
     first = Tracks.load(found.path) if found else None
     layout, estimator = (first.layout, first.estimator) if first else ("", "")
@@ -43,7 +46,9 @@ def read_tracks(settings: Any, tally: Tally) -> Source:
         if tracks.estimator != estimator:
             tally.add("tracks of another estimator than the first", name)
         about[name] = tracks.fps, tracks.estimator
-        return _read_clip(tracks, path, name, layout=layout, settings=settings, tally=tally)
+        return _read_clip(
+            prepared(tracks), path, name, layout=layout, settings=settings, tally=tally
+        )
 
     source = source_of(
         settings,
