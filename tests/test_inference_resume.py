@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -160,6 +161,23 @@ def test_answers_of_another_checkpoint_are_refused(cut_off, tmp_path):
     assert problem.where == "sha256 of the checkpoint"
     assert repr(hashlib.sha256(other.read_bytes()).hexdigest()) == problem.received
     assert re.fullmatch(r"'[0-9a-f]{64}', as in the unfinished run", problem.expected)
+
+
+def test_answers_of_data_that_have_changed_since_are_refused(cut_off, tmp_path):
+    named = next(word for word in cut_off if word.startswith("inference.test_dataset.data_path="))
+    path = Path(named.partition("=")[2])
+    data = np.load(path)
+    changed = data.copy()
+    changed[3] *= 2  # answered already
+    try:
+        np.save(path, changed)
+        with pytest.raises(
+            SpecError, match=r"fingerprint of the data: expected '.*', as in the unf"
+        ):
+            infer([*cut_off, RESUME])
+    finally:
+        np.save(path, data)
+    assert infer([*cut_off, RESUME])["samples"] == NUM_SAMPLES
 
 
 def test_how_a_run_computes_and_what_it_writes_may_change(cut_off, ready, tmp_path):

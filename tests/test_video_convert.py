@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,6 +245,37 @@ def test_clips_of_other_settings_or_videos_are_never_written_over(data, tmp_path
     (out / "sit" / "s1" / "clip.json").unlink()
     with pytest.raises(DataError, match=r"sit/s1: .* got one that something else made"):
         convert(spec_of(data), out)
+
+
+@pytest.mark.parametrize("moved", ["sit/r1.mp4", "gone"])
+def test_clips_that_are_not_of_this_conversion_are_refused(data, tmp_path, moved):
+    out = tmp_path / "out"
+    convert(spec_of(data), out)
+    (data / "run" / "r1.mp4").rename(data / moved if "/" in moved else tmp_path / moved)
+    save_video(data / "sit" / "new.mp4", 3)
+    before = tree(out)
+    with pytest.raises(
+        DataError, match=r"got 1 of other videos, splits or classes: run/r1\. Train"
+    ):
+        convert(spec_of(data), out)
+    assert tree(out) == before
+    (tmp_path / "split").mkdir()
+    data.rename(tmp_path / "split" / "train")
+    with pytest.raises(DataError, match="got 3 of other videos"):  # the same again as a split
+        convert(spec_of(tmp_path / "split"), out)
+    shutil.rmtree(out / "run" / "r1")
+    (tmp_path / "split" / "train").rename(data)
+    assert convert(spec_of(data), out)["warnings"] == [
+        "2 clips of an earlier run, kept; first: run/r 2"
+    ]
+
+
+def test_lists_that_are_not_of_this_conversion_are_told(data, tmp_path):
+    convert(spec_of(data, write="manifest"), tmp_path / "out")
+    (tmp_path / "split").mkdir()
+    data.rename(tmp_path / "split" / "train")
+    told = convert(spec_of(tmp_path / "split", write="manifest"), tmp_path / "out")["warnings"]
+    assert told == ["1 lists of an earlier conversion, still in the folder; first: videos.csv"]
 
 
 def test_a_clip_that_is_stopped_half_way_leaves_nothing(data, tmp_path, monkeypatch):

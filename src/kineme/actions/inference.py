@@ -21,6 +21,7 @@ from kineme.engine import answer_journal, results
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine.answer_journal import AnswerJournal
 from kineme.engine.calibration import UNKNOWN
+from kineme.engine.keeping import fingerprint
 from kineme.engine.names import (
     ANNOTATED_FOLDER,
     FAILED_FILE,
@@ -102,7 +103,7 @@ def _open_journal(
     resumes = subject.spec.inference.resume
     is_unfinished = bool(answer_journal.find_journals(a_run.folder))
     journal = answer_journal.open_journal(
-        fabric, a_run.folder, dataset.ids, _deciding(subject), resumes=resumes
+        fabric, a_run.folder, dataset.ids, _deciding(subject, dataset), resumes=resumes
     )
     if is_unfinished and not resumes:
         a_run.note(
@@ -121,10 +122,11 @@ def _open_journal(
     return journal
 
 
-def _deciding(subject: answers.Subject) -> dict[str, Any]:
+def _deciding(subject: answers.Subject, dataset: Dataset) -> dict[str, Any]:
     """All that decides the answers, by name, in plain values."""
     with open(subject.checkpoint, "rb") as file:
         decides = {"sha256 of the checkpoint": hashlib.file_digest(file, "sha256").hexdigest()}
+    decides["fingerprint of the data"] = fingerprint(subject.network, dataset)
     for setting in settings(type(subject.spec)):
         block, _, name = setting.key.partition(".")
         is_of_answers = block in ("model", "dataset", "inference")

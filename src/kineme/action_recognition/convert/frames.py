@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from kineme.data.flow import encode_flow, iterate_flow
 from kineme.data.flow.store import encode_jpeg
 from kineme.data.frames import FrameReader, FramesFacts, stamp_of
 from kineme.data.workers import run_tasks
-from kineme.errors import DataError, Problem
+from kineme.errors import DataError, Problem, listed
 
 _PARTIAL = ".partial"  # clips that are being written, in the folder of the conversion
 _TASK = "kineme.action_recognition.convert.frames:write_clip"
@@ -54,7 +54,8 @@ def write_frames(
 
     settings: streams, image_format, image_quality, short_side, fps, and flow_method,
     flow_scaling, flow_bound. Raises DataError, with all of them, for clip folders of that name
-    that something else has made; then nothing is written.
+    that something else has made, and where there are clips of other videos, which training would
+    see, too; then nothing is written.
     """
     with files.write_errors_named(folder):
         (folder / _PARTIAL).mkdir(parents=True, exist_ok=True)
@@ -77,6 +78,7 @@ def write_frames(
             tally.add("clips of an earlier run, kept", video.id)
         else:
             foreign.append(_foreign(folder / video.id, there["made_from"], task["made_from"]))
+    foreign += _strays(folder, {video.id for video in source.videos})
     if foreign:
         raise DataError.of(foreign)
     for done, result in run_tasks(_TASK, tasks, num_workers=min(num_workers, len(tasks))):
@@ -207,6 +209,20 @@ def _facts_there(clip: Path) -> Mapping[str, Any] | None:
     return (
         found if isinstance(found, dict) and isinstance(found.get("made_from"), dict) else nothing
     )
+
+
+def _strays(folder: Path, ids: Collection[str]) -> list[Problem]:
+    """What to say of clips below the folder that are none of these."""
+    strays = []
+    for path, folders, names in os.walk(folder):
+        folders[:] = [] if CLIP_FILE in names else [x for x in folders if x != _PARTIAL]
+        if CLIP_FILE in names and Path(path).relative_to(folder).as_posix() not in ids:
+            strays.append(os.path.relpath(path, folder))
+    if not strays:
+        return []
+    received = f"{len(strays)} of other videos, splits or classes: {listed(sorted(strays))}"
+    fix = "Training would see them, too: delete them, or set another results_dir."
+    return [Problem(str(folder), "no clips but of this conversion", received, fix)]
 
 
 def _foreign(clip: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> Problem:

@@ -20,6 +20,7 @@ from kineme.data.names import is_utf8
 from kineme.data.video import VideoFacts
 from kineme.data.video.probing import probe_all
 from kineme.errors import DataError, Problem
+from kineme.network import TEST, TRAIN, VAL
 
 HEADER = ("path", "label", "split", "start", "end")
 
@@ -39,6 +40,9 @@ def write_lists(
                 path = _shown(video.path.absolute(), root)
                 rows.writerow((path, video.label, split, "", ""))
         files.write_text(folder / list_name(split), text.getvalue())
+    for name in map(list_name, (WHOLE, TRAIN, VAL, TEST)):
+        if name not in map(list_name, source.splits) and (folder / name).exists():
+            tally.add("lists of an earlier conversion, still in the folder", name)
     return counts, problems
 
 
