@@ -196,26 +196,46 @@ def test_v03_short_videos_are_treated_as_the_policy_says_and_told_once(tmp_path)
     save_tao(tmp_path / "catch" / "long", 8)
     save_tao(tmp_path / "catch" / "a", 3, seed=1)
     save_tao(tmp_path / "smile" / "b", 5, seed=2)
+    save_tao(tmp_path / "smile" / "long", 7, seed=3)
     words = ["model.rgb_seq_length=6", "model.sample_strategy=consecutive"]
-    counted = "2 of 3 videos have fewer than 6 frames ('catch/a' has 3); they are "
+    counted = "2 of 4 videos have fewer than 6 frames ('catch/a' has 3); they are "
     assert videos_at(tmp_path, "train", *words).notes == (
         f"{counted}padded with their last frame.",
     )
     for policy, told in (("loop", "looped."), ("drop", "left out.")):
         found = videos_at(tmp_path, "train", *words, f"dataset.short_clip={policy}")
         assert found.notes == (counted + told,)
-        assert len(found.items) == (1 if policy == "drop" else 3)
+        assert len(found.items) == (2 if policy == "drop" else 4)
     fix = "Remove it, or let dataset.short_clip pad, loop or drop it."
     assert refused(tmp_path, "train", *words, "dataset.short_clip=error") == [
         f"catch/a: expected at least 6 frames, got 3. {fix}",
         f"smile/b: expected at least 6 frames, got 5. {fix}",
     ]
     found = videos_at(tmp_path, "predict", *words, "dataset.short_clip=drop")
-    assert len(found.items) == 3
+    assert len(found.items) == 4
     assert found.notes == (
         f"{counted}padded with their last frame, as only training drops videos.",
     )
     assert len(refused(tmp_path, "predict", *words, "dataset.short_clip=error")) == 2
+
+
+@pytest.mark.parametrize("policy", ["dataset.short_clip=drop", "dataset.bad_sample=skip"])
+def test_a_class_of_which_nothing_is_left_is_no_class_to_train(tmp_path, policy):
+    for name in ("catch", "jump"):
+        save_tao(tmp_path / name / "long", 8)
+    if "drop" in policy:
+        save_tao(tmp_path / "smile" / "a", 3, seed=1)
+    else:
+        (tmp_path / "smile").mkdir()
+        (tmp_path / "smile" / "a.mp4").write_text("no video at all\n")
+    words = ["model.rgb_seq_length=6", "model.sample_strategy=consecutive", policy]
+    assert refused(tmp_path, "train", *words) == [
+        "D: expected a video of class 'smile' that can be used, got none of 1 (dataset.bad_sample, "
+        "dataset.short_clip). Mend them, or take the class out of the data."
+    ]
+    assert ids_of(videos_at(tmp_path, "val", *words)) in (
+        ["catch/long", "jump/long"], ["catch/long", "jump/long", "smile/a"],
+    )  # fmt: skip
 
 
 def test_v03_of_a_joint_model_the_longer_stream_decides(tmp_path):

@@ -10,6 +10,7 @@ N videos. A video is a file, a stretch of one, or a folder of frames.
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +162,8 @@ def _loaded(spec: Any, split: str, where: Path, *, is_taught: bool) -> Videos:
     if not any(video.num_frames for video in kept):
         reason = f": {next(iter(failed.values()))}" if failed else ""
         raise DataError(str(where), "at least one video", f"0 usable of {len(entries)}{reason}")
+    if lost := list(_lost_classes(where, entries, kept, label_map)) if split == TRAIN else []:
+        raise DataError.of(lost)
     return Videos(tuple(kept), failed, tuple(printable(note) for note in (*notes, *short_notes)))
 
 
@@ -365,6 +368,19 @@ def _class_notes(
         absent = sorted(set(label_map) - {entry.label for entry in entries})
         if absent:
             yield f"{where}: no videos of {len(absent)} classes: {listed(absent, 5)}."
+
+
+def _lost_classes(
+    where: Path, entries: Sequence[Entry], kept: Sequence[Video], label_map: Mapping[str, int]
+) -> Iterator[Problem]:
+    """Classes of which every video is left out, for being bad or short."""
+    given, left = Counter(entry.label for entry in entries), {video.label for video in kept}
+    for name, number in label_map.items():
+        if given[name] and number not in left:
+            expected = f"a video of class {name!r} that can be used"
+            received = f"none of {given[name]} (dataset.bad_sample, dataset.short_clip)"
+            fix = "Mend them, or take the class out of the data."
+            yield Problem(str(where), expected, received, fix)
 
 
 def _bad_problem(entry: Entry, error: DataError) -> Problem:

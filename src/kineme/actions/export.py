@@ -91,7 +91,10 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
         files.write_json(a_run.folder / EXPORT_FILE, facts)
         if checkpoint.is_encrypted:
             a_run.note(f"{target} is not encrypted: encryption_key is for checkpoints alone.")
-        a_run.say(f"Wrote {target} (largest difference {parity['max_abs_difference']:.1e})")
+        of_what = ", before fewer bits" if judged else ""
+        a_run.say(
+            f"Wrote {target} (largest difference {parity['max_abs_difference']:.1e}{of_what})"
+        )
     return facts
 
 
