@@ -29,6 +29,7 @@ from inferred import (
     words_of,
 )
 from kineme.actions import inference
+from kineme.cli import main
 from kineme.engine import answer_journal
 from kineme.engine.answer_journal import AnswerJournal, find_journals, open_journal
 from kineme.engine.feeding import evaluation_requests
@@ -139,7 +140,7 @@ def infer(words, name=SKELETONS):
     return inference.run(load_network(name), spec_of(name, words))
 
 
-def test_answers_under_another_setting_are_refused_with_both_values(cut_off, tmp_path):
+def test_answers_under_another_setting_are_refused_with_both_values(cut_off, tmp_path, capsys):
     words = [*cut_off, RESUME, "inference.num_clips=3", "dataset.nan_policy=zero"]
     with pytest.raises(SpecError) as caught:
         infer(words)
@@ -150,6 +151,9 @@ def test_answers_under_another_setting_are_refused_with_both_values(cut_off, tmp
         "inference.resume=false to start over.",
     ]
     assert num_written(tmp_path) == 25
+    for asked, code in ((words, 2), ([*cut_off, RESUME], 0)):
+        assert main([SKELETONS, "inference", "--dry-run", *asked]) == code
+    assert "resume: an unfinished run is gone on with" in capsys.readouterr().out
 
 
 def test_answers_of_another_checkpoint_are_refused(cut_off, tmp_path):

@@ -103,7 +103,10 @@ def test_clips_outside_training_are_those_of_the_mode(
     save_tao(tmp_path / "a", num_frames)
     save_tao(tmp_path / "b", num_frames)
     asked = [f"inference.video_inf_mode={mode}", f"inference.video_num_segments={segments}"]
-    batch = read(dataset_of(tmp_path, "predict", *words, *asked), 1, 0)
+    dataset = dataset_of(tmp_path, "predict", *words, *asked)
+    told = any("video_num_segments has no effect" in note for note in dataset.notes)
+    assert told == (mode == "conv" and EVERY not in words)
+    batch = read(dataset, 1, 0)
     assert reds(batch) == expected * 2
     assert batch.sample_of_row.tolist() == [0] * len(expected) + [1] * len(expected)
     assert batch.indices.tolist() == [1, 0]

@@ -98,6 +98,11 @@ def test_a_list_that_is_none_is_said(tmp_path, content, expected):
     [
         ('{"path": "a"', "l.jsonl:2: expected a JSON object, got Expecting ',' delimiter"),
         ('["a"]', "l.jsonl:2: expected a JSON object, got ['a']."),
+        ('{"path": "a", "label": ["x"]}', "l.jsonl:2: label: expected a text or a whole number, g"),
+        ('{"path": "a", "label": true}', "l.jsonl:2: label: expected a text or a whole number, g"),
+        ('{"path": "a", "label": 1.0}', "l.jsonl:2: label: expected a text or a whole number, got"),
+        ('{"path": {"a": 1}, "label": 1}', "l.jsonl:2: path: expected a text or a whole number,"),
+        ('{"path": "a", "label": 1, "start": [0]}', "l.jsonl:2: start: expected a number, got [0]"),
         ('{"path": "f.mp4", "label": "w", "start": NaN}', "l.jsonl:2: start: expected seconds, g"),
         ('{"path": "f.mp4", "label": "w", "end": 1e999}', "l.jsonl:2: end: expected seconds, got"),
         ('{"path": "a\\u0000b", "label": "w"}', "which does not exist"),

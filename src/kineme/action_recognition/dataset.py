@@ -10,7 +10,7 @@ Leaves out: finding videos (sources.py), decoding (clips.py), arithmetic (transf
 data/clip_sampling.py).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +50,15 @@ class View:
         return Sampling(model.sample_strategy, model.sample_rate, short_clip)
 
 
+def _idle_segments(view: View) -> Iterator[str]:
+    """That a checkpoint's way of sampling, which no spec said, has no use for a setting."""
+    if view.mode == "conv" and not view.is_random and view.sampling.strategy != "consecutive":
+        yield (
+            "video_num_segments has no effect: by the checkpoint, model.sample_strategy is "
+            f"{view.sampling.strategy}, of which conv takes as many clips as a video has."
+        )
+
+
 class ClipDataset:
     """N x repeats samples; implements `network.Dataset`."""
 
@@ -57,7 +66,7 @@ class ClipDataset:
         self.videos, self.view = videos, view
         self.ids: Sequence[str] = [video.id for video in videos.items] * view.repeats
         self.labels: NDArray[np.int64] = np.tile(videos.labels, view.repeats)
-        self.notes: Sequence[str] = videos.notes
+        self.notes: Sequence[str] = (*videos.notes, *_idle_segments(view))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -21,7 +21,7 @@ from typing import Any
 from kineme.action_recognition.entries import Entry, Listing
 from kineme.data.inputs import read_bytes
 from kineme.data.labels import unique_keys
-from kineme.errors import Problem, listed, printable
+from kineme.errors import Problem, listed, printable, shortened
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 from kineme.spec.suggest import closest, did_you_mean
 
@@ -29,6 +29,7 @@ ENDINGS = (".csv", ".jsonl")
 SPLITS = {TRAIN: (TRAIN,), VAL: (VAL, TEST), TEST: (TEST, VAL), PREDICT: ()}  # by preference
 
 _KEYS = ("path", "label", "split", "start", "end")
+_TIMES = ("start", "end")
 _MAX_BYTES = 1 << 30
 
 
@@ -156,8 +157,20 @@ def _lines(where: Path, text: str) -> Iterator[_Row | Problem]:
                 expected = f"keys of {','.join(_KEYS)}"
                 yield Problem(place, expected, repr(name), did_you_mean(name, _KEYS))
             told.add(name)
+        strange = [key for key in _KEYS if not _is_cell(key, row.get(key))]
+        for key in strange:
+            expected = "a number" if key in _TIMES else "a text or a whole number"
+            yield Problem(f"{place}: {key}", expected, shortened(row[key]))
+        if strange:
+            continue
         others = tuple(name for name in row if name not in (*_KEYS, *told))
         yield _Row(place, {key: _text(row.get(key)) for key in _KEYS}, others)
+
+
+def _is_cell(key: str, value: Any) -> bool:
+    """Whether a JSON value may stand for a cell of a table."""
+    kinds = (str, int, float) if key in _TIMES else (str, int)
+    return value is None or (isinstance(value, kinds) and not isinstance(value, bool))
 
 
 def _text(value: Any) -> str:

@@ -427,6 +427,8 @@ def _short(spec: Any, videos: list[Video], split: str) -> tuple[list[Video], lis
         dropped = {video.id for video in short}
         return [v for v in videos if v.id not in dropped], [f"{counted}; they are left out."]
     how = "looped" if policy == "loop" else "padded with their last frame"
+    if spec.model.sample_strategy == "random_interval":
+        how = "shown with frames more than once (random_interval)"
     if policy == "drop":
         how += ", as only training drops videos"
     return videos, [f"{counted}; they are {how}."]

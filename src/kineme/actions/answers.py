@@ -12,7 +12,7 @@ import inspect
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -389,11 +389,23 @@ def write_report(
             occlusion=figures.curves or None,
             baseline=figures.baseline,
             parts=figures.parts,
-            warnings=tuple(dict.fromkeys((*subject.notes, *dataset.notes))),
+            warnings=tuple(
+                dict.fromkeys((*_failures(dataset, answers), *subject.notes, *dataset.notes))
+            ),
             training=Training(common.augmentation, spec.train.optim.lr, subject.chance),
             trust=figures.trust,
         ),
     )
+
+
+def _failures(dataset: Dataset, answers: Answers) -> Iterator[str]:
+    """Of what the figures of a report do not know."""
+    failed = answers.remarks.failed
+    if failed:
+        yield (
+            f"{len(failed)} of {len(dataset)} samples failed and are in none of these figures "
+            f"({FAILED_FILE}), the first {dataset.ids[min(failed)]!r}: {failed[min(failed)]}"
+        )
 
 
 def _data_facts(subject: Subject, seen_in: str | None) -> dict[str, str]:

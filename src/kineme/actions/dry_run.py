@@ -18,8 +18,9 @@ from torch import nn
 from kineme.actions import k_fold
 from kineme.actions.answers import calibration_of, unknown_data
 from kineme.actions.comparison import find_baseline
+from kineme.actions.inference import deciding
+from kineme.engine import answer_journal, lease, optim, runtime
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine import lease, optim, runtime
 from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.feeding import steps_per_epoch
 from kineme.engine.names import LEASE_FILE
@@ -165,6 +166,10 @@ def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
     dataset = network.build_dataset(spec, split)
     yield from _notes(dataset.notes)
     yield f"{split} data: {len(dataset)} samples"
+    if split == PREDICT and spec.inference.resume:
+        decides = deciding(network, spec, checkpoint.path, dataset)
+        goes_on = answer_journal.refuse_others(run_folder(spec), dataset.ids, decides)
+        yield f"resume: {'an unfinished run is gone on with' if goes_on else 'nothing unfinished'}"
     yield _one_batch(network, spec, dataset, model)
     if split == TEST:
         yield from _unknown(network, spec, model)

@@ -103,7 +103,11 @@ def _open_journal(
     resumes = subject.spec.inference.resume
     is_unfinished = bool(answer_journal.find_journals(a_run.folder))
     journal = answer_journal.open_journal(
-        fabric, a_run.folder, dataset.ids, _deciding(subject, dataset), resumes=resumes
+        fabric,
+        a_run.folder,
+        dataset.ids,
+        deciding(subject.network, subject.spec, subject.checkpoint, dataset),
+        resumes=resumes,
     )
     if is_unfinished and not resumes:
         a_run.note(
@@ -122,16 +126,16 @@ def _open_journal(
     return journal
 
 
-def _deciding(subject: answers.Subject, dataset: Dataset) -> dict[str, Any]:
+def deciding(network: Network, spec: Any, checkpoint: Path, dataset: Dataset) -> dict[str, Any]:
     """All that decides the answers, by name, in plain values."""
-    with open(subject.checkpoint, "rb") as file:
+    with open(checkpoint, "rb") as file:
         decides = {"sha256 of the checkpoint": hashlib.file_digest(file, "sha256").hexdigest()}
-    decides["fingerprint of the data"] = fingerprint(subject.network, dataset)
-    for setting in settings(type(subject.spec)):
+    decides["fingerprint of the data"] = fingerprint(network, dataset)
+    for setting in settings(type(spec)):
         block, _, name = setting.key.partition(".")
         is_of_answers = block in ("model", "dataset", "inference")
         if (is_of_answers and name not in FREE) or setting.key in ("train.precision", "train.seed"):
-            decides[setting.key] = checkpoints.plain(value_at(subject.spec, setting.key))
+            decides[setting.key] = checkpoints.plain(value_at(spec, setting.key))
     return decides
 
 

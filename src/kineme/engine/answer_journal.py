@@ -115,8 +115,7 @@ def open_journal(
     run: all that decides the answers, by name, in JSON's types. Raises SpecError naming
     every value that differs from that of the run that is resumed.
     """
-    digest = hashlib.sha256(json.dumps([str(one) for one in ids]).encode()).hexdigest()
-    run = {**run, "number of samples": len(ids), "sha256 of the sample ids": digest}
+    run = _header_of(ids, run)
     header = json.dumps({"format": FORMAT, "run": run}, sort_keys=True)
     found, done, drawn = Found(), list[int](), set[int]()
     if fabric.is_global_zero:
@@ -131,6 +130,20 @@ def open_journal(
     if not resumes or _first_line(path) != header:
         write_text(path, header + "\n")
     return AnswerJournal(path, ids, done, found, drawn)
+
+
+def refuse_others(folder: Path, ids: Sequence[str], run: Mapping[str, Any]) -> int:
+    """How many journals of an unfinished run `open_journal` would go on with. Raises SpecError as
+    it would."""
+    paths = find_journals(folder)
+    for path in paths:
+        _refuse_other(path, _header_of(ids, run))
+    return len(paths)
+
+
+def _header_of(ids: Sequence[str], run: Mapping[str, Any]) -> dict[str, Any]:
+    digest = hashlib.sha256(json.dumps([str(one) for one in ids]).encode()).hexdigest()
+    return {**run, "number of samples": len(ids), "sha256 of the sample ids": digest}
 
 
 def _line(index: int, name: str, rows: NDArray[np.float32], remarks: Remarks) -> str:
