@@ -292,6 +292,8 @@ def test_d22_a_class_without_samples_is_named():
     (line,) = label_warnings("l.pkl", of([0, 2, 2]), ["walk", "run", "sit", "jump"])
     assert line == "l.pkl: 2 of 4 classes have no sample: 'run', 'jump'."
     assert label_warnings("l.pkl", of([0, 1]), ["walk", "run"]) == []
+    (line,) = label_warnings("l.pkl", of([0, 1]), ["no person", "run"])
+    assert line.startswith("l.pkl: 'no person' in results may be this class, or nobody's")
 
 
 def test_d22_one_class_is_an_error_only_where_one_learns():

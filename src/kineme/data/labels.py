@@ -40,6 +40,7 @@ _MAX_LABEL = 2**31
 _MAX_DIGITS = 20
 _MAX_NAME_LENGTH = 4096
 _SHOWN = 3
+_OWN_WORDS = ("unknown", "no person", "person")  # that results have in place of a class
 _FILE_KEYS = ("classes", "layout", "origin", "samples")
 
 
@@ -191,7 +192,7 @@ def one_class_problem(where: str, shown: str) -> Problem:
 
 
 def label_warnings(where: str, labels: Labels, class_names: Sequence[str]) -> list[str]:
-    """Names that occur twice, and classes without samples."""
+    """Names that occur twice, classes without samples, and those called as results call others."""
     warnings = []
     twice = [name for name, count in Counter(labels.ids).items() if count > 1]
     if twice:
@@ -204,6 +205,12 @@ def label_warnings(where: str, labels: Labels, class_names: Sequence[str]) -> li
         warnings.append(
             f"{where}: {len(absent)} of {len(class_names)} classes have no sample: "
             f"{listed(map(repr, absent))}."
+        )
+    own = [name for name in class_names if name in _OWN_WORDS]
+    if own:
+        warnings.append(
+            f"{where}: {listed(map(repr, own))} in results may be this class, or nobody's; a class "
+            "of another name is not mistaken."
         )
     return warnings
 

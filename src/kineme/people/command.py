@@ -104,8 +104,8 @@ class _Request:
 
 def main(words: Sequence[str]) -> int:
     """`kineme analyze ...`; returns the exit code. Raises KinemeError."""
-    request = _parsed(words)
-    settings, videos = _checked(request)
+    request, problems = _parsed(words)
+    settings, videos = _checked(request, problems)
     stream = StreamSettings(waits="--wait" in request.flags, is_live="--live" in request.flags)
     if not videos:
         found = _analyze_one(request.source, settings, stream)
@@ -134,8 +134,8 @@ def _analyze_one(word: str, settings: AnalysisSettings, stream: StreamSettings) 
         source.close()
 
 
-def _parsed(words: Sequence[str]) -> _Request:
-    """Raises SpecError with all problems."""
+def _parsed(words: Sequence[str]) -> tuple[_Request, list[Problem]]:
+    """What the words ask for, as far as they make sense, and what is wrong with the others."""
     request, problems = _Request(), list[Problem]()
     known = [*_WORDS, *_NUMBERS, *_FLAGS, "--help"]
     rest = list(words)
@@ -175,9 +175,7 @@ def _parsed(words: Sequence[str]) -> _Request:
                 "analyze", "a video, folder, camera or address", "nothing", "kineme analyze --help"
             )
         )
-    if problems:
-        raise SpecError.of(problems)
-    return request
+    return request, problems
 
 
 def _value_in(rest: list[str]) -> str:
@@ -218,13 +216,17 @@ def _take_number(request: _Request, option: str, value: str) -> list[Problem]:
     return []
 
 
-def _checked(request: _Request) -> tuple[AnalysisSettings, tuple[Path, ...]]:
-    """The settings, and the videos of a folder of them.
+def _checked(
+    request: _Request, problems: Sequence[Problem]
+) -> tuple[AnalysisSettings, tuple[Path, ...]]:
+    """The settings, and the videos of a folder of them. problems: of the words.
 
     Raises all that is known to be wrong before anything is opened, in one KinemeError: SpecError,
     if any of it is of the words, or else of the source (DataError) or CheckpointError.
     """
-    errors: list[KinemeError] = []
+    errors: list[KinemeError] = [SpecError.of(problems)] if problems else []
+    if not request.source or any(one.where not in _NUMBERS for one in problems):
+        _raise_all(errors)  # what else is wrong may follow from that
     with _collected(errors):
         settings = _settings(request)
     videos: tuple[Path, ...] = ()
