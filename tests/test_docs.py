@@ -136,6 +136,7 @@ def check_automl(*rest: str) -> tuple[str, ...]:
 def check_analysis(*rest: str) -> tuple[str, ...]:
     """`kineme analyze ...`: its options, and settings of the estimator that is named."""
     request = analyze_command._parsed(rest)
+    assert not request.problems
     request.words.pop("--rules", None)  # checked where the file stands on a page
     settings = analyze_command._settings(request)
     kind = _class_of(settings.estimator)

@@ -100,12 +100,13 @@ class _Request:
     numbers: dict[str, float] = field(default_factory=dict)
     settings: dict[str, object] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list, repr=False)
+    problems: list[Problem] = field(default_factory=list)  # of the words
 
 
 def main(words: Sequence[str]) -> int:
     """`kineme analyze ...`; returns the exit code. Raises KinemeError."""
-    request, problems = _parsed(words)
-    settings, videos = _checked(request, problems)
+    request = _parsed(words)
+    settings, videos = _checked(request)
     stream = StreamSettings(waits="--wait" in request.flags, is_live="--live" in request.flags)
     if not videos:
         found = _analyze_one(request.source, settings, stream)
@@ -134,9 +135,10 @@ def _analyze_one(word: str, settings: AnalysisSettings, stream: StreamSettings) 
         source.close()
 
 
-def _parsed(words: Sequence[str]) -> tuple[_Request, list[Problem]]:
+def _parsed(words: Sequence[str]) -> _Request:
     """What the words ask for, as far as they make sense, and what is wrong with the others."""
-    request, problems = _Request(), list[Problem]()
+    request = _Request()
+    problems = request.problems
     known = [*_WORDS, *_NUMBERS, *_FLAGS, "--help"]
     rest = list(words)
     while rest:
@@ -175,7 +177,7 @@ def _parsed(words: Sequence[str]) -> tuple[_Request, list[Problem]]:
                 "analyze", "a video, folder, camera or address", "nothing", "kineme analyze --help"
             )
         )
-    return request, problems
+    return request
 
 
 def _value_in(rest: list[str]) -> str:
@@ -216,16 +218,14 @@ def _take_number(request: _Request, option: str, value: str) -> list[Problem]:
     return []
 
 
-def _checked(
-    request: _Request, problems: Sequence[Problem]
-) -> tuple[AnalysisSettings, tuple[Path, ...]]:
-    """The settings, and the videos of a folder of them. problems: of the words.
+def _checked(request: _Request) -> tuple[AnalysisSettings, tuple[Path, ...]]:
+    """The settings, and the videos of a folder of them.
 
     Raises all that is known to be wrong before anything is opened, in one KinemeError: SpecError,
     if any of it is of the words, or else of the source (DataError) or CheckpointError.
     """
-    errors: list[KinemeError] = [SpecError.of(problems)] if problems else []
-    if not request.source or any(one.where not in _NUMBERS for one in problems):
+    errors: list[KinemeError] = [SpecError.of(request.problems)] if request.problems else []
+    if not request.source or any(one.where not in _NUMBERS for one in request.problems):
         _raise_all(errors)  # what else is wrong may follow from that
     with _collected(errors):
         settings = _settings(request)
