@@ -2,8 +2,9 @@
 
 Held against the slow, obvious version in tests/parity, with the same weights, in one process,
 in interleaved rounds. The lines that say so are given as many frames as `recipe: modern` samples,
-in place of TAO's 300 padded ones. torch by itself gives freed memory back, and may wait for it
-anew in every step: what the reference takes when it keeps it, as `kineme` does, stands last.
+in place of TAO's 300 padded ones, or a batch in parts of two. torch by itself gives freed memory
+back, and may wait for it anew in every step: what the reference takes when it keeps it, as
+`kineme` does, stands last.
 Weights are random, so this tells speed, and how far answers move; `export` itself tells the
 accuracy of a trained model. OpenVINO's lines need the extra `[openvino]`.
 
@@ -64,6 +65,10 @@ def main() -> None:
                 for name, file in files.items()
                 if name.endswith("int8")
             }
+            if size > 2:
+                for name, file in files.items():
+                    asked = functools.partial(in_twos, file, x)
+                    cases[f"{name}, two at a time"] = asked
             timed = [
                 (name, name.startswith("ours"), case) for name, case in {**cases, **sampled}.items()
             ]
@@ -75,6 +80,11 @@ def main() -> None:
     print(f"\nLoad {os.getloadavg()[0]:.1f} at the end.")
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine(), **tables}, indent=2) + "\n")
+
+
+def in_twos(file: Exported, x: torch.Tensor) -> torch.Tensor:
+    """Answers to a batch, two samples at a time: what is computed in between stays in the cache."""
+    return torch.cat([file(skeleton=pair) for pair in x.split(2)])
 
 
 def settled_pair() -> tuple[torch.nn.Module, torch.nn.Module]:
