@@ -221,6 +221,20 @@ def test_a_list_is_checked_as_training_reads_it(tmp_path, capsys):
     assert capsys.readouterr().err.count("error: ") == 2
 
 
+def test_a_stretch_that_another_split_has_part_of_is_told(tmp_path, capsys):
+    for group, name in enumerate(("a", "b"), start=5):  # of one second
+        make_video(tmp_path / f"{name}.mp4", 25, group=group)
+    rows = ["path,label,split,start,end", "a.mp4,walk,train,0,0.4", "b.mp4,run,train,,",
+            "a.mp4,walk,test,0.36,0.8", "b.mp4,run,test,0.6,",
+            "a.mp4,walk,test,0.4,0.8"]  # fmt: skip
+    (tmp_path / "l.csv").write_text("\n".join(rows))
+    _, facts, _ = check(tmp_path / "l.csv", tmp_path / "found", capsys)
+    what = "some of its frames are in another split, too"
+    assert [one["where"] for one in facts["faults"] if one["what"] == what] == [
+        "test/a.mp4#0.36-0.8", "test/b.mp4#0.6-",
+    ]  # fmt: skip
+
+
 def test_a_list_without_any_label_is_for_inference_alone(tmp_path, capsys):
     save_classes(tmp_path / "made", 3)
     (tmp_path / "l.csv").write_text("path\nmade/catch/v0\nmade/smile/v1\n")

@@ -196,7 +196,7 @@ def test_an_exported_model_says_what_it_expects():
         "size": [224, 224],
         "mean": {"rgb": [0.485, 0.456, 0.406], "of": [0.5]},
         "std": {"rgb": [0.229, 0.224, 0.225], "of": [0.5]},
-        "sampling": {"strategy": "random_interval", "rate": 1},
+        "sampling": {"strategy": "random_interval", "rate": 1, "short_clip": "pad"},
         "crop": {"is_centred": False, "short_side": 256},
         "flow": {"method": "dis", "scaling": "fixed", "bound": 15.0, "short_side": 256},
     }

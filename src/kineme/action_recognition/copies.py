@@ -1,14 +1,17 @@
 """Videos that a data set holds twice, told by their bytes.
 
-Promises: both names are said, and whether they stand in two classes. Only what is equally
+Promises: both names are said, and whether they stand in two classes; of stretches of a file, those
+that share some of it are found, too. Only what is equally
 large is opened, and of that the beginning and the end (of a file) or three frames (of a
 folder), so that looking costs next to nothing.
 Leaves out: copies that were encoded again.
 """
 
 import hashlib
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kineme.action_recognition.samples import Video
@@ -42,6 +45,27 @@ def find_copies(videos: Sequence[Video]) -> Iterator[tuple[Video, Video]]:
             first = seen.setdefault(_digest(video), video)
             if first is not video:
                 yield first, video
+
+
+def find_shared(known: Sequence[Video], own: Sequence[Video], *, slack: int) -> list[Video]:
+    """Those of `own` that share more than `slack` with one of `known`, in what their `first` and
+    `num_frames` count."""
+    whole = {id(video): replace(video, first=0, num_frames=0) for video in (*known, *own)}
+    same = {id(later): id(first) for first, later in find_copies(list(whole.values()))}
+    file_of = {key: same.get(id(video), id(video)) for key, video in whole.items()}
+    ends: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for video in sorted(known, key=lambda one: one.first):  # (where it begins, furthest end so far)
+        if video.num_frames > slack:
+            until = ends[file_of[id(video)]]
+            end = video.first + video.num_frames
+            until.append((video.first, max(end, until[-1][1] if until else 0)))
+    found = []
+    for video in own:
+        until = ends[file_of[id(video)]]
+        before = bisect_left(until, (video.first + video.num_frames - slack,))
+        if video.num_frames > slack and before and until[before - 1][1] > video.first + slack:
+            found.append(video)
+    return found
 
 
 def _size(video: Video) -> Hashable:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.action_recognition.copies import find_copies
+from kineme.action_recognition.copies import find_copies, find_shared
 from kineme.action_recognition.entries import Entry, Listing
 from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
 from kineme.action_recognition.manifests import is_list, list_splits
@@ -302,7 +302,8 @@ def _copies(
         places[id(seen)] = place
         videos.append(seen)
     names = [name for name, _ in entries]
-    for one, other in find_copies(videos):
+    pairs = list(find_copies(videos))
+    for one, other in pairs:
         a, b = places[id(one)], places[id(other)]
         what = f"the same video as {names[a]!r}"
         if split_of[a] != split_of[b]:
@@ -310,6 +311,14 @@ def _copies(
         if one.label != other.label:
             what += ": it is in two classes"
         yield Fault(names[b], what, False)
+    told, earlier = {id(other) for _, other in pairs}, list[Video]()  # of the splits before
+    for split in sizes:
+        own = [one for one in videos if split_of[places[id(one)]] == split]
+        for one in find_shared(earlier, own, slack=0):
+            if id(one) not in told:
+                what = "some of its frames are in another split, too"
+                yield Fault(names[places[id(one)]], what, False)
+        earlier += own
 
 
 def _strange_classes(labels: Mapping[str, Sequence[str]]) -> Iterator[Fault]:

@@ -184,7 +184,11 @@ def describe(spec: Any) -> Mapping[str, Any]:
         "size": [model.input_height, model.input_width],
         "mean": {TAO_WORDS[stream]: mean for stream, (mean, _) in numbers.items()},
         "std": {TAO_WORDS[stream]: std for stream, (_, std) in numbers.items()},
-        "sampling": {"strategy": model.sample_strategy, "rate": model.sample_rate},
+        "sampling": {
+            "strategy": model.sample_strategy,
+            "rate": model.sample_rate,
+            "short_clip": "loop" if spec.dataset.short_clip == "loop" else "pad",
+        },
         "crop": {"is_centred": options.val_center_crop, "short_side": options.crop_smaller_edge},
     }
     if "flow" in model.lengths:

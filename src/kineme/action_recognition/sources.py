@@ -9,6 +9,7 @@ N videos. A video is a file, a stretch of one, or a folder of frames.
 """
 
 import contextlib
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kineme.action_recognition.copies import copy_notes, find_copies
+from kineme.action_recognition.copies import copy_notes, find_shared
 from kineme.action_recognition.entries import Entry
 from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
 from kineme.action_recognition.made_from import flow_problems, settings_of_clips
@@ -41,6 +42,8 @@ KEYS = {  # split -> dotted key of the spec that names its folder
     PREDICT: "inference.inference_dataset_dir",
 }
 PROBE_DEADLINE_SECONDS = 20.0
+_MOMENT = 100  # milliseconds by which stretches that follow each other may overlap
+_ENDLESS = 1 << 40
 
 
 def class_names(spec: Any) -> tuple[str, ...]:
@@ -171,10 +174,8 @@ def _leak_notes(spec: Any, where: Path, entries: Sequence[Entry]) -> list[str]:
     """Which validation videos are in the training data. Raises DataError where none may be."""
     if not spec.dataset.train_dataset_dir or not spec.has_training:
         return []
-    known = _to_compare(list_videos(source_path(spec, TRAIN), TRAIN).entries)
-    own = _to_compare(entries)
-    ids = {id(video) for video in known}
-    shared = [b.id for a, b in find_copies([*known, *own]) if id(a) in ids and id(b) not in ids]
+    known = _in_time(list_videos(source_path(spec, TRAIN), TRAIN).entries)
+    shared = [one.id for one in find_shared(known, _in_time(entries), slack=_MOMENT)]
     if not shared:
         return []
     note = leak_text(data_path(spec, TRAIN), str(where), shared, total=len(entries))
@@ -184,19 +185,16 @@ def _leak_notes(spec: Any, where: Path, entries: Sequence[Entry]) -> list[str]:
     return [note]
 
 
-def _to_compare(entries: Sequence[Entry]) -> list[Video]:
-    """Entries as `find_copies` takes them, with stretches in milliseconds; nothing is decoded.
-
-    Stretches of one file that overlap and are not the same are no copies.
-    """
+def _in_time(entries: Sequence[Entry]) -> list[Video]:
+    """Entries as `find_shared` takes them, stretches in milliseconds; nothing is decoded."""
     found = []
     for entry in entries:
-        first, last = (round(1000 * (one or 0)) for one in (entry.start, entry.end))
-        if entry.is_file:
-            found.append(Video(entry.id, entry.path, 0, num_frames=last, first=first))
-            continue
+        first, end = (entry.start or 0.0, math.inf if entry.end is None else entry.end)
+        length = min(round(1000 * (end - first)) if end < math.inf else _ENDLESS, _ENDLESS)
         with contextlib.suppress(DataError):  # whoever reads it says so
-            found.append(frame_video(entry, (), 0)[0])
+            whole = Video(entry.id, entry.path, 0, num_frames=length, first=round(1000 * first))
+            folder = None if entry.is_file else frame_video(entry, (), 0)[0]
+            found.append(replace(folder, num_frames=_ENDLESS) if folder else whole)
     return found
 
 

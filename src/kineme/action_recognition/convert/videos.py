@@ -13,6 +13,7 @@ from typing import Any
 
 from kineme.action_recognition.convert.found import WHOLE, Found, Source
 from kineme.action_recognition.listing import find_entries
+from kineme.data.archives import OF_FINDER
 from kineme.data.conversion import Tally, folder_of
 from kineme.errors import DataError, Problem
 from kineme.network import TEST, TRAIN, VAL
@@ -26,7 +27,7 @@ def read_videos(settings: Any, tally: Tally) -> Source:
     root = folder_of(settings.data)
     splits = [name for name in SPLITS if (root / name).is_dir()]
     has_others = any(
-        entry.is_dir() and entry.name not in SPLITS and not entry.name.startswith(".")
+        entry.is_dir() and entry.name not in (*SPLITS, OF_FINDER) and entry.name[0] != "."
         for entry in os.scandir(root)
     )
     if not splits or has_others:
