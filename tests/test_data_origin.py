@@ -91,3 +91,16 @@ def test_a_checkpoint_is_told_of_frames_places_people_in_them_and_of_the_origin(
     cut = told("dataset.window_size=4", "dataset.random_choose=true")
     assert (cut["num_frames"], cut["min_frames"]) == (4, 3)
     assert told("dataset.window_size=4")["num_frames"] == 5  # without random_choose nothing is cut
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_data_of_fewer_channels_than_axes_have_neither_depth_nor_a_way_up(tmp_path, channels):
+    np.save(tmp_path / "train_data.npy", np.full((4, channels, 5, 17, 1), 0.5, np.float32))
+    labels = Labels(tuple("abcd"), np.arange(4) % 2, ("x", "y"))
+    write_labels(tmp_path / "train_label.json", labels)
+    asked = [
+        f"dataset.train_dataset.data_path={tmp_path}", "results_dir=x", "dataset.num_classes=2",
+        "model.graph_layout=human3.6m", f"model.input_channels={channels}",
+    ]  # fmt: skip
+    few = describe_data(build_dataset(load_spec(SPECS["train"], None, asked)[0], "train"))
+    assert (few["y_up"], few["has_depth"]) == (0, False)

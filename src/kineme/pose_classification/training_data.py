@@ -73,7 +73,8 @@ def _axes(dataset: SkeletonDataset) -> dict[str, Any]:
     total = len(sequences.ids)
     some = np.unique(np.linspace(0, total - 1, min(total, _MAX_SAMPLES)).astype(np.int64))
     x = sequences.gather(some, None).astype(np.float64)
-    height = np.where((x != 0).any(axis=1), x[:, 1], np.nan)  # (R, T, V, M)
+    second = x[:, 1] if x.shape[1] > 1 else x[:, 0] * np.nan
+    height = np.where((x != 0).any(axis=1), second, np.nan)  # (R, T, V, M)
     places = [
         [i for i, name in enumerate(layout.joints) if name.endswith(ends)] for ends in (_HIGH, _LOW)
     ]
@@ -84,7 +85,7 @@ def _axes(dataset: SkeletonDataset) -> dict[str, Any]:
     is_upright = len(steps) > 0 and abs(np.sign(steps).mean()) >= _MOSTLY
     return {
         "y_up": int(np.sign(np.median(steps))) if is_upright else 0,
-        "has_depth": bool(layout.num_axes == 3 and x[:, 2].any()),
+        "has_depth": bool(layout.num_axes == 3 and x[:, 2:3].any()),
     }
 
 
