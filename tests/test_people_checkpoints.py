@@ -1,6 +1,5 @@
 """What a checkpoint decides in an analysis: who is unknown, how many are seen, which key."""
 
-import csv
 import dataclasses
 import json
 
@@ -10,10 +9,10 @@ import torch
 
 import thin
 from acting import CLASSES, FPS, HEIGHT, WIDTH, act, scene_of, train_actor, write_scene
+from acting_checkpoints import changed, labels, run
 from kineme.cli import main
 from kineme.engine.checkpoint import save
-from kineme.errors import CheckpointError, SpecError
-from kineme.people import command
+from kineme.errors import CheckpointError
 from kineme.people.analysis_settings import AnalysisSettings
 from kineme.people.analyze import analyze
 from kineme.people.classifier import PoseClassifier
@@ -40,43 +39,6 @@ def actor(tmp_path_factory):
         checkpoint = train_actor(folder)
     scene = scene_of(act("wave", 30, x=40, seed=3), act("still", 30, x=110, seed=1))
     return checkpoint, *write_scene(folder, scene)
-
-
-def changed(
-    checkpoint, path, *, key=None, threshold=None, temperature=None, persons=None, data=None
-):
-    """A copy of the checkpoint that says something else of itself: of its training data what
-    `data` says, and with `persons` nothing, as older ones."""
-    content = torch.load(checkpoint, weights_only=True)
-    facts = content["kineme"]
-    if threshold is not None:
-        facts["calibration"]["threshold"] = threshold
-    if temperature is not None:
-        facts["calibration"]["temperature"] = temperature
-    if threshold is None and temperature is None:
-        facts["calibration"] = None
-    if persons is not None:
-        facts["spec"]["dataset"]["num_persons"] = persons
-        del facts["training_data"]
-    if data is not None:
-        facts["training_data"] = data
-    save(path, content, key)
-    return path
-
-
-def run(actor, out, checkpoint, *words):
-    _, video, points = actor
-    return command.main(
-        [
-            str(video), "--estimator", "files", f"files.path={points}", "files.format=coco",
-            f"--out={out}", "--no-video", f"--checkpoint={checkpoint}", *words,
-        ]
-    )  # fmt: skip
-
-
-def labels(out):
-    with open(out / "timeline.csv", newline="") as file:
-        return [(row["person"], row["label"]) for row in csv.DictReader(file)]
 
 
 def window_of(body, others=()):
@@ -483,59 +445,3 @@ def test_training_data_that_cannot_be_are_an_error_of_the_checkpoint(actor, tmp_
     path = changed(actor[0], tmp_path / "a.pth", data=data)
     with pytest.raises(CheckpointError, match="training_data with num_persons, max_persons, num"):
         PoseClassifier(path, COCO, (WIDTH, HEIGHT))
-
-
-# Keys -------------------------------------------------------------------------------------
-
-
-def test_an_encrypted_checkpoint_opens_with_its_key_which_is_nowhere(
-    actor, tmp_path, capsys, monkeypatch
-):
-    locked = changed(actor[0], tmp_path / "locked.pth", key=KEY)
-    (tmp_path / "key").write_text(f"{KEY}\n")
-    file = f"encryption_key_file={tmp_path / 'key'}"
-    kept = []
-
-    def remove(journal):
-        kept.append(journal.path.read_bytes())
-        journal.path.unlink()
-
-    monkeypatch.setattr("kineme.people.journal.Journal.remove", remove)
-    for name, words in (("file", [file]), ("word", [f"encryption_key='{KEY}'"])):
-        assert run(actor, tmp_path / name, locked, *words) == 0
-    monkeypatch.setenv("KINEME_ENCRYPTION_KEY", KEY)
-    assert run(actor, tmp_path / "variable", locked) == 0
-    assert labels(tmp_path / "file") == labels(tmp_path / "word") == labels(tmp_path / "variable")
-    printed = capsys.readouterr()
-    assert KEY not in printed.out + printed.err
-    left = [path.read_bytes() for path in tmp_path.glob("*/*") if path.is_file()]
-    assert len(left) > 9
-    assert len(kept) == 3
-    assert not any(KEY.encode() in content for content in [*left, *kept])
-    assert KEY not in repr(AnalysisSettings(out=tmp_path, key=KEY))
-
-
-def test_without_the_key_or_with_another_it_is_refused(actor, tmp_path, capsys):
-    locked = changed(actor[0], tmp_path / "locked.pth", key=KEY)
-    with pytest.raises(CheckpointError, match="encrypt"):
-        run(actor, tmp_path / "a", locked)
-    with pytest.raises(CheckpointError) as caught:
-        run(actor, tmp_path / "a", locked, "encryption_key=zyx-987")
-    assert "zyx-987" not in str(caught.value)
-    run(actor, tmp_path / "b", actor[0], f"encryption_key={KEY}")
-    assert "is not encrypted: it was read without encryption_key" in capsys.readouterr().err
-
-
-def test_keys_that_make_no_sense_are_told(tmp_path):
-    for words, message in (
-        (["encryption_key=x"], "a checkpoint that it opens"),
-        (["--checkpoint=a", "encryption_key=''"], r"encryption_key: expected text, got \*\*\*"),
-        (["--checkpoint=a", "encryption_key=[1]"], r"encryption_key: expected text, got \*\*\*"),
-        (["--checkpoint=a", "encryption_key=x", "encryption_key_file=y"], "both"),
-        (["--checkpoint=a", f"encryption_key_file={tmp_path / 'no'}"], "a file that can be read"),
-    ):
-        with pytest.raises(SpecError, match=message):
-            command._settings(command._parsed(["a.mp4", *words]))
-    words = ["--checkpoint=a", "encryption_key=null"]
-    assert command._settings(command._parsed(["a.mp4", *words])).key is None
-    assert main(["analyze", "a.mp4", "--checkpoint=a", "encryption_key="]) == 2

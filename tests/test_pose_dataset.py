@@ -10,7 +10,7 @@ from kineme.data import sampling
 from kineme.data.labels import Labels, write_labels
 from kineme.data.randomness import uniform, uniform32
 from kineme.engine.start import build_data, find_start
-from kineme.errors import DataError, SpecError
+from kineme.errors import CheckpointError, DataError, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 from kineme.pose_classification import transforms
 from kineme.pose_classification.layouts import LAYOUTS, layout_facts
@@ -476,8 +476,6 @@ def test_inference_does_not_mind_labels_of_other_classes(tmp_path):
 
 
 def test_weights_of_another_skeleton_with_as_many_joints_are_refused():
-    from kineme.errors import CheckpointError
-
     words = ["results_dir=r", "dataset.train_dataset.data_path=d"]
     coco, _ = load_spec(SPECS["train"], None, [*words, "model.graph_layout=coco"])
     human, _ = load_spec(SPECS["train"], None, [*words, "model.graph_layout=human3.6m"])

@@ -1,9 +1,9 @@
 """Videos that a data set holds twice, told by their bytes.
 
 Promises: both names are said, and whether they stand in two classes; of stretches of a file, those
-that share some of it are found, too. Only what is equally
-large is opened, and of that the beginning and the end (of a file) or three frames (of a
-folder), so that looking costs next to nothing.
+that share some of it are found, too. Only what is equally large is opened, and of that the
+beginning and the end (of a file) or three frames (of a folder), so that looking costs next to
+nothing.
 Leaves out: copies that were encoded again.
 """
 
