@@ -20,7 +20,8 @@ def _tasks_can_be_imported(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", HERE)
 
 
-def ran(*names, num_workers=1, silence_seconds=0.5):
+# A machine that does much else may hold a worker back for a second: limits leave room for that.
+def ran(*names, num_workers=1, silence_seconds=60.0):
     tasks = deque({"name": name} for name in names)
     found = run_tasks(
         "tiny_tasks:act", tasks, num_workers=num_workers, silence_seconds=silence_seconds
@@ -29,7 +30,7 @@ def ran(*names, num_workers=1, silence_seconds=0.5):
 
 
 def test_a_worker_that_hangs_or_crashes_costs_its_own_task_only():
-    found = ran("a", "prints", "crashes", "b", "bad", "hangs", "c")
+    found = ran("a", "prints", "crashes", "b", "bad", "hangs", "c", silence_seconds=2.0)
     assert [found[name] for name in ("a", "b", "c", "prints")] == ["A", "B", "C", "PRINTS"]
     assert found["crashes"] == (
         "crashes: expected data that can be decoded, got the death of the worker by signal 11 "
@@ -37,13 +38,13 @@ def test_a_worker_that_hangs_or_crashes_costs_its_own_task_only():
     )
     assert found["bad"] == "bad: expected good data, got bad data. Mend it."
     assert found["hangs"] == (
-        "hangs: expected a sign of life every 0.5 s, got none: the worker was ended. "
+        "hangs: expected a sign of life every 2 s, got none: the worker was ended. "
         "Remove or re-encode it."
     )
 
 
 def test_a_slow_task_that_shows_life_is_left_alone():
-    assert ran("is slow", silence_seconds=1.1) == {"is slow": "IS SLOW"}
+    assert ran("is slow", silence_seconds=2.5) == {"is slow": "IS SLOW"}
 
 
 def test_a_full_disk_ends_everything():

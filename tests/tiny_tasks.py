@@ -21,7 +21,7 @@ def act(task, beat):
         print("no answer", flush=True)
     if task["name"] == "is slow":
         for _ in range(12):
-            time.sleep(0.1)
+            time.sleep(0.25)
             beat()
     if task["name"] == "waits":
         open(task["path"], "w").close()
