@@ -11,7 +11,13 @@ from kineme.network import TRAIN
 from kineme.spec.load import load_spec
 from video_folders import save_tao
 
-MADE = {"streams": ["flow"], "flow_method": "farneback", "flow_scaling": "fixed", "flow_bound": 5.0}
+MADE = {
+    "streams": ["flow"], "short_side": 0,
+    "flow_method": "farneback", "flow_scaling": "fixed", "flow_bound": 5.0,
+}  # fmt: skip
+
+
+FLOW = ("method", "scaling", "bound", "short_side")
 
 
 def clips(root, **made):
@@ -30,11 +36,11 @@ def spec_of(root, **settings):
 
 def test_a_training_takes_what_its_clips_say(tmp_path):
     spec, notes = complete(spec_of(clips(tmp_path)), TRAIN)
-    made = [getattr(spec.dataset, f"flow_{name}") for name in ("method", "scaling", "bound")]
-    assert made == ["farneback", "fixed", 5.0]
+    made = [getattr(spec.dataset, f"flow_{name}") for name in FLOW]
+    assert made == ["farneback", "fixed", 5.0, 0]
     assert notes[-1] == (
-        f"{tmp_path}: took dataset.flow_method='farneback', dataset.flow_bound=5.0, with which its "
-        "flow was made."
+        f"{tmp_path}: took dataset.flow_method='farneback', dataset.flow_bound=5.0, "
+        "dataset.flow_short_side=0, with which its flow was made."
     )
     assert len(load_videos(spec, TRAIN).items) == 2
 
@@ -47,6 +53,12 @@ def test_flow_of_another_kind_is_refused_with_the_first_clip(tmp_path):
         f"{tmp_path}/catch/v/clip.json: expected flow made with dataset.flow_bound 20.0, got 5.0 "
         "(and 1 more). Set dataset.flow_bound to what all clips were made with, or convert again."
     )
+
+
+def test_flow_of_frames_of_another_size_is_another_one(tmp_path):
+    spec, _ = complete(spec_of(clips(tmp_path), **{"dataset.flow_short_side": 128}), TRAIN)
+    with pytest.raises(DataError, match=r"catch/.*dataset\.flow_short_side 128, got 0 \(and"):
+        load_videos(spec, TRAIN)
 
 
 def test_clips_that_differ_from_each_other_are_refused(tmp_path):

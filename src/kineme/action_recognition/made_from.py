@@ -24,7 +24,7 @@ def settings_of_clips(spec: Any, entries: Sequence[Entry]) -> dict[str, Any]:
     said = user_set(spec)
     return {
         f"dataset.{name}": found[0][name]
-        for name in _VALID
+        for name in _SETTINGS
         if found
         and f"dataset.{name}" not in said
         and all(made[name] == found[0][name] for made in found)
@@ -35,7 +35,7 @@ def settings_of_clips(spec: Any, entries: Sequence[Entry]) -> dict[str, Any]:
 def flow_problems(spec: Any, entries: Sequence[Entry]) -> Iterator[Problem]:
     """Clips whose flow is another one than the spec's, told by the first of them."""
     told = _told(spec, entries)
-    for name in _VALID:
+    for name in _SETTINGS:
         asked = getattr(spec.dataset, name)
         if name == "flow_bound" and spec.dataset.flow_scaling != "fixed":
             continue
@@ -69,11 +69,13 @@ def _made_from(entry: Entry) -> Mapping[str, Any] | None:
         )
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return made if is_ours else None
+    return {**made, "flow_short_side": made["short_side"]} if is_ours else None
 
 
 _VALID: Mapping[str, Callable[[Any], bool]] = {
     "flow_method": lambda value: value in ("dis", "farneback", "tvl1"),
     "flow_scaling": lambda value: value in ("fixed", "per_frame"),
     "flow_bound": lambda value: type(value) in (int, float) and 0 < value < math.inf,
+    "short_side": lambda value: type(value) is int and value >= 0,
 }
+_SETTINGS = ("flow_method", "flow_scaling", "flow_bound", "flow_short_side")

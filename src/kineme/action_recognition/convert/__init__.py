@@ -64,17 +64,15 @@ def convert(spec: Any, folder: Path) -> dict[str, Any]:
 
 
 def frame_settings(spec: Any) -> dict[str, Any]:
-    """What the spec says of the images to write, as `write_frames` takes it."""
+    """What the spec says of the images to write, as far as it matters to them."""
     asked = spec.dataset_convert
     streams = {"both": ("rgb", "flow"), "rgb": ("rgb",), "flow": ("flow",)}
     chosen = list(streams[asked.streams] if asked.streams else spec.model.streams)
-    settings = {
-        "streams": chosen,
-        "image_format": asked.image_format,
-        "image_quality": asked.image_quality,
-        "short_side": asked.short_side,
-        "fps": asked.fps,
-    }
+    settings = {"streams": chosen, "short_side": asked.short_side, "fps": asked.fps}
+    if "rgb" in chosen:
+        settings["image_format"] = asked.image_format
+    if "flow" in chosen or asked.image_format == "jpg":
+        settings["image_quality"] = asked.image_quality
     if "flow" in chosen:
         settings["flow_method"] = spec.dataset.flow_method
         settings["flow_scaling"] = spec.dataset.flow_scaling

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from kineme.action_recognition.stream_words import FOLDERS
 from kineme.data.conversion import Tally
 from kineme.data.flow import encode_flow, iterate_flow
 from kineme.data.flow.store import encode_jpeg
-from kineme.data.frames import FrameReader, FramesFacts, stamp_of
+from kineme.data.frames import FrameReader, FramesFacts, content_hash, stamp_of
 from kineme.data.workers import run_tasks
 from kineme.errors import DataError, Problem, listed
 
@@ -52,17 +52,17 @@ def write_frames(
 ) -> Written:
     """Write every video of `source` below `folder`, as many at once as there are workers.
 
-    settings: streams, image_format, image_quality, short_side, fps, and flow_method,
-    flow_scaling, flow_bound. Raises DataError, with all of them, for clip folders of that name
-    that something else has made, and where there are clips of other videos, which training would
-    see, too; then nothing is written.
+    settings: streams, short_side, fps; of colour image_format; of flow flow_method, flow_scaling,
+    flow_bound; of what is JPEG image_quality. Raises DataError, with all of them, for clip folders
+    of that name that something else has made, and where there are clips of other videos, which
+    training would see, too; then nothing is written.
     """
     with files.write_errors_named(folder):
         (folder / _PARTIAL).mkdir(parents=True, exist_ok=True)
         _sweep(folder / _PARTIAL)
     clips: dict[str, Mapping[str, Any]] = {}
     failed: list[Problem] = []
-    foreign: list[Problem] = []
+    foreign: dict[str, list[Path]] = {}  # clips by what they are, where they are not these
     tasks: deque[Mapping[str, Any]] = deque()
     for video in source.videos:
         try:
@@ -73,14 +73,15 @@ def write_frames(
             continue
         if there is None:
             tasks.append(task)
-        elif there["made_from"] == task["made_from"]:
+        elif not (what := _differs(there, task)):
             clips[video.id] = there
             tally.add("clips of an earlier run, kept", video.id)
         else:
-            foreign.append(_foreign(folder / video.id, there["made_from"], task["made_from"]))
-    foreign += _strays(folder, {video.id for video in source.videos})
-    if foreign:
-        raise DataError.of(foreign)
+            foreign.setdefault(what, []).append(folder / video.id)
+    problems = [_foreign(what, paths) for what, paths in foreign.items()]
+    problems += _strays(folder, {video.id for video in source.videos})
+    if problems:
+        raise DataError.of(problems)
     for done, result in run_tasks(_TASK, tasks, num_workers=min(num_workers, len(tasks))):
         if isinstance(result, DataError):
             failed += result.problems
@@ -109,6 +110,7 @@ def write_clip(task: Mapping[str, Any], beat: Callable[[], None]) -> dict[str, A
     partial = files.temporary_beside(Path(task["folder"], _PARTIAL, "clip"))
     with files.write_errors_named(target), _removed_unless_renamed(partial):
         facts = _write(partial, frames, indices, made_from, beat)
+        facts["sha256"] = content_hash(Path(task["name"]), beat)
         files.write_json(partial / CLIP_FILE, facts)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(partial, target)
@@ -136,7 +138,7 @@ def _write(
             size = frame.shape[:2]
             if "rgb" in streams:
                 ending = made_from["image_format"]
-                data = _encoded(frame, ending, made_from["image_quality"])
+                data = _encoded(frame, ending, made_from.get("image_quality"))
                 _save(folder / "rgb" / f"{number:06d}.{ending}", data)
             beat()
             yield frame
@@ -225,15 +227,28 @@ def _strays(folder: Path, ids: Collection[str]) -> list[Problem]:
     return [Problem(str(folder), "no clips but of this conversion", received, fix)]
 
 
-def _foreign(clip: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> Problem:
-    differs = [key for key in asked if there.get(key) != asked[key]]
-    received = f"one of another {', '.join(differs)}" if there else "one that something else made"
+def _differs(there: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+    """What the clip is, where it is not the task's; a video of another time or place but the same
+    bytes is the same."""
+    made, asked = there["made_from"], task["made_from"]
+    if not made:
+        return "one that something else made"
+    differs = [key for key in asked if made.get(key) != asked[key]]
+    if differs == ["stamp"] and there.get("sha256") == content_hash(Path(task["name"])):
+        return ""
+    words = ["content of its video" if key == "stamp" else key for key in differs]
+    return f"one of another {', '.join(words)}" if differs else ""
+
+
+def _foreign(what: str, clips: Sequence[Path]) -> Problem:
+    """What to say of clips that are not of this conversion for the same reason."""
+    more = f" (and {len(clips) - 1} more)" if len(clips) > 1 else ""
     fix = "Delete it, or set another results_dir."
-    return Problem(str(clip), "no clip, or one of this conversion", received, fix)
+    return Problem(str(clips[0]), "no clip, or one of this conversion", what + more, fix)
 
 
-def _encoded(frame: NDArray[np.uint8], ending: str, quality: int) -> bytes:
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if ending == "jpg" else []
+def _encoded(frame: NDArray[np.uint8], ending: str, quality: int | None) -> bytes:
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if quality and ending == "jpg" else []
     _, data = cv2.imencode(f".{ending}", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)
     return data.tobytes()
 
