@@ -142,6 +142,17 @@ def test_estimator_and_length_go_with_the_labels_and_other_estimators_are_counte
     assert labels["origin"] == {"estimator": "movenet", "clip_seconds": 2.0, "fps": 5.0}
 
 
+def test_other_frame_rates_are_counted(tmp_path: Path) -> None:
+    for name, fps in (("a", 24.0), ("b", 25.0), ("c", 25.0), ("d", 50.0), ("e", 0.0)):
+        track = moving(1, list(range(4)), 1.0)
+        made_tracks(track, layout="coco", fps=fps).save(tmp_path / "in" / f"{name}.npz")
+    found = run(tmp_path / "in", tmp_path / "out", format="tracks")
+    assert [line for line in found["warnings"] if "rates" in line] == [
+        "1 samples of other frame rates than 25 a second (dataset.sampling=none sees that); "
+        "first: d (50)"
+    ]
+
+
 def test_files_of_different_layouts_are_not_mixed(tmp_path: Path) -> None:
     made_tracks(moving(1, [0, 1], 1.0), layout="coco").save(tmp_path / "in" / "a.npz")
     made_tracks(moving(1, [0, 1], 1.0), layout="human3.6m").save(tmp_path / "in" / "b.npz")

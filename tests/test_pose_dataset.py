@@ -10,7 +10,7 @@ from kineme.data import sampling
 from kineme.data.labels import Labels, write_labels
 from kineme.data.randomness import uniform, uniform32
 from kineme.engine.start import build_data, find_start
-from kineme.errors import CheckpointError, DataError, SpecError
+from kineme.errors import DataError, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 from kineme.pose_classification import transforms
 from kineme.pose_classification.layouts import LAYOUTS, layout_facts
@@ -259,6 +259,8 @@ def test_d24_the_people_who_move_most_are_kept(tmp_path):
     np.testing.assert_array_equal(kept[..., 0], fast[..., 0])
     np.testing.assert_array_equal(kept[..., 1], slow[..., 0])
     assert any("kept the 2 of 3 persons" in note for note in sequences.notes)
+    more = load_sequences(spec_of(folder, "dataset.num_persons=4"), TRAIN).notes
+    assert any("num_persons is 4, but samples have places for 3." in note for note in more)
 
 
 def test_d24_who_stands_still_is_kept_before_a_place_with_nobody(tmp_path):
@@ -473,16 +475,6 @@ def test_inference_does_not_mind_labels_of_other_classes(tmp_path):
     words = [f"inference.test_dataset.data_path={folder}", "results_dir=r"]
     spec, _ = load_spec(SPECS["inference"], None, [*words, "inference.checkpoint=c.pth"])
     assert load_sequences(spec, PREDICT).labels.tolist() == [0, -1, 1]
-
-
-def test_weights_of_another_skeleton_with_as_many_joints_are_refused():
-    words = ["results_dir=r", "dataset.train_dataset.data_path=d"]
-    coco, _ = load_spec(SPECS["train"], None, [*words, "model.graph_layout=coco"])
-    human, _ = load_spec(SPECS["train"], None, [*words, "model.graph_layout=human3.6m"])
-    weights = NETWORK.build_model(coco).state_dict()
-    assert NETWORK.adapt_weights(weights, coco, "") is weights
-    with pytest.raises(CheckpointError, match=r"weights for 'human3\.6m'"):
-        NETWORK.adapt_weights(weights, human, "")
 
 
 def test_test_data_is_never_paired_with_validation_labels(tmp_path):

@@ -249,3 +249,13 @@ def test_a_graph_in_other_digits_is_the_same(dtype):
     short = {"A": weights["A"][:2]}  # distance has two partitions
     with pytest.raises(CheckpointError, match="graph `A` has other edges"):
         NETWORK.adapt_weights(short, other, "")
+
+
+def test_weights_of_another_skeleton_with_as_many_joints_are_refused():
+    words = ["results_dir=r", "dataset.train_dataset.data_path=d"]
+    coco, _ = load_spec(SPECS["train"], None, [*words, "model.graph_layout=coco"])
+    human, _ = load_spec(SPECS["train"], None, [*words, "model.graph_layout=human3.6m"])
+    weights = NETWORK.build_model(coco).state_dict()
+    assert NETWORK.adapt_weights(weights, coco, "") is weights
+    with pytest.raises(CheckpointError, match=r"weights for 'human3\.6m'"):
+        NETWORK.adapt_weights(weights, human, "")

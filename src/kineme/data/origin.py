@@ -15,6 +15,7 @@ import numpy as np
 from kineme.errors import shortened
 
 _MAX_TEXT, _MAX_NUMBER = 4096, 1e9
+_MAX_RATIO = 1.25  # of two frame rates that are much alike
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ def origin_of(clips: Sequence[tuple[int, float]], estimators: Collection[str]) -
         return Origin(estimator)
     seconds, rate = np.quantile(rated, 0.5, axis=0, method="lower").tolist()
     return Origin(estimator, round(seconds, 3), round(rate, 3))
+
+
+def is_alike(fps: float, other: float) -> bool:
+    """Whether movement is about as fast at two frame rates; 0.0, an unknown one, is like any."""
+    return fps <= 0 or other <= 0 or 1 / _MAX_RATIO < other / fps < _MAX_RATIO
 
 
 def read_origin(value: object) -> Origin:

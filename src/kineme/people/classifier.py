@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from kineme.data import sampling
+from kineme.data.origin import is_alike
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine.calibration import Calibration, load_calibration
 from kineme.network import load_network
@@ -31,7 +32,6 @@ from kineme.pose_classification.training_data import training_data_of
 _NETWORK = "pose_classification"
 _WINDOW_SECONDS = 2.0  # where the checkpoint does not say how many frames it sees
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 4.0  # where it does not say of how many seconds
-_MAX_RATIO = 1.25  # of two frame rates that are much alike
 _SHORTEST_CLIP_SECONDS, _LONGEST_CLIP_SECONDS = 0.5, 10.0  # where it does
 
 
@@ -178,8 +178,7 @@ class PoseClassifier:
     def _rate_note(self, fps: float) -> str:
         """That a model of all frames sees movement at another speed than in training."""
         learned = self._learned.origin.fps
-        is_alike = fps <= 0 or learned <= 0 or 1 / _MAX_RATIO < learned / fps < _MAX_RATIO
-        if self._spec.dataset.sampling != "none" or is_alike:
+        if self._spec.dataset.sampling != "none" or is_alike(fps, learned):
             return ""
         return (
             f"the model learned from all frames of {learned:g} a second (dataset.sampling none), "

@@ -24,7 +24,7 @@ from kineme.pose_classification.labels import class_names, labels_of, layout_pro
 from kineme.pose_classification.layouts import Layout, layout_of, layouts_with
 from kineme.pose_classification.paths import open_store, resolve_paths, section_of
 from kineme.pose_classification.people import who_moves_most
-from kineme.spec.load import with_values
+from kineme.spec.load import user_set, with_values
 
 RESIDENT_BYTES = 2**30  # data up to this size is kept in memory, larger data is read as needed
 NO_PERSON = "no person"  # what is said of a sample in which there is nobody
@@ -144,12 +144,7 @@ def _sequences(spec: Any, store: arrays.Skeletons, labels: Labels, found: scan.S
             "0 samples left by dataset.nan_policy: drop",
             "Mend the data, or set dataset.nan_policy: zero.",
         )
-    sees_two = spec.model.persons != "mean"
-    people, note = who_moves_most(store, spec.dataset.num_persons or (2 if sees_two else None))
-    notes = [] if note is None else [f"{store.path}: {note}"]
-    if sees_two and store.shape[4] == 1:
-        which = f"model.persons {spec.model.persons}"
-        notes.append(f"{store.path}: one person a sample, so {which} has no second one.")
+    people, notes = _people(spec, store)
     return Sequences(
         ids=tuple(labels.ids[row] for row in rows),
         labels=labels.labels[rows],
@@ -163,8 +158,22 @@ def _sequences(spec: Any, store: arrays.Skeletons, labels: Labels, found: scan.S
         is_centred=_is_centred(spec, found),
         most_people=int(found.persons.max(initial=0)),
         origin=labels.origin,
-        notes=tuple(notes),
+        notes=tuple(f"{store.path}: {note}" for note in notes),
     )
+
+
+def _people(spec: Any, store: arrays.Skeletons) -> tuple[NDArray[np.int64] | None, list[str]]:
+    """Which persons the spec keeps, as `Sequences` has them, and what to tell of it."""
+    asked, persons = spec.dataset.num_persons, store.shape[4]
+    sees_two = spec.model.persons != "mean"
+    people, note = who_moves_most(store, asked or (2 if sees_two else None))
+    notes = [] if note is None else [note]
+    if sees_two and persons == 1:
+        which = f"model.persons {spec.model.persons}"
+        notes.append(f"one person a sample, so {which} has no second one.")
+    elif asked and asked > persons and "dataset.num_persons" in user_set(spec):
+        notes.append(f"dataset.num_persons is {asked}, but samples have places for {persons}.")
+    return people, notes
 
 
 def _content_problems(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from kineme import files
 from kineme.data.conversion import DATASET_FILE, Tally
 from kineme.data.labels import Labels, write_labels
-from kineme.data.origin import Origin, origin_of
+from kineme.data.origin import Origin, is_alike, origin_of
 from kineme.data.shards import INDEX_NAME, ShardWriter
 from kineme.errors import DataError, SpecError, listed
 from kineme.pose_classification.convert.clips import Clip, Source, mark_missing, most_moving
@@ -71,7 +71,9 @@ def write_source(
     if as_shards:
         _refuse_older_data(folder)
     with files.write_errors_named(folder), tempfile.TemporaryFile(dir=folder) as spool:
-        groups = _grouped(_spool(source, spool, tally), source)
+        stored = _spool(source, spool, tally)
+        _count_other_rates(stored, tally)
+        groups = _grouped(stored, source)
         if not (as_shards or source.classes):
             _refuse_older_labels(folder, [group.stem for group in groups])
         names = []
@@ -146,6 +148,15 @@ def _grouped(stored: Sequence[_Stored], source: Source) -> list[_Group]:
 def _origin(clips: Sequence[_Stored]) -> Origin:
     lengths = [(clip.shape[1], clip.fps) for clip in clips]
     return origin_of(lengths, {clip.estimator for clip in clips})
+
+
+def _count_other_rates(stored: Sequence[_Stored], tally: Tally) -> None:
+    """Movement of other frame rates is faster or slower to a model that does not sample frames."""
+    usual = _origin(stored).fps
+    what = f"samples of other frame rates than {usual:g} a second (dataset.sampling=none sees that)"
+    for clip in stored:
+        if not is_alike(clip.fps, usual):
+            tally.add(what, f"{clip.id} ({clip.fps:g})")
 
 
 def _misfit(clip: Clip, shape: Sequence[int], first: _Stored) -> DataError:
