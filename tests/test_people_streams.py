@@ -191,7 +191,9 @@ def test_i13_who_is_slower_than_the_stream_gets_the_newest_frames_and_the_rest_i
     assert stream.num_dropped + len(numbers) == numbers[-1] + 1
 
 
-def test_a_file_behind_http_loses_no_frame_however_slow_one_looks(tmp_path):
+@pytest.fixture
+def file_address():
+    """Where a file of 30 frames is served."""
     content = b"".join(packets(30, fps=FPS))
 
     class Serving(_Refusing):
@@ -203,13 +205,24 @@ def test_a_file_behind_http_loses_no_frame_however_slow_one_looks(tmp_path):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Serving)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    stream = Stream(f"http://127.0.0.1:{server.server_address[1]}/a.ts", QUICK)
-    found = numbers_of(stream)
+    yield f"http://127.0.0.1:{server.server_address[1]}/a.ts"
     server.shutdown()
     server.server_close()
+
+
+def test_a_file_behind_http_loses_no_frame_however_slow_one_looks(file_address):
+    stream = Stream(file_address, QUICK)
+    found = numbers_of(stream)
     assert [number for number, _ in found] == list(range(30))
     assert [seconds for _, seconds in found] == pytest.approx([n / FPS for n in range(30)])
     assert (stream.num_dropped, stream.events) == (0, [])
+
+
+def test_a_file_behind_http_is_not_played_again_live(file_address):
+    stream = Stream(file_address, StreamSettings(is_live=True, queue_frames=30))
+    found = [number for number, _ in numbers_of(stream, limit=40)]
+    assert found == list(range(found[0], 30))
+    assert stream.events == []
 
 
 def test_i14_another_resolution_midway_is_one_event_and_frames_keep_their_size():

@@ -48,13 +48,14 @@ _LIVE_OPTIONS = {  # a stream that is back is seen soon, and nothing old
     "fflags": "nobuffer",
 }
 _ENDS = ("http", "https")  # these may be files, which end
+_PLAYLISTS = ("hls", "dash")  # small files, of something that may go on
 _POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class StreamSettings:
     """waits: for a stream that is not there yet. is_live: frames that come faster than they are
-    looked at are left out, and the end of the stream is a drop. give_up_seconds: without a
+    looked at are left out, and the end of what is no file is a drop. give_up_seconds: without a
     connection, after which a stream that was there is over. backoff: seconds, first and longest.
     """
 
@@ -106,6 +107,7 @@ class Stream:
         self._changed = threading.Condition()
         self._failure: ServiceError | None = None
         self._reason = ""  # why the last connection ended
+        self._ends = False  # what the last connection gives is whole: after its end comes nothing
         self._is_over = self._is_closed = False
         self._shaper: Shaper | None = None
         self._picture_form: tuple[str, int, int] | None = None
@@ -167,7 +169,7 @@ class Stream:
             if self._count > before:
                 was_there, broken_at, self._reason = True, self._arrived_at, reason
                 pause = self.settings.first_pause_seconds
-                if reason == "it ended" and not self._leaks:
+                if reason == "it ended" and self._ends:
                     break
             elif not was_there and not self.settings.waits:
                 self._failure = self._no("a stream that can be read", reason)
@@ -182,6 +184,7 @@ class Stream:
         """Everything that one connection gives."""
         with contextlib.closing(self._open()) as connection:
             is_first, start, anchor = True, 0.0, 0.0
+            self._ends = not self._leaks or connection.is_file
             for seconds, picture in connection:
                 now = time.monotonic()
                 if is_first:
@@ -272,6 +275,8 @@ class _Connection:
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "SLICE"  # frames in flight would be late
         self.fps = float(self._stream.guessed_rate or self._stream.average_rate or 0)
+        is_whole = self._container.duration or self._container.format.name not in _PLAYLISTS
+        self.is_file = bool(self._container.size > 0 and is_whole)  # no stream has a size
 
     def __iter__(self) -> Iterator[tuple[float, av.VideoFrame]]:
         tick = float(self._stream.time_base or 0)
@@ -306,6 +311,7 @@ class _Camera:
             self._capture.release()
             raise ServiceError(f"camera {number}", "a camera", "none of that number")
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS) or 0)
+        self.is_file = False
 
     def __iter__(self) -> Iterator[tuple[float, av.VideoFrame]]:
         began = time.monotonic()
