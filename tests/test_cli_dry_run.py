@@ -1,11 +1,14 @@
 """`--dry-run` (row S16): what would be met is told, nothing is written, errors are the action's."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 
 from kineme import cli
 
@@ -151,13 +154,45 @@ def test_the_state_of_a_run_to_continue_is_tried(trained, capsys):
         assert expected in err
 
 
-def test_a_disk_without_room_for_a_checkpoint_is_told(trained, capsys, monkeypatch):
-    from kineme.actions import dry_run
-
-    monkeypatch.setattr(dry_run, "_free_bytes", lambda folder: 1000)
+def test_a_disk_without_room_for_checkpoints_is_told_as_training_tells_it(
+    trained, capsys, monkeypatch
+):
+    usage = shutil.disk_usage(trained)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     code, _, err = _dry_run(trained, _train_words(trained, "new"), capsys)
-    assert code == 5
-    assert "bytes for a checkpoint, got 1,000 bytes free" in err
+    assert code == 0
+    assert re.fullmatch(
+        rf"note: {trained}: 1,000 bytes free, and one checkpoint needs [\d,]+\. "
+        r"Training stops when the disk is full\.\n",
+        err,
+    )
+
+
+def test_a_calibration_that_is_none_fails_an_export_before_it_begins(trained, tmp_path, capsys):
+    content = torch.load(trained / "out/train/pc_model_latest.pth", weights_only=True)
+    content["kineme"]["calibration"] = {"temperature": 1.0}
+    torch.save(content, tmp_path / "odd.pth")
+    words = _words(trained, "export")
+    words[4] = f"export.checkpoint={tmp_path / 'odd.pth'}"
+    code, _, err = _dry_run(trained, words, capsys)
+    assert code == 4
+    assert "odd.pth: expected a calibration with a temperature of" in err
+
+
+def test_data_unlike_the_checkpoints_are_told_as_the_action_tells_it(trained, tmp_path, capsys):
+    content = torch.load(trained / "out/train/pc_model_latest.pth", weights_only=True)
+    content["kineme"]["training_data"]["min_frames"] = 3  # zeros fill up to the 6 of the others
+    torch.save(content, tmp_path / "padded.pth")
+    data = np.random.default_rng(1).normal(size=(8, 3, 30, 34, 1)).astype(np.float32)
+    np.save(tmp_path / "test_data.npy", data)
+    words = [*_words(trained, "inference")[:2], f"results_dir={tmp_path / 'out'}", "device=cpu",
+             f"inference.checkpoint={tmp_path / 'padded.pth'}",
+             f"inference.test_dataset.data_path={tmp_path}"]  # fmt: skip
+    dry = _dry_run(tmp_path, words, capsys)[2]
+    assert cli.main(words) == 0
+    notes = [x for x in capsys.readouterr().err.splitlines() if x.startswith("note: ")]
+    assert notes == dry.splitlines()
+    assert any("zeros fill up to 6 frames, and these have 30" in note for note in notes)
 
 
 def test_weights_to_start_from_are_tried(trained, capsys):
@@ -204,7 +239,7 @@ def test_weights_of_classes_are_counted_against_the_classes_of_the_data(trained,
     (tmp_path / "train_label.json").write_text(json.dumps({f"s{i}": i % 2 for i in range(8)}))
     words = ["pose_classification", "train", f"results_dir={tmp_path / 'out'}", "device=cpu",
              f"dataset.train_dataset.data_path={tmp_path}", "dataset.num_classes=2",
-             "train.class_weights=[1,2,3]"]  # fmt: skip
+             "train.class_weights=[1,2,3]", "dataset.batch_size=4"]  # fmt: skip
     code, _, err = _dry_run(tmp_path, words, capsys)
     assert code == 2
     assert "train.class_weights: expected 2 weights, one for each class, got 3." in err

@@ -21,7 +21,7 @@ from kineme.actions.comparison import find_baseline
 from kineme.actions.inference import deciding
 from kineme.engine import answer_journal, lease, optim, runtime
 from kineme.engine import checkpoint as checkpoints
-from kineme.engine.checkpoint import Checkpoint
+from kineme.engine.calibration import load_calibration
 from kineme.engine.feeding import steps_per_epoch
 from kineme.engine.names import LEASE_FILE
 from kineme.engine.objective import load_teacher
@@ -56,7 +56,8 @@ def check(network: Network, spec: Any) -> Iterator[str]:
     yield f"device: {len(devices.ids)} x {devices.kind}"
     yield from _notes([note])
     if spec.action == "train":
-        yield from _train(network, spec, folder, devices.world_size, free_bytes)
+        yield from _notes([runtime.cpu_precision_note(devices, spec.train.precision)])
+        yield from _train(network, spec, folder, devices.world_size)
     elif spec.action == "export":
         yield from _export(network, spec)
     elif spec.action == "evaluate" and spec.evaluate.k_fold:
@@ -65,9 +66,7 @@ def check(network: Network, spec: Any) -> Iterator[str]:
         yield from _predict(network, spec, TEST if spec.action == "evaluate" else PREDICT)
 
 
-def _train(
-    network: Network, spec: Any, folder: Path, world_size: int, free_bytes: int
-) -> Iterator[str]:
+def _train(network: Network, spec: Any, folder: Path, world_size: int) -> Iterator[str]:
     start = find_start(network, spec, folder)
     spec = start.spec
     yield from _notes(start.notes)
@@ -75,15 +74,20 @@ def _train(
     data, val_data = build_data(network, spec)
     yield from _notes(data_notes(spec, data, val_data))
     model = network.build_model(spec)
-    needed_bytes = 3 * sum(tensor.nbytes for tensor in model.state_dict().values())
-    if free_bytes < needed_bytes:
-        received = f"{free_bytes:,} bytes free"
-        raise ResourceError(str(folder), f"{needed_bytes:,} bytes for a checkpoint", received)
     if start.checkpoint is None:
         yield from _weights(network, spec, model)
-    else:
-        found = checkpoints.load_checkpoint(start.checkpoint, spec.encryption_key)
-        yield _state(network, spec, model, found, (len(data), world_size))
+    training = new_training(
+        model,
+        optim.build_optimizer(model, spec.train.optim, head=network.head),
+        spec.train,
+        steps_per_epoch=steps_per_epoch(len(data), spec.dataset.batch_size, world_size),
+        samples_per_step=spec.dataset.batch_size * world_size,
+    )
+    if start.checkpoint:
+        training.take_over(checkpoints.load_checkpoint(start.checkpoint, spec.encryption_key))
+        done = f"{training.progress.epoch} of {spec.train.num_epochs} epochs are done"
+        yield f"state: fits, {done}"
+    yield from _notes([checkpoints.preflight(_existing(folder), training.size_bytes)])
     yield from _teacher(network, spec)
     num_classes = len(network.class_names(spec))
     cpu = torch.device("cpu")
@@ -108,6 +112,7 @@ def _weights(network: Network, spec: Any, model: nn.Module) -> Iterator[str]:
     for part, path in network.common(spec).pretrained.items():
         source = checkpoints.load_checkpoint(path, spec.encryption_key)
         yield f"weights: {start_from(network, spec, model, source, part=part)}"
+        yield from _notes([checkpoints.plain_note(source, spec.encryption_key)])
 
 
 def _teacher(network: Network, spec: Any) -> Iterator[str]:
@@ -115,22 +120,6 @@ def _teacher(network: Network, spec: Any) -> Iterator[str]:
     if asked:
         load_teacher(network, spec, asked, torch.device("cpu"))
         yield f"teacher: {asked.teacher} fits"
-
-
-def _state(
-    network: Network, spec: Any, model: nn.Module, found: Checkpoint, counts: tuple[int, int]
-) -> str:
-    """Go on with the state of a training. counts: of samples, and of processes."""
-    batch_size, (num_samples, world_size) = spec.dataset.batch_size, counts
-    training = new_training(
-        model,
-        optim.build_optimizer(model, spec.train.optim, head=network.head),
-        spec.train,
-        steps_per_epoch=steps_per_epoch(num_samples, batch_size, world_size),
-        samples_per_step=batch_size * world_size,
-    )
-    training.take_over(found)
-    return f"state: fits, {training.progress.epoch} of {spec.train.num_epochs} epochs are done"
 
 
 def _folds(network: Network, spec: Any) -> Iterator[str]:
@@ -165,6 +154,8 @@ def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
     yield f"checkpoint: {checkpoint.path} fits"
     dataset = network.build_dataset(spec, split)
     yield from _notes(dataset.notes)
+    if network.compare_data:
+        yield from _notes(network.compare_data(dataset, checkpoint.facts, str(checkpoint.path)))
     yield f"{split} data: {len(dataset)} samples"
     if split == PREDICT and spec.inference.resume:
         decides = deciding(network, spec, checkpoint.path, dataset)
@@ -177,12 +168,14 @@ def _predict(network: Network, spec: Any, split: str) -> Iterator[str]:
         if other:
             model = checkpoints.build_trained(network, other.spec, other.checkpoint)
             yield f"baseline: {other.checkpoint.path} fits"
+            yield from _notes(other.dataset.notes)
             yield _one_batch(network, other.spec, other.dataset, model)
 
 
 def _unknown(network: Network, spec: Any, model: nn.Module) -> Iterator[str]:
     dataset = unknown_data(network, spec)
     if dataset is not None:
+        yield from _notes(dataset.notes)
         yield f"unknown data: {len(dataset)} samples"
         yield _one_batch(network, spec, dataset, model)
 
@@ -196,6 +189,7 @@ def _export(network: Network, spec: Any) -> Iterator[str]:
     checkpoint = checkpoints.load_checkpoint(spec.export.checkpoint, spec.encryption_key)
     spec = checkpoints.restore_spec(spec, checkpoint, network.identity, network.inherited)
     model = checkpoints.build_trained(network, spec, checkpoint)
+    load_calibration(checkpoint.facts, where=str(checkpoint.path))
     yield f"checkpoint: {checkpoint.path} fits"
     yield _answers(network, spec, model, network.export_form(spec).examples)
     data = find_data(network, spec, checkpoint)
@@ -246,7 +240,7 @@ def _devices(spec: Any) -> tuple[runtime.Devices, str | None]:
 
 def _free_bytes(folder: Path) -> int:
     """Bytes free where `folder` is or would be. Raises ResourceError if it cannot be."""
-    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    parent = _existing(folder)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         received = "no permission" if parent.is_dir() else "a file in its place"
         fix = "Set another results_dir."
@@ -256,6 +250,11 @@ def _free_bytes(folder: Path) -> int:
         fix = "Free space, or set another results_dir."
         raise ResourceError(str(parent), "a disk with space", "0 bytes free", fix)
     return free_bytes
+
+
+def _existing(folder: Path) -> Path:
+    """`folder`, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def _source(path: Path) -> str:
