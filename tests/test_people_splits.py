@@ -46,6 +46,8 @@ def test_a_pattern_finds_the_subject_in_the_name() -> None:
     assert tally.lines() == [
         "1 clips without the subject_pattern, a subject each; first: squat/other"
     ]
+    with pytest.raises(SpecError, match=r"subject_pattern: .* which is in none of \d+ ids"):
+        hold_out(found, 0.5, "nobody_(.*)", Tally())
     with pytest.raises(SpecError, match="subject_pattern: expected a regular expression"):
         hold_out(clips(*ids), 0.25, "(", Tally())
 

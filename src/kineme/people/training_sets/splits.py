@@ -11,13 +11,13 @@ Leaves out: splits that folders or official lists give (clips.py).
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from kineme.data.conversion import Tally
-from kineme.errors import DataError, SpecError, listed
+from kineme.data.subjects import subjects_of
+from kineme.errors import DataError, listed
 from kineme.pose_classification.convert.clips import TRAIN, VAL
 from kineme.pose_classification.convert.folders import STEMS, Found
 from kineme.pose_classification.convert.reading import read_rows
@@ -56,7 +56,7 @@ def hold_out(
     pattern: a regular expression that finds the subject in an id, its first group or all of it;
     without one the folders between class and clip are the subject. Raises SpecError.
     """
-    subjects = [_subject(clip, _compiled(pattern), tally) for clip in found]
+    subjects = _subjects(found, pattern, tally)
     known = {subject for subject in subjects if subject}
     if len(known) > 1:
         held = _first_by_hash(known, share)
@@ -91,25 +91,21 @@ def note_absent_classes(found: Sequence[Found], tally: Tally) -> None:
                 tally.add(f"classes without clips for {words}", label)
 
 
-def _subject(clip: Found, pattern: re.Pattern[str] | None, tally: Tally) -> str:
-    """Who is in the clip as far as names say it, or ""."""
-    if pattern is not None:
-        match = pattern.search(clip.id)
-        if match is None:
+def _subjects(found: Sequence[Found], pattern: str | None, tally: Tally) -> list[str]:
+    """Who is in each clip as far as names say it, or "". Raises SpecError for the pattern."""
+    if pattern is None:
+        return [_folders_between(clip) for clip in found]
+    names = subjects_of([clip.id for clip in found], pattern, key=_PATTERN_KEY).names
+    for clip, name in zip(found, names, strict=True):
+        if not name:
             tally.add("clips without the subject_pattern, a subject each", clip.id)
-            return clip.id
-        return str(match[1] or "") if pattern.groups else match[0]
+    return [name or clip.id for clip, name in zip(found, names, strict=True)]
+
+
+def _folders_between(clip: Found) -> str:
+    """The folders between class and clip."""
     folders = clip.id.split("/")[:-1]
     return "/".join(folders[1:] if folders[:1] == [clip.label] else folders)
-
-
-def _compiled(pattern: str | None) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise SpecError(_PATTERN_KEY, "a regular expression", f"{pattern!r}: {error}") from error
 
 
 def _first_by_hash(names: set[str], share: float) -> set[str]:
