@@ -173,14 +173,17 @@ def section(**words):
     "kind", ["train.tar.gz", "train.tgz", "train.zip", "train.tar", "anything"]
 )
 @pytest.mark.parametrize("top", ["", "dataset/", "a/b/"])
-def test_an_archive_stands_for_what_is_in_it_or_in_its_one_folder(client, tmp_path, kind, top):
+@pytest.mark.parametrize("beside", [{}, {"README.md": b"of whom", "__MACOSX/._x": b"of Finder"}])
+def test_an_archive_stands_for_what_is_in_it_or_in_its_one_folder(
+    client, tmp_path, kind, top, beside
+):
     files = {top + name: data for name, data in data_files(3, 0, "train").items()}
     files |= {top + name: data for name, data in data_files(3, 1, "val").items()}
     path = tmp_path / kind
     if kind.endswith(".zip"):
-        zip_of(path, files)
+        zip_of(path, files | beside)
     else:
-        tar_of(path, files, mode="w" if kind.endswith((".tar", "thing")) else "w:gz")
+        tar_of(path, files | beside, mode="w" if kind.endswith((".tar", "thing")) else "w:gz")
     for split, prefix in ((TRAIN, "train"), (VAL, "val"), (PREDICT, "val")):
         data, label = resolve_paths(section(data_path=path), split)
         assert data.name == f"{prefix}_data.npy"

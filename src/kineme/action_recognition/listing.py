@@ -17,11 +17,9 @@ from kineme.action_recognition import manifests
 from kineme.action_recognition.entries import VIDEO_ENDINGS, Entry, Listing, case_notes
 from kineme.action_recognition.stream_words import STREAM_FOLDERS
 from kineme.data import archives, images
-from kineme.data.names import is_utf8, natural_order
+from kineme.data.names import OF_FINDER, is_utf8, natural_order
 from kineme.errors import DataError, Problem, printable
 from kineme.network import PREDICT
-
-_NO_CLASSES = ("__MACOSX",)  # what Finder puts beside the data in a zip file
 
 
 def find_entries(where: Path, split: str) -> list[Entry]:
@@ -174,7 +172,7 @@ def _children(folder: Path, root: Path, problems: list[Problem]) -> Iterator[Pat
         return
     for name in natural_order(names):
         path = folder / name
-        if name.startswith(".") or name in _NO_CLASSES:
+        if name.startswith(".") or name == OF_FINDER:
             continue
         if path.is_symlink():
             try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from kineme.action_recognition.listing import is_frame_folder, is_video, is_video_file
 from kineme.action_recognition.manifests import is_list
 from kineme.data import archives
+from kineme.data.names import OF_FINDER
 
 
 def packed_root(archive: Path, cache: Path) -> Path:
@@ -52,4 +53,4 @@ def _shown(folder: Path) -> list[Path]:
         names = os.listdir(folder)
     except OSError:  # whoever lists it says why
         return []
-    return [folder / name for name in names if name[0] != "." and name != archives.OF_FINDER]
+    return [folder / name for name in names if name[0] != "." and name != OF_FINDER]

@@ -6,6 +6,7 @@ Promises: numbers in names count (frame2 before frame10), however many digits th
 import re
 from collections.abc import Iterable
 
+OF_FINDER = "__MACOSX"  # the folder that it puts beside the data in a zip file
 _DIGITS = re.compile(r"([0-9]+)")
 
 

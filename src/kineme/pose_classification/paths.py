@@ -2,7 +2,7 @@
 
 Promises: labels are paired with the data they belong to by name; what is absent is told with
 the names that were looked for. An archive (tar, tar.gz, zip) is unpacked into the cache, once,
-and stands for what is in it, or in the one folder that holds all of it.
+and stands for what is in it, or in the one folder that holds all of the data.
 Leaves out: opening them (sources.py).
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 from kineme.data import archives, arrays, shards
 from kineme.data.cache import default_cache
 from kineme.data.inputs import InputFile
+from kineme.data.names import OF_FINDER
 from kineme.errors import DataError, SpecError
 from kineme.network import PREDICT, TEST, TRAIN, VAL
 
@@ -26,6 +27,7 @@ SECTIONS = {  # split -> dotted section of the spec that names its files
 }
 _PREFIXES = {TRAIN: ("train",), VAL: ("val",), TEST: ("test", "val"), PREDICT: ("test", "val")}
 _LABEL_ENDINGS = (".json", ".csv", ".pkl")
+_ENDINGS = (".npy", *_LABEL_ENDINGS)  # of what lies where the data are; a README may lie elsewhere
 
 
 def section_of(spec: Any, split: str) -> Any:
@@ -96,10 +98,11 @@ def unpacked(path: Path, cache: Path | None = None) -> Path:
         return path
     folder = archives.extract(path, cache or default_cache())
     while not shards.is_store(folder):
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        if len(entries) != 1 or not entries[0].is_dir():
+        entries = [x for x in folder.iterdir() if x.name[0] != "." and x.name != OF_FINDER]
+        inner = [entry for entry in entries if entry.is_dir()]
+        if len(inner) != 1 or any(entry.suffix.lower() in _ENDINGS for entry in entries):
             break
-        folder = entries[0]
+        folder = inner[0]
     return folder
 
 

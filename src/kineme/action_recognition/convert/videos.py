@@ -13,8 +13,8 @@ from typing import Any
 
 from kineme.action_recognition.convert.found import WHOLE, Found, Source
 from kineme.action_recognition.listing import find_entries
-from kineme.data.archives import OF_FINDER
 from kineme.data.conversion import Tally, folder_of
+from kineme.data.names import OF_FINDER
 from kineme.errors import DataError, Problem
 from kineme.network import TEST, TRAIN, VAL
 

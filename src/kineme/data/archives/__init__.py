@@ -30,11 +30,11 @@ from kineme.data.archives.unpacking import Member, unpack
 from kineme.data.archives.zip import is_zip, zip_members
 from kineme.data.cache import temporary_cache
 from kineme.data.inputs import InputFile, read_bytes
+from kineme.data.names import OF_FINDER
 from kineme.errors import DataError, ResourceError
 from kineme.files import write_text
 
 SPLIT_FOLDERS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
-OF_FINDER = "__MACOSX"  # the folder that it puts beside the data in a zip file
 
 _SHA256 = re.compile(rb"[0-9a-f]{64}")
 _GZIP = b"\x1f\x8b"

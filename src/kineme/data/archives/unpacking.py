@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from kineme.data.names import OF_FINDER
 from kineme.errors import DataError
 
 CHUNK_BYTES = 1 << 20
@@ -30,7 +31,6 @@ NUM_SMALL_FREE = 1000  # small members beyond these need as many that are not
 SMALL_BYTES = 64  # no image or video is smaller
 
 _BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")  # they make a name read as another
-_NO_DATA_OF_ANYONE = "__MACOSX"  # Finder's attributes
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def unpack(where: str, members: Iterable[Member], folder: str) -> None:
     tree = _Tree(where, folder)
     for member in members:
         parts = _checked_parts(where, member)
-        if not parts or parts[0] == _NO_DATA_OF_ANYONE:
+        if not parts or parts[0] == OF_FINDER:
             continue
         if member.is_folder:
             tree.add_folder(member.name, parts)
