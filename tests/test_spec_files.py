@@ -6,6 +6,7 @@ import json
 import os
 import time
 import tomllib
+import typing
 from pathlib import Path
 
 import jsonschema
@@ -18,8 +19,8 @@ from kineme.errors import SpecError
 from kineme.network import NETWORKS, load_specs
 from kineme.pose_classification.settings import FORMATS
 from kineme.pose_classification.spec import SPECS
+from kineme.spec.fields import describe
 from kineme.spec.fields import settings as fields_of
-from kineme.spec.fields import settings_by_key
 from kineme.spec.load import load_spec, value_at
 from kineme.spec.read import read_document, scalar
 from kineme.spec.schema import json_schema, markdown, resolved, secrets_of, template
@@ -213,14 +214,21 @@ def test_a_template_with_every_key_uncommented_is_valid(tmp_path, action):
     assert sum(":" in line for line in bare) > 40
 
 
-@pytest.mark.parametrize("action", SPECS)
-def test_every_field_says_what_it_is_and_what_it_expects(action):
-    for declared in fields_of(SPECS[action]):
-        assert declared.doc
-        assert (
-            declared.default is None
-            or declared.default == settings_by_key(SPECS[action])[declared.key].default
-        )
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_field_says_what_it_is_and_what_it_expects(network):
+    for spec in load_specs(network).values():
+        wrong = {}
+        for field in fields_of(spec):
+            *parts, name = field.key.split(".")
+            place = wrong
+            for part in parts:
+                place = place.setdefault(part, {})
+            takes_tables = any(typing.get_origin(kind) is dict for kind in field.kinds)
+            place[name] = [[None]] if takes_tables else {"x": None}
+        with pytest.raises(SpecError) as caught:
+            load_spec(spec, wrong)
+        told = {p.where.removeprefix("spec: "): p.expected for p in caught.value.problems}
+        assert [f.key for f in fields_of(spec) if not f.doc or describe(f) != told.get(f.key)] == []
 
 
 @pytest.mark.parametrize("action", SPECS)
