@@ -14,7 +14,7 @@ from kineme.cli import main
 from kineme.data.labels import read_labels
 from kineme.data.shards import open_shards
 from kineme.errors import ResourceError, SpecError
-from kineme.network import TRAIN, VAL
+from kineme.network import PREDICT, TRAIN, VAL
 from kineme.pose_classification.convert import convert
 from kineme.pose_classification.settings import DatasetConvert
 from kineme.pose_classification.sources import complete, load_sequences
@@ -78,6 +78,23 @@ def test_a_folder_of_stores_is_a_data_path_like_one_of_arrays(tmp_path: Path) ->
         assert array.labels.tolist() == store.labels.tolist()
         rows = np.arange(len(array.ids))
         np.testing.assert_array_equal(array.gather(rows, None), store.gather(rows, None))
+
+
+@pytest.mark.parametrize("write", ["npy", "shards"])
+def test_the_truth_of_an_inference_is_told_by_name_and_other_classes_do_not_matter(
+    tmp_path: Path, write: str
+) -> None:
+    run(nw_ucla(tmp_path / "in"), tmp_path / "out", write=write)  # two samples, of both classes
+    one, two = "pick up with one hand", "pick up with two hands"
+    for label_map, labels in (
+        (f"{{{two}: 0, {one}: 1}}", [1, 0]),
+        (f"{{other: 0, {two}: 1}}", [-1, 1]),
+    ):
+        words = ["results_dir=r", "inference.checkpoint=c.pth", "model.graph_layout=kinect-20"]
+        words.append(f"dataset.label_map={label_map}")
+        words.append(f"inference.test_dataset.data_path={tmp_path / 'out'}")
+        spec, _ = load_spec(SPECS["inference"], None, words)
+        assert load_sequences(spec, PREDICT).labels.tolist() == labels
 
 
 def test_both_keys_may_name_the_folder_of_a_store(tmp_path: Path) -> None:

@@ -68,14 +68,16 @@ def test_no_constant_answer_has_a_lower_loss_than_chance(weights, smoothing):
     assert chance_of(labels, asked, num_classes=4).loss == pytest.approx(loss().item(), abs=1e-6)
 
 
-def told(curve, chance=EVEN, steps_per_epoch=64, rate=0.1, norm=1.0, **changes):
-    """Epochs (from 1) and texts of alarms over a curve of (train_loss, train_acc)."""
+def told(
+    curve, chance=EVEN, steps_per_epoch=64, rate=0.1, norm=1.0, word="not learning", **changes
+):
+    """Epochs (from 1) and texts of alarms with a word over a curve of (train_loss, train_acc)."""
     watch = Watch(chance, settings(**changes), rate, steps_per_epoch, 16)
     before, found = {}, []
     for epoch, (loss, accuracy) in enumerate(curve):
         figures = {"train_loss": loss, "train_acc": accuracy}
         texts = watch.warnings(figures, before, epoch=epoch, norm=norm)
-        found += [(epoch + 1, text) for text in texts if "not learning" in text]
+        found += [(epoch + 1, text) for text in texts if word in text]
         before = figures
     return found
 
@@ -91,6 +93,17 @@ def curve(num_epochs, pace, floor=0.2, start=2.6):
 @pytest.mark.parametrize("steps_per_epoch", [4, 20, 64, 2000])
 def test_a_training_that_learns_is_no_alarm_however_its_first_epochs_look(pace, steps_per_epoch):
     assert told(curve(30, pace), steps_per_epoch=steps_per_epoch) == []
+
+
+def test_a_loss_far_above_guessing_is_told_once_where_it_does_not_fall_from_there():
+    few = Chance(1 / 3, 1.1, 500)
+    assert told([(21.5, 0.3), (14.0, 0.4), (1.0, 0.6)], few, word="far above") == []
+    found = told([(21.5, 0.3), (22.0, 0.3), (30.0, 0.3)], few, word="far above", rate=0.0125)
+    assert found == [
+        (2, "train_loss 22 of epoch 2 is far above guessing (1.1): is the learning rate, 0.0125, "
+            "too high?"),
+    ]  # fmt: skip
+    assert [epoch for epoch, _ in told([(2e3, 0.3)], few, word="far above")] == [1]
 
 
 def test_an_unbalanced_training_that_learns_is_no_alarm():

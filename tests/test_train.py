@@ -80,7 +80,10 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path):
 
 def test_a_loss_that_explodes_is_a_warning(tmp_path, capfd):
     train_tiny(tmp_path, train__num_epochs=1, train__optim__lr=1000.0, model__batch_norm=False)
-    assert "is far above guessing (1.1): is train.optim.lr 1000 too high?" in capfd.readouterr().err
+    assert (
+        "is far above guessing (1.1): is the learning rate, 1000, too high?"
+        in capfd.readouterr().err
+    )
 
 
 def test_zero_gradients_are_a_warning(tmp_path, capfd, monkeypatch):

@@ -73,6 +73,7 @@ def read_labels(
     *,
     label_map: Mapping[str, int] | None = None,
     by_name: bool = False,
+    takes_others: bool = False,
     num_classes: int | None = None,
 ) -> Labels:
     """Read a label file, by its ending.
@@ -80,6 +81,7 @@ def read_labels(
     label_map: name -> number, for labels that are text; the file's own classes do as well.
     by_name: numbers, in a file with classes of its own, stand for these classes' names, and
         so may differ from those of `label_map`; otherwise that is an error.
+    takes_others: names without a number are unknown labels (-1); otherwise they are an error.
     num_classes: checked by `label_problems`; here it says what labels may be, in messages.
     Labels that are null or blank are -1. Raises DataError for an unreadable file, an unknown form
     or a label that is no label.
@@ -110,18 +112,25 @@ def read_labels(
             _check_same_order(where, raw.class_names, label_map)
     own = {name: i for i, name in enumerate(raw.class_names or ())}
     numbers = own if label_map is None else label_map  # names mean what the spec says
+    if takes_others:
+        values = _known_names(values, numbers)
     labels = _as_numbers(where, values, numbers, num_classes)
     return Labels(ids, labels, raw.class_names, raw.layout, raw.origin)
 
 
-def renumbered(labels: Labels, label_map: Mapping[str, int], *, where: str) -> Labels:
+def renumbered(
+    labels: Labels, label_map: Mapping[str, int], *, where: str, takes_others: bool = False
+) -> Labels:
     """The same samples with their classes numbered as in `label_map`, by name.
 
-    Raises DataError when a sample's class has no number. Without class names nothing changes.
+    Raises DataError when a sample's class has no number, unless takes_others: then it is unknown
+    (-1). Without class names nothing changes.
     """
     if labels.class_names is None:
         return labels
     known = _named(labels.labels.tolist(), labels.class_names)
+    if takes_others:
+        known = _known_names(known, label_map)
     numbers = _as_numbers(where, known, label_map)
     return replace(labels, labels=numbers)
 
@@ -370,6 +379,11 @@ def _as_numbers(
 def _named(labels: Sequence[Any], names: Sequence[str]) -> list[Any]:
     """Numbers within `names` as the names they stand for, the rest as it is."""
     return [names[n] if type(n) is int and 0 <= n < len(names) else n for n in labels]
+
+
+def _known_names(labels: Sequence[Any], numbers: Mapping[str, int]) -> list[Any]:
+    """Names without a number as unknown labels, the rest as it is."""
+    return [UNKNOWN if type(n) is str and n not in numbers else n for n in labels]
 
 
 def _check_same_order(where: str, class_names: Sequence[str], label_map: Mapping[str, int]) -> None:

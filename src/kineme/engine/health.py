@@ -13,6 +13,7 @@ from typing import Any
 from kineme.engine.chance import Chance
 
 EXPLODED = 10.0  # times the loss of guessing
+EXPLODED_AT_ONCE = 1000.0  # the same of the first epoch: fresh models begin up to 50 times above it
 ENOUGH = (5, 100)  # epochs and steps after which a model has learned something
 ENOUGH_AT_REST = (2, 1000)  # where the loss does not even fall
 CLEARLY_BELOW = 0.9  # of the loss of guessing; there, something is learned
@@ -82,7 +83,7 @@ def learning_alarm(
 
 @dataclass
 class Watch:
-    """What is told of the epochs of a training; that it does not learn, once.
+    """What is told of the epochs of a training; that it explodes or does not learn, once each.
 
     settings: `train`. rate: the highest learning rate.
     """
@@ -93,12 +94,16 @@ class Watch:
     steps_per_epoch: int
     samples_per_step: int
     is_told: bool = False
+    has_exploded: bool = False
 
     def warnings(
         self, figures: Mapping[str, float], before: Mapping[str, float], *, epoch: int, norm: float
     ) -> list[str]:
         """Of `epoch` (from 0) with its figures and those before it; norm: of the gradient."""
-        texts = [_explosion(figures, self.chance, epoch=epoch, lr=self.settings.optim.lr)]
+        texts = []
+        if not self.has_exploded:
+            texts = [_explosion(figures, before, self.chance, epoch=epoch, rate=self.rate)]
+            self.has_exploded = bool(texts[0])
         if norm == 0:
             texts.append(f"All gradients are zero at the end of epoch {epoch + 1}.")
         num_epochs = epoch + 1 - self.settings.optim.warmup_epochs
@@ -123,11 +128,21 @@ def _reaches(done: tuple[int, int], needed: tuple[int, int]) -> bool:
     return all(ours >= least for ours, least in zip(done, needed, strict=True))
 
 
-def _explosion(figures: Mapping[str, float], chance: Chance, *, epoch: int, lr: float) -> str:
-    """That the loss of `epoch` (from 0) is far above guessing, or ""."""
-    if chance.loss is None or figures["train_loss"] <= EXPLODED * max(chance.loss, math.log(2)):
+def _explosion(
+    figures: Mapping[str, float],
+    before: Mapping[str, float],
+    chance: Chance,
+    *,
+    epoch: int,
+    rate: float,
+) -> str:
+    """That the loss of `epoch` (from 0) is far above guessing and does not fall, or ""."""
+    if chance.loss is None or is_falling(figures, before, chance):
+        return ""
+    limit = EXPLODED if before else EXPLODED_AT_ONCE
+    if figures["train_loss"] <= limit * max(chance.loss, math.log(2)):
         return ""
     return (
         f"train_loss {figures['train_loss']:.3g} of epoch {epoch + 1} is far above guessing"
-        f" ({chance.loss:.3g}): is train.optim.lr {lr:g} too high?"
+        f" ({chance.loss:.3g}): is the learning rate, {rate:g}, too high?"
     )

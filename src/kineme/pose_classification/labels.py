@@ -44,7 +44,7 @@ def labels_of(
         raise _strangers(str(label_path or data_path), error.names, label_map) from error
     if labels is None:
         return Labels(tuple(map(str, range(count))), np.full(count, -1, np.int64))
-    if label_path is not None and split == PREDICT:  # they do not matter, and may be of others
+    if split == PREDICT:  # they are the truth where they are of its classes, and may be of others
         known = np.where(labels.labels < spec.dataset.num_classes, labels.labels, -1)
         labels = replace(labels, labels=known)
     return labels
@@ -56,14 +56,16 @@ def _known(spec: Any, split: str, data_path: Path, label_path: Path | None) -> L
         return read_labels(
             label_path,
             label_map=label_map,
-            by_name=split == TEST,
+            by_name=split in (TEST, PREDICT),
+            takes_others=split == PREDICT,
             num_classes=spec.dataset.num_classes,
         )
     if shards.is_store(data_path):
         labels = shards.open_shards(data_path).labels
-        if label_map is None or split == PREDICT:
+        if label_map is None:
             return labels
-        return renumbered(labels, label_map, where=str(data_path))
+        takes_others = split == PREDICT
+        return renumbered(labels, label_map, where=str(data_path), takes_others=takes_others)
     if split in (TEST, PREDICT):
         return None
     raise SpecError(
