@@ -16,6 +16,7 @@ from kineme.actions import answers, evaluate, export, inference, train
 from kineme.cli import main
 from kineme.data.labels import Labels, write_labels
 from kineme.errors import CheckpointError, DataError, QualityError, SpecError
+from kineme.network import TEST
 from kineme.pose_classification.spec import SPECS
 from kineme.spec.load import load_spec
 from stick import CLASSES, LAYOUT, NETWORK, rows_of, spec_of, train_stick, waves
@@ -304,6 +305,19 @@ def test_samples_that_zeros_do_not_fill_up_as_in_training_are_told_of(
     inference.run(NETWORK, spec_of("inference", trained, tmp_path, *words))
     told = "padded.pth: it learned from samples that zeros fill up to 8 frames, and these have 6: "
     assert (told in capsys.readouterr().err) == is_told
+
+
+@pytest.mark.parametrize(("model_type", "is_told"), [("ST-GCN", True), ("CTR-GCN", False)])
+def test_another_number_of_places_for_people_is_told_where_the_model_sees_empty_ones(
+    trained, model_type, is_told
+):
+    facts = torch.load(trained / "train" / "best.pth", weights_only=True)["kineme"]
+    facts["spec"]["model"]["model_type"] = model_type
+    facts["training_data"]["num_persons"] = 2
+    dataset = NETWORK.build_dataset(spec_of("evaluate", trained, trained), TEST)
+    told = " ".join(NETWORK.compare_data(dataset, facts, "x.pth"))
+    words = "x.pth: it learned from samples with places for 2 people, and these have 1"
+    assert (words in told) == is_told
 
 
 def test_the_checkpoint_alone_restores_model_classes_layout_and_normalisation(trained, tmp_path):

@@ -95,11 +95,30 @@ def compare_data(dataset: SkeletonDataset, facts: Mapping[str, Any], where: str)
     facts: of the checkpoint at `where`. Raises CheckpointError where they cannot be.
     """
     learned, seen = training_data_of(facts, where=where), _frames_seen(dataset)
-    if dataset.view.settings.sampling != "none" or learned.padded_frames in (0, seen):
-        return ()
-    note = f"{where}: it learned from samples that zeros fill up to {learned.padded_frames} "
-    note += f"frames, and these have {seen}: answers may be worse than they were there. Fill these "
-    return (f"{note}up, too, or train with dataset.sampling=uniform.",)
+    notes = []
+    if dataset.view.settings.sampling == "none" and learned.padded_frames not in (0, seen):
+        notes.append(
+            f"{where}: it learned from samples that zeros fill up to {learned.padded_frames} "
+            f"frames, and these have {seen}: answers may be worse than they were there. Fill these "
+            "up, too, or train with dataset.sampling=uniform."
+        )
+    persons = dataset.sequences.shape[4]
+    if _averages_all(facts) and learned.num_persons not in (0, persons):
+        notes.append(
+            f"{where}: it learned from samples with places for {learned.num_persons} people, and "
+            f"these have {persons}; ST-GCN averages over empty places, too, so answers may be "
+            "others than they were there. Give these as many, or train with dataset.num_persons."
+        )
+    return tuple(notes)
+
+
+def _averages_all(facts: Mapping[str, Any]) -> bool:
+    """Whether the model sees those who are absent as well, as ST-GCN does."""
+    spec = facts.get("spec")
+    model = spec.get("model") if isinstance(spec, Mapping) else None
+    if not isinstance(model, Mapping):
+        return False
+    return model.get("model_type") == "ST-GCN" and model.get("persons", "mean") == "mean"
 
 
 def _frames_seen(dataset: SkeletonDataset) -> int:
