@@ -1,5 +1,6 @@
 """Pose classification from files to files: what each action leaves, and what it refuses."""
 
+import copy
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from kineme import __version__
 from kineme.actions import answers, evaluate, export, inference, train
 from kineme.cli import main
 from kineme.data.labels import Labels, write_labels
+from kineme.engine import checkpoint as checkpoints
 from kineme.errors import CheckpointError, DataError, QualityError, SpecError
 from kineme.network import TEST
 from kineme.pose_classification.spec import SPECS
@@ -311,10 +313,13 @@ def test_samples_that_zeros_do_not_fill_up_as_in_training_are_told_of(
 def test_another_number_of_places_for_people_is_told_where_the_model_sees_empty_ones(
     trained, model_type, is_told
 ):
-    facts = torch.load(trained / "train" / "best.pth", weights_only=True)["kineme"]
+    best = checkpoints.load_checkpoint(trained / "train" / "best.pth")
+    facts = copy.deepcopy(best.facts)
     facts["spec"]["model"]["model_type"] = model_type
     facts["training_data"]["num_persons"] = 2
-    dataset = NETWORK.build_dataset(spec_of("evaluate", trained, trained), TEST)
+    spec = spec_of("evaluate", trained, trained)
+    spec = checkpoints.restore_spec(spec, best, NETWORK.identity, NETWORK.inherited)
+    dataset = NETWORK.build_dataset(spec, TEST)
     told = " ".join(NETWORK.compare_data(dataset, facts, "x.pth"))
     words = "x.pth: it learned from samples with places for 2 people, and these have 1"
     assert (words in told) == is_told

@@ -440,17 +440,6 @@ def test_contract_windowing_pads_at_the_end_and_random_choose_crops(tmp_path):
     assert kept.shape[2] == 8
 
 
-def test_several_clips_of_a_sample_are_rows_of_their_own(tmp_path):
-    folder = folder_of(tmp_path / "d", skeletons(frames=30), [0, 1, 2, 3, 4, 5], prefix="val")
-    words = ("dataset.sampling=uniform", "dataset.num_frames=5", "evaluate.num_clips=3")
-    dataset = NETWORK.build_dataset(spec_of(folder, *words, action="evaluate"), TEST)
-    batch = dataset.read(np.asarray([1, 4]), 0)
-    assert batch.sample_of_row.tolist() == [0, 0, 0, 1, 1, 1]
-    assert batch.labels.tolist() == [1, 4]
-    x = batch.inputs["skeleton"]
-    assert not torch.equal(x[0], x[1])
-
-
 def test_labels_json_written_by_hand_is_read(tmp_path):
     np.save(tmp_path / "train_data.npy", skeletons(2))
     content = {

@@ -29,7 +29,8 @@ class View:
     """How a split looks at its sequences: what is drawn, cut, turned and hidden.
 
     settings: the spec's `dataset` section. is_random: training draws; otherwise every
-    choice is the middle one. num_clips: windows a sample is seen through (test only).
+    choice is the middle one. num_clips: windows a sample is seen through (test only), turned
+    about the vertical evenly from -turn_degrees to turn_degrees.
     repeats: times an epoch visits each sequence. is_centred: as in `Sequences`.
     """
 
@@ -38,8 +39,18 @@ class View:
     seed: int
     is_random: bool
     num_clips: int = 1
+    turn_degrees: float = 0.0
     repeats: int = 1
     is_centred: bool = False
+
+    @property
+    def turns(self) -> tuple[float, ...]:
+        """By what each clip of a sample is turned, in radians; none where none is."""
+        has_clips = self.settings.sampling == "uniform" and self.num_clips > 1
+        if self.is_random or not has_clips or not self.turn_degrees:
+            return ()
+        most = math.radians(self.turn_degrees)
+        return tuple(np.linspace(-most, most, self.num_clips).tolist())
 
 
 class SkeletonDataset:
@@ -160,6 +171,8 @@ def _idle_settings(view: View, shape: tuple[int, ...]) -> Iterator[str]:
         yield "dataset.augmentation.swap_persons_prob has no effect: one person a sample."
     if view.num_clips > 1 and view.settings.sampling == "none":
         yield "num_clips has no effect: the model was trained with dataset.sampling none."
+    if view.turn_degrees and not view.turns:
+        yield "view_rotation_degrees of this action has no effect: there are no clips to turn."
     augmentation, layout = view.settings.augmentation, view.layout
     if view.is_random and augmentation.limb_dropout_prob > 0 and not layout.limbs:
         yield (
@@ -208,6 +221,10 @@ def prepare(
         turn = transforms.facing_turns(x, present, layout)
     if draw:
         turn = random_view(turn, options, draw)
+    elif view.turns:
+        own = transforms.about_y(torch.tensor(view.turns, device=x.device))
+        own = own.repeat(len(x) // view.num_clips, 1, 1)
+        turn = own if turn is None else torch.bmm(own, turn)
     if normalize != "none":
         origin = transforms.origins(x, present, layout)
         x = transforms.move(x, present, layout, origin=origin, turn=turn)

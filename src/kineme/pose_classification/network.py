@@ -56,14 +56,15 @@ def unaugmented(spec: Any) -> SkeletonDataset:
 
 def _dataset(spec: Any, split: str, *, is_random: bool) -> SkeletonDataset:
     layout = layout_of(spec.model)
-    num_clips = {TEST: spec.evaluate.num_clips, PREDICT: spec.inference.num_clips}
+    action = {TEST: spec.evaluate, PREDICT: spec.inference}.get(split)
     sequences = load_sequences(spec, split)
     view = View(
         settings=spec.dataset,
         layout=layout,
         seed=max(spec.train.seed, 0),
         is_random=is_random,
-        num_clips=num_clips.get(split, 1),
+        num_clips=action.num_clips if action else 1,
+        turn_degrees=action.view_rotation_degrees if action else 0.0,
         repeats=spec.dataset.repeats if is_random else 1,
         is_centred=sequences.is_centred,
     )
@@ -173,9 +174,11 @@ def of_unknown(spec: Any) -> Any:
     path = spec.evaluate.unknown_dataset.data_path
     if not path:
         return None
-    values = {"data_path": path, "label_path": None}
-    told = {f"inference.test_dataset.{name}": value for name, value in values.items()}
-    return with_values(spec, {**told, "inference.num_clips": spec.evaluate.num_clips})
+    values = {"test_dataset.data_path": path, "test_dataset.label_path": None}
+    values |= {
+        name: getattr(spec.evaluate, name) for name in ("num_clips", "view_rotation_degrees")
+    }
+    return with_values(spec, {f"inference.{name}": value for name, value in values.items()})
 
 
 def score_text(facts: Mapping[str, Any]) -> str:

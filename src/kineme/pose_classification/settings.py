@@ -273,12 +273,17 @@ class Train(sections.Train):
     )
 
 
+_CLIPS = "samplings averaged per sample"
+_TURNS = "num_clips samplings are turned about the vertical, evenly from minus to plus this"
+
+
 class Evaluate(sections.Evaluate):
     """Evaluation."""
 
     test_dataset: Files = block(Files, "test data")
     unknown_dataset: Unlabelled = block(Unlabelled, "samples of no class")
-    num_clips: int = setting(1, "samplings averaged per sample", ge=1, le=10_000, ours=True)
+    num_clips: int = setting(1, _CLIPS, ge=1, le=10_000, ours=True)
+    view_rotation_degrees: float = setting(0.0, _TURNS, ge=0, le=180, ours=True)
     occlusion: bool = setting(False, "also measure accuracy with joints missing", ours=True)
 
 
@@ -289,7 +294,8 @@ class Inference(sections.Inference):
     output_file: str | None = setting(
         None, "one class name per line; null: results.txt in the folder of this action"
     )
-    num_clips: int = setting(1, "samplings averaged per sample", ge=1, le=10_000, ours=True)
+    num_clips: int = setting(1, _CLIPS, ge=1, le=10_000, ours=True)
+    view_rotation_degrees: float = setting(0.0, _TURNS, ge=0, le=180, ours=True)
     top_k: int = setting(5, "classes reported per sample", ge=1, ours=True)
 
 
