@@ -109,6 +109,10 @@ def test_joints_that_ntu_did_not_track_are_missing(tmp_path: Path) -> None:
             lambda text: text + "\n0\n",
             ":31: expected the end after 1 frames, as line 1",
         ),
+        (
+            lambda text: text.replace("\n1\n", "\n2\n", 1) + "\n".join(text.splitlines()[2:]),
+            "expected each body once in a frame",
+        ),
         (lambda text: "2" + text[1:], ":30: expected the number of bodies, got the end of the f"),
     ],
 )

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -343,12 +344,27 @@ def test_folds_begun_from_other_weights_are_other_folds(finished, capsys):
         (["evaluate.k_fold=1"], "evaluate.k_fold: expected 0 (off) or at least 2, got 1"),
         (["evaluate.subject_pattern=(nobody)"], "evaluate.subject_pattern: expected a patt"),
         (["train.num_epochs=2", "train.optim.warmup_epochs=2"], "train.optim.warmup_epochs"),
+        (["dataset.batch_size=500"], "expected at least one step per epoch, got 0 steps per epoch"),
     ],
 )  # fmt: skip
-def test_folds_that_cannot_be_are_refused_before_anything_is_trained(data, capsys, more, expected):
-    assert cli.main(words(data, *more)) == 2
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_folds_that_cannot_be_are_refused_before_anything_is_trained(
+    data, capsys, more, expected, dry
+):
+    assert cli.main(words(data, *more, *dry)) == 2
     assert expected in capsys.readouterr().err
     assert not (data / "results" / "evaluate" / "fold_1").exists()
+
+
+def test_more_folds_than_guessed_subjects_tell_the_guess(data, capsys):
+    assert cli.main(words(data, folds=7)) == 2
+    told = capsys.readouterr().err
+    assert re.search(r"They are guessed from ids: '.+' is of '.+': evaluate.subject_pattern", told)
+
+
+def test_weights_of_classes_are_counted_by_a_dry_run_of_folds(data, capsys):
+    assert cli.main(words(data, "train.class_weights=[1]", "--dry-run")) == 2
+    assert "train.class_weights: expected 3 weights" in capsys.readouterr().err
 
 
 def test_folds_need_training_data_and_no_checkpoint(capsys):

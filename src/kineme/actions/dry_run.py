@@ -128,11 +128,14 @@ def _folds(network: Network, spec: Any) -> Iterator[str]:
     plan, more = k_fold.planned(spec, dataset)
     yield from _notes((*notes, *dataset.notes, *more))
     k_fold.refuse_others(run_folder(spec), k_fold.record_of(network, spec, plan, dataset))
+    num_classes = len(network.class_names(spec))
     for fold in range(plan.num_folds):
         held = plan.members(dataset.ids, fold)
         names = {plan.subjects.names[i] for i in held} - {""}
         told = f" of {len(names)} subjects" if names else ""
         yield f"fold {fold + 1}: {len(dataset) - len(held)} to train on, {len(held)}{told} left out"
+    cpu = torch.device("cpu")
+    optim.build_loss(spec.train, dataset.labels, num_classes=num_classes, device=cpu)
     model = network.build_model(spec)
     yield from _weights(network, spec, model)
     yield from _teacher(network, spec)

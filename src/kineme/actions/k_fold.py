@@ -26,6 +26,7 @@ from kineme.actions import answers, train
 from kineme.data.inputs import read_bytes
 from kineme.data.subjects import Subjects, subjects_of
 from kineme.engine import results
+from kineme.engine.feeding import steps_per_epoch
 from kineme.engine.folds import assign_folds
 from kineme.engine.keeping import fingerprint
 from kineme.engine.names import FOLDS_FILE, LATEST_FILE, find_checkpoints
@@ -139,10 +140,15 @@ def planned(spec: Any, dataset: Dataset) -> tuple[Plan, list[str]]:
     known = subjects.groups(num_folds)
     groups = [name or own for name, own in zip(known, ids, strict=True)]
     seed = max(spec.train.seed, 0)
-    folds = assign_folds(groups, labels, num_folds=num_folds, seed=seed)
+    guess = f"{ids[0]!r} is of {subjects.names[0]!r}: evaluate.subject_pattern says otherwise."
+    fix = f"They are guessed from ids: {guess}" if subjects.is_guessed else ""
+    folds = assign_folds(groups, labels, num_folds=num_folds, seed=seed, fix=fix)
     plan = Plan(
         num_folds, {own: folds[name] for own, name in zip(ids, groups, strict=True)}, subjects
     )
+    for fold in range(num_folds):  # a step an epoch at least, of the last one too
+        num_left = len(ids) - len(plan.members(ids, fold))
+        steps_per_epoch(num_left * getattr(spec.dataset, "repeats", 1), spec.dataset.batch_size, 1)
     notes = []
     if not subjects.are_known:
         notes.append(

@@ -19,11 +19,11 @@ from kineme.errors import SpecError
 
 
 def assign_folds(
-    groups: Sequence[str], labels: NDArray[np.int64], *, num_folds: int, seed: int
+    groups: Sequence[str], labels: NDArray[np.int64], *, num_folds: int, seed: int, fix: str = ""
 ) -> Mapping[str, int]:
     """The fold (from 0) of each group, from the group and the label (N,) of each sample.
 
-    Raises SpecError where there are fewer groups than folds.
+    Raises SpecError where there are fewer groups than folds, with `fix` as what to do.
     """
     names = sorted(set(groups))
     if len(names) < num_folds:
@@ -31,6 +31,7 @@ def assign_folds(
             "evaluate.k_fold",
             f"at most {len(names)}, as many as there are subjects in the data",
             str(num_folds),
+            fix,
         )
     rows = {name: row for row, name in enumerate(names)}
     counts = np.zeros((len(names), int(labels.max(initial=0)) + 1))

@@ -86,6 +86,7 @@ def read_skeleton_file(path: Path) -> NDArray[np.float32]:
     num_frames = lines.count("the number of frames")
     bodies: dict[str, NDArray[np.float32]] = {}
     for frame in range(num_frames):
+        seen: set[str] = set()
         for _ in range(lines.count("the number of bodies")):
             name = lines.take("a body: its number and 9 more values").split()
             if len(name) != 10:
@@ -94,6 +95,9 @@ def read_skeleton_file(path: Path) -> NDArray[np.float32]:
                 raise lines.error(f"{NUM_JOINTS} joints")
             joints = lines.numbers(NUM_JOINTS, 12)
             joints[joints[:, 11] == 0] = np.nan
+            if name[0] in seen:
+                raise lines.error("each body once in a frame")
+            seen.add(name[0])
             if name[0] not in bodies:
                 bodies[name[0]] = np.full((num_frames, NUM_JOINTS, 3), np.nan, np.float32)
             bodies[name[0]][frame] = joints[:, :3]
