@@ -300,7 +300,8 @@ def test_a_full_disk_is_a_resource_error_and_leaves_nothing(tmp_path, cache):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert str(caught.value) == (
         f"{cache}/archives: expected a disk that takes the members of 'a.tar', got file too "
-        "large. Free space, or set dataset.cache_dir. What was there is intact."
+        "large. Free space, or choose another cache folder (KINEME_CACHE, where the spec names "
+        "none). What was there is intact."
     )
     assert leftovers(cache) == []
 
@@ -327,7 +328,8 @@ def test_v31_without_a_cache_a_temporary_folder_is_used_and_said_once(tmp_path, 
         folders = [extract(path, no_cache) for _ in range(3)]
     assert [str(note.message) for note in caught] == [
         f"{no_cache}/archives cannot be written (not a directory): archives are extracted to a "
-        "temporary folder, at every start. Set dataset.cache_dir or KINEME_CACHE."
+        "temporary folder, at every start; choose another cache folder (KINEME_CACHE, where the "
+        "spec names none)."
     ]
     assert caught[0].filename == archives.__file__  # so the command shows it as a note
     assert len(set(folders)) == 1

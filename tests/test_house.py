@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from kineme.network import NETWORKS, load_specs
+from kineme.spec.fields import settings_by_key
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "kineme"
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -273,3 +276,51 @@ def test_modules_that_are_pointed_to_are_there(path):
     for name in re.findall(r"(?<![\w./{}*])((?:\w+/)*\w+\.py)\b", path.read_text()):
         found = [*(f / name for f in packages if (f / name).exists()), *SOURCE.glob(f"*/{name}")]
         assert found, f"{path.name} points to {name}"
+
+
+SHARED = ("engine", "actions", "data", "report", "cli.py")
+# What only one network meets, or is on the lookout for in any spec; nobody is told to set the rest.
+OF_ONE_NETWORK = {
+    "actions/k_fold.py": {
+        "dataset.num_workers", "dataset.workers", "dataset.cache_dir", "train.distill.teacher",
+        "evaluate.occlusion",
+    },
+    "cli.py": {"inference.annotate"},
+    "data/arrays.py": {"model.graph_layout", "model.input_channels"},
+    "data/flow/__init__.py": {"dataset.flow_method"},
+    "data/labels.py": {"dataset.num_classes"},  # of skeletons: videos have names alone
+    "data/scan.py": {"dataset.nan_policy"},
+    "engine/checkpoint.py": {"dataset.num_classes"},
+    "engine/stepping.py": {"train.cuda_graph"},  # there is a recorded step with it alone
+}  # fmt: skip
+
+
+def keys_of(name: str) -> set[str]:
+    """Every setting of a network, and the blocks they are in."""
+    keys = set().union(*(settings_by_key(spec) for spec in load_specs(name).values()))
+    return keys | {key.rsplit(".", depth)[0] for key in keys for depth in range(key.count("."))}
+
+
+def test_settings_that_shared_layers_name_are_those_of_every_network():
+    keys = {name: keys_of(name) for name in NETWORKS}
+    sections = "|".join({key.split(".")[0] for key in set.union(*keys.values()) if "." in key})
+    word = re.compile(rf"(?<![\w./])(?:{sections})(?:\.[a-z_]\w*)+")
+    found = {}
+    for path in MODULES:
+        name = str(path.relative_to(SOURCE))
+        if not name.startswith(SHARED):
+            continue
+        for text in texts_of(path):
+            some = {key for key in word.findall(text) if any(key in of for of in keys.values())}
+            if one_sided := {key for key in some if not all(key in of for of in keys.values())}:
+                found.setdefault(name, set()).update(one_sided)
+    assert found == OF_ONE_NETWORK
+
+
+def texts_of(path: Path) -> list[str]:
+    """The strings of a module but for its docstrings."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docs = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, documented)}
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    return [text for text in texts if isinstance(text, str) and text not in docs]

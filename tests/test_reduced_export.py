@@ -16,6 +16,7 @@ from kineme.actions import dry_run, export, reduced
 from kineme.engine import export_gate, openvino_files
 from kineme.engine.checkpoint import load_checkpoint, restore_spec
 from kineme.engine.exported import open_exported
+from kineme.engine.feeding import Feed
 from kineme.engine.quantization import calibration_samples, quantize_onnx
 from kineme.errors import DataError, QualityError, SpecError
 from kineme.network import (
@@ -240,9 +241,9 @@ def test_calibration_sees_training_data_as_validation_would(trained, tmp_path):
     spec = restore_spec(spec, checkpoint, NETWORK.identity)
     dataset = NETWORK.unaugmented(spec)
     assert len(dataset) == 12
-    found = calibration_samples(dataset, {"skeleton": "input"}, most=4, seed=3)
-    again = calibration_samples(dataset, {"skeleton": "input"}, most=4, seed=3)
-    other = calibration_samples(dataset, {"skeleton": "input"}, most=4, seed=4)
+    found = calibration_samples(Feed(dataset), {"skeleton": "input"}, most=4, seed=3)
+    again = calibration_samples(Feed(dataset), {"skeleton": "input"}, most=4, seed=3)
+    other = calibration_samples(Feed(dataset), {"skeleton": "input"}, most=4, seed=4)
     raw = np.load(trained / "train_data.npy")
     centred = raw - raw[:, :, :1, :1]
     assert [x["input"].shape for x in found] == [(1, 3, NUM_FRAMES, 4, 1)] * 4
@@ -252,7 +253,7 @@ def test_calibration_sees_training_data_as_validation_would(trained, tmp_path):
     assert not all(
         np.array_equal(a["input"], b["input"]) for a, b in zip(found, other, strict=True)
     )
-    assert len(calibration_samples(dataset, {"skeleton": "input"}, most=99, seed=3)) == 12
+    assert len(calibration_samples(Feed(dataset), {"skeleton": "input"}, most=99, seed=3)) == 12
 
 
 def test_data_that_neither_spec_nor_checkpoint_names_are_asked_for(trained, tmp_path):

@@ -377,3 +377,10 @@ def test_identity_is_made_of_fields_that_there_are(whole, alone, tmp_path):
     spec = asked(whole, alone, "export", tmp_path)
     for key in whole.room.network.identity:
         value_at(spec, key)
+
+
+def test_settings_that_messages_name_are_those_that_are_meant(whole, alone, tmp_path):
+    spec = whole.room.train_spec(whole.data, tmp_path)
+    common = whole.room.network.common(spec)
+    assert value_at(spec, common.num_workers_key) == common.num_workers
+    assert value_at(spec, common.grad_clip_key) == common.grad_clip

@@ -135,6 +135,9 @@ def test_a_worker_that_is_killed_is_a_resource_error(tmp_path):
     with pytest.raises(ResourceError, match="2 data workers to live, got DataLoader worker") as e:
         train_tiny(tmp_path, dataset__killed_worker=True, dataset__num_workers=2)
     assert e.value.exit_code == 5
+    told = e.value.problems[0]
+    assert told.where == "dataset.num_workers"
+    assert "fewer dataset.num_workers" in told.fix
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path):

@@ -315,8 +315,9 @@ def with_torn(tmp_path):
 def test_v08_a_torn_frame_is_an_error_that_names_it(with_torn):
     dataset = dataset_of(with_torn, "train", "model.rgb_seq_length=3")
     assert len(read(dataset, 0).labels) == 1
-    with pytest.raises(DataError, match=r"catch/v1/rgb/000002\.png: expected a whole PNG"):
+    with pytest.raises(DataError, match=r"catch/v1/rgb/000002\.png: expected a whole PNG") as e:
         read(dataset, 0, 1)
+    assert str(e.value).endswith("Write or copy it again, or set dataset.bad_sample: skip.")
 
 
 def test_v08_in_training_the_next_good_video_stands_in_with_its_own_label(with_torn):

@@ -381,7 +381,7 @@ def _failed(session: Session, error: BaseException, default_code: int) -> int:
     """Report what no one expected: one line, the traceback in a file."""
     code = getattr(error, "exit_code", default_code)
     if _is_out_of_memory(error):
-        fix = "Lower dataset.batch_size or dataset.num_workers."
+        fix = "Lower dataset.batch_size or the number of data workers."
         return _refused(session, ResourceError("memory", "enough of it", _one_line(error), fix))
     if isinstance(error, KeyboardInterrupt):
         session.say("error", "interrupted")

@@ -195,7 +195,8 @@ class Common:
     """What the house asks of a spec where the networks keep TAO's own, differing names.
 
     model_title: the model in words. num_workers: processes that read data. grad_clip:
-    largest norm of the gradient, 0 for none. has_validation: whether training validates.
+    largest norm of the gradient, 0 for none; both with their setting, as messages name it.
+    has_validation: whether training validates.
     pretrained: weights to start from, submodule ("" is the whole model) -> path.
     parts: submodules that evaluation judges beside the whole, title -> submodule.
     is_recorded: whether training on one GPU records a step and replays it.
@@ -207,7 +208,9 @@ class Common:
 
     model_title: str
     num_workers: int
+    num_workers_key: str
     grad_clip: float
+    grad_clip_key: str
     has_validation: bool
     pretrained: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from kineme.action_recognition import clips, transforms
 from kineme.action_recognition.model import is_stacked
-from kineme.action_recognition.samples import Video, Videos
+from kineme.action_recognition.samples import Video, Videos, with_way_out
 from kineme.action_recognition.stream_words import TAO_WORDS
 from kineme.data import clip_sampling, mixing
 from kineme.data.clip_sampling import Sampling
@@ -166,7 +166,8 @@ class ClipDataset:
             return self._read(video, index, epoch)
         except DataError as error:
             if not self.view.skips_bad:
-                raise
+                problems = [with_way_out(problem) for problem in error.problems]
+                raise DataError.of(problems) from error
             problem = error.problems[0]
             return f"expected {problem.expected}, got {problem.received}"
 

@@ -46,7 +46,9 @@ def common(spec: Any) -> Common:
     return Common(
         model_title=f"{model.backbone} {model.input_type} {model.model_type}",
         num_workers=spec.dataset.workers,
+        num_workers_key="dataset.workers",
         grad_clip=spec.train.clip_grad_norm,
+        grad_clip_key="train.clip_grad_norm",
         has_validation=bool(spec.dataset.val_dataset_dir),
         pretrained=pretrained(spec),
         parts=parts if model.model_type == "joint" else {},

@@ -4,11 +4,14 @@ Leaves out: how samples are found and opened (sources.py), clips of them (clips.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kineme.data import images
+from kineme.errors import Problem
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,10 @@ class Videos:
     @property
     def labels(self) -> NDArray[np.int64]:
         return np.asarray([video.label for video in self.items], np.int64)
+
+
+def with_way_out(problem: Problem) -> Problem:
+    """What is wrong with a video; of an image, also the setting that passes over such videos."""
+    if problem.fix != images.MEND:
+        return problem
+    return replace(problem, fix="Write or copy it again, or set dataset.bad_sample: skip.")

@@ -22,7 +22,7 @@ from kineme.action_recognition.entries import Entry
 from kineme.action_recognition.listing import is_listable, list_videos, stream_folders
 from kineme.action_recognition.made_from import flow_problems, settings_of_clips
 from kineme.action_recognition.packed import as_packed, packed_root
-from kineme.action_recognition.samples import Video, Videos
+from kineme.action_recognition.samples import Video, Videos, with_way_out
 from kineme.action_recognition.stream_words import FOLDERS, STREAM_FOLDERS, TAO_WORDS
 from kineme.data import archives, images
 from kineme.data.cache import default_cache
@@ -384,7 +384,7 @@ def _lost_classes(
 def _bad_problem(entry: Entry, error: DataError) -> Problem:
     first = error.problems[0]
     where = first.where if entry.id in first.where else f"{entry.id}: {first.where}"
-    return Problem(where, first.expected, first.received, first.fix)
+    return with_way_out(replace(first, where=where))
 
 
 def _without_bad(

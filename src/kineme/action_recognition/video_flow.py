@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kineme.action_recognition.samples import Videos
+from kineme.action_recognition.samples import Videos, with_way_out
 from kineme.action_recognition.sources import cache_of, skips_bad
 from kineme.data.cache import temporary_cache
 from kineme.data.flow.cache import FlowSettings, build_stores
@@ -48,7 +48,9 @@ def with_flow(videos: Videos, spec: Any, split: str) -> Videos:
         else:
             items[i] = replace(items[i], flow=store)
     if errors and not skips_bad(spec, split):
-        raise DataError.of([problem for error in errors for problem in error.problems])
+        raise DataError.of(
+            [with_way_out(problem) for error in errors for problem in error.problems]
+        )
     return Videos(tuple(items), failed, (*videos.notes, *notes))
 
 

@@ -30,7 +30,7 @@ from kineme.engine import launching, results, runtime
 from kineme.engine.answer_journal import AnswerJournal
 from kineme.engine.calibration import UNKNOWN, Calibration, calibrated, load_calibration
 from kineme.engine.chance import Chance, read_chance
-from kineme.engine.feeding import Feed
+from kineme.engine.feeding import build_feed
 from kineme.engine.memory import keep_freed_memory
 from kineme.engine.metrics import Scores
 from kineme.engine.names import (
@@ -200,11 +200,7 @@ def classify(
             a_run.note(text)
     section = getattr(spec, a_run.action)
     batch_size = section.batch_size if section.batch_size > 0 else spec.dataset.batch_size
-    feed = Feed(
-        dataset,
-        num_workers=subject.network.common(spec).num_workers,
-        stall_seconds=spec.train.stall_timeout,
-    )
+    feed = build_feed(subject.network, spec, dataset)
     if fabric.device.type == "cpu":
         keep_freed_memory()
     asked = _Part(model.get_submodule(part)) if part else model

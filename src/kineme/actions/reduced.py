@@ -20,7 +20,7 @@ from torch import nn
 from kineme.engine import export_gate
 from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.exported import Exported, open_exported
-from kineme.engine.feeding import Feed
+from kineme.engine.feeding import build_feed
 from kineme.engine.keeping import fingerprint
 from kineme.engine.openvino_files import has_bfloat16, write_openvino
 from kineme.engine.predict import predict
@@ -182,12 +182,10 @@ def _written(source: Source, a_run: Run) -> tuple[Path, dict[str, Any]]:
     if dataset is not None:
         seed = max(spec.train.seed, 0)
         samples = calibration_samples(
-            dataset,
+            build_feed(source.network, spec, dataset),
             form.names,
             most=asked.calibration_samples,
             seed=seed,
-            num_workers=source.network.common(spec).num_workers,
-            stall_seconds=spec.train.stall_timeout,
         )
         origin["calibrated_on"] = {
             "data": _named(source.network, spec, TRAIN),
@@ -221,11 +219,7 @@ def _tell(path: Path, metadata: Mapping[str, str]) -> None:
 def _ask(model: nn.Module | Exported, source: Source, a_run: Run, *, title: str) -> Answers:
     """What a model, or a file as one, says of all samples, on the CPU in fp32."""
     spec, dataset = source.data.spec, source.data.judged_by
-    feed = Feed(
-        dataset,
-        num_workers=source.network.common(spec).num_workers,
-        stall_seconds=spec.train.stall_timeout,
-    )
+    feed = build_feed(source.network, spec, dataset)
     fabric = build_fabric(Devices("cpu", (0,)), "32-true")
     try:
         with track(a_run, title, total=len(dataset)) as advance_to:

@@ -10,7 +10,6 @@ B samples of a batch, R rows (model inputs) of them, C classes.
 """
 
 import contextlib
-import functools
 import math
 import signal
 import time
@@ -27,7 +26,7 @@ from kineme.engine import checkpoint as checkpoints
 from kineme.engine import health, journal, launching, optim, results, runtime, validation
 from kineme.engine.chance import chance_of
 from kineme.engine.checkpoint import Checkpoint
-from kineme.engine.feeding import Feed, steps_per_epoch, training_requests
+from kineme.engine.feeding import Feed, build_feed, steps_per_epoch, training_requests
 from kineme.engine.keeping import Keeper, changed_data, model_facts
 from kineme.engine.memory import keep_freed_memory
 from kineme.engine.metrics import METRIC
@@ -48,7 +47,7 @@ from kineme.engine.stepping import Figures, Step, can_be_recorded, is_scaled
 from kineme.engine.training import Progress, Training, new_training, roll_back
 from kineme.engine.validation import Validation
 from kineme.errors import QualityError
-from kineme.network import VAL, Batch, Dataset, Network, PreparedBatches, Request
+from kineme.network import VAL, Batch, Common, Dataset, Network, PreparedBatches, Request
 from kineme.signals import Interrupted, StopRequest, patient_signals
 from kineme.spec.load import with_values
 
@@ -95,6 +94,10 @@ class _Job:
     num_damaged_told: int = 0
     stop: StopRequest = field(default_factory=StopRequest)
     scalars: Scalars = field(default_factory=Scalars)
+
+    @property
+    def common(self) -> Common:
+        return self.network.common(self.spec)
 
     @property
     def samples_per_step(self) -> int:
@@ -153,9 +156,6 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
         is_distilled=common.distillation is not None,
     )
     facts = model_facts(network, spec, data, val_data) | {"chance": chance.facts()}
-    feed_of = functools.partial(
-        Feed, num_workers=common.num_workers, stall_seconds=settings.stall_timeout
-    )
     job = _Job(
         fabric=fabric,
         network=network,
@@ -172,9 +172,9 @@ def _prepare(fabric: Fabric, network: Network, start: Start, a_run: Run) -> _Job
             is_scaled=is_scaled(settings.precision),
             is_recorded=is_recorded,
         ),
-        feed=feed_of(data),
+        feed=build_feed(network, spec, data),
         prepared=_kept_data(fabric, network, data, a_run),
-        val_feed=feed_of(val_data) if val_data else None,
+        val_feed=build_feed(network, spec, val_data) if val_data else None,
         steps_per_epoch=steps,
         keeper=Keeper(a_run, fabric, training, network.prefix, facts, spec.encryption_key),
         watch=health.Watch(chance, settings, training.schedule.highest, steps, samples_per_step),
@@ -367,7 +367,7 @@ def _end_epoch(job: _Job, seconds: float) -> None:
     if not progress.num_rows:
         raise QualityError(
             f"epoch {epoch + 1}", "a step with a finite loss", "none: all were left out",
-            "Lower train.optim.lr or set train.grad_clip.",
+            f"Lower train.optim.lr or set {job.common.grad_clip_key}.",
         )  # fmt: skip
     rate = training.schedule.lr(epoch, max(0, progress.step - 1)) * progress.rate_share
     figures = {
@@ -486,7 +486,8 @@ def _not_finite(job: _Job, batch: Batch, loss: float, rate: float) -> QualityErr
         f"epoch {progress.epoch + 1}, step {progress.global_step}",
         "a finite loss and gradient",
         f"loss {loss} (lr {rate:g}, gradient norm {norm:.3g}, samples {names}, ...)",
-        "The last good checkpoint is kept. Lower train.optim.lr or set train.grad_clip.",
+        "The last good checkpoint is kept. Lower train.optim.lr or set "
+        f"{job.common.grad_clip_key}.",
     )
 
 

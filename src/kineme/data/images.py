@@ -42,13 +42,13 @@ from kineme.files import atomic_write
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 MAX_PIXELS = 1 << 26  # 64 Mpx: 192 MiB as RGB
+MEND = "Write or copy it again."  # an image that cannot be read
 
 _MAX_FILE_BYTES = 1 << 28
 _DIGITS = re.compile(r"([0-9]+)")
 _ORIENTATION = 0x0112  # the EXIF tag
 _Convert = Callable[[Path, ImageFile, int], Image.Image]  # (path, image, EXIF orientation)
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError, LookupError)
-_MEND = "Write or copy it again, or set dataset.bad_sample: skip."
 
 
 class Gap(NamedTuple):
@@ -305,7 +305,7 @@ def _open(path: Path) -> tuple[ImageFile, bool]:
     opener = next((o for magic, o in _OPENERS if re.match(magic, content, re.DOTALL)), None)
     if opener is None:
         expected = "a PNG, JPEG, WebP or BMP image"
-        raise DataError(str(path), expected, _kind(content), _MEND)
+        raise DataError(str(path), expected, _kind(content), MEND)
     with _damage_named(path, opener.format):
         image = opener(io.BytesIO(content))
     if image.width * image.height > MAX_PIXELS:
@@ -314,7 +314,7 @@ def _open(path: Path) -> tuple[ImageFile, bool]:
     if getattr(image, "is_animated", False):
         raise DataError(str(path), "one image", "an animation")
     if opener is JpegImageFile and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
-        raise DataError(str(path), "a whole JPEG", "one without its end mark", _MEND)
+        raise DataError(str(path), "a whole JPEG", "one without its end mark", MEND)
     return image, opener is not PngImageFile or _check_png(path, content)
 
 
@@ -330,7 +330,7 @@ def _check_png(path: Path, content: bytes) -> bool:
         crc = zlib.crc32(memoryview(content)[at + 4 : end])
         if crc.to_bytes(4, "big") != content[end : end + 4]:
             raise DataError(
-                str(path), "a whole PNG", "one that is cut off or fails its check", _MEND
+                str(path), "a whole PNG", "one that is cut off or fails its check", MEND
             )
         kinds.add(kind)
         at = end + 4
@@ -373,4 +373,4 @@ def _damage_named(path: Path, format_name: str | None) -> Iterator[None]:
         raise DataError(str(path), f"at most {MAX_PIXELS:,} pixels", str(error)[:40]) from error
     except _DAMAGE as error:
         reason = f"a damaged one ({str(error)[:80] or type(error).__name__})"
-        raise DataError(str(path), f"a whole {format_name} image", reason, _MEND) from error
+        raise DataError(str(path), f"a whole {format_name} image", reason, MEND) from error

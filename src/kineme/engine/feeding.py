@@ -29,7 +29,7 @@ from torch.utils.data._utils import signal_handling
 from kineme.data.randomness import permutation
 from kineme.engine.ranks import end_with_parent
 from kineme.errors import DataError, KinemeError, Problem, ResourceError, SpecError
-from kineme.network import Batch, Dataset, Request
+from kineme.network import Batch, Dataset, Network, Request
 from kineme.signals import Interrupted
 
 STALL_SECONDS = 300.0
@@ -111,13 +111,19 @@ class Feed:
 
     Workers live until `close`, or as long as the feed. stall_seconds: how long a batch of
     theirs is waited for, 0 for ever; what hangs in this very process cannot be ended.
+    num_workers_key: the setting, as messages name it.
     """
 
     def __init__(
-        self, dataset: Dataset, *, num_workers: int = 0, stall_seconds: float = STALL_SECONDS
+        self,
+        dataset: Dataset,
+        *,
+        num_workers: int = 0,
+        num_workers_key: str = "data workers",
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self.dataset, self.num_workers = dataset, num_workers
-        self.stall_seconds = stall_seconds
+        self.num_workers_key, self.stall_seconds = num_workers_key, stall_seconds
         self._plan = _Plan()
         self._read_now = _FORK.RawArray("q", [_IDLE] * num_workers)
         self._loader: DataLoader[Batch | KinemeError] | None = DataLoader(
@@ -143,7 +149,7 @@ class Feed:
         self._plan.requests = requests
         num_read = 0
         try:
-            with worker_death_named(self.num_workers):
+            with worker_death_named(self.num_workers, self.num_workers_key):
                 with self._watchdog.waiting(_BATCHES_AT_START):
                     batches = iter(self._loader)
                 while True:
@@ -202,6 +208,17 @@ class Feed:
         )
 
 
+def build_feed(network: Network, spec: Any, dataset: Dataset) -> Feed:
+    """The feed of a dataset with the workers that the spec asks for."""
+    common = network.common(spec)
+    return Feed(
+        dataset,
+        num_workers=common.num_workers,
+        num_workers_key=common.num_workers_key,
+        stall_seconds=spec.train.stall_timeout,
+    )
+
+
 class _Watchdog:
     """Calls `bite`, from a thread of its own, when a wait takes longer than so many batches may.
 
@@ -249,7 +266,7 @@ class _Watchdog:
 
 
 @contextlib.contextmanager
-def worker_death_named(num_workers: int) -> Iterator[None]:
+def worker_death_named(num_workers: int, key: str) -> Iterator[None]:
     """Turn torch's report of a dead worker, which may come at any line, into ResourceError."""
     try:
         yield
@@ -257,10 +274,10 @@ def worker_death_named(num_workers: int) -> Iterator[None]:
         if "DataLoader worker" not in str(error) or num_workers == 0:
             raise
         raise ResourceError(
-            "dataset.num_workers",
+            key,
             f"{num_workers} data workers to live",
             str(error).splitlines()[0].rstrip(". "),
-            "Out of memory? Try fewer dataset.num_workers or a smaller dataset.batch_size.",
+            f"Out of memory? Try fewer {key} or a smaller dataset.batch_size.",
         ) from error
 
 

@@ -18,25 +18,25 @@ import onnx
 from numpy.typing import NDArray
 
 from kineme.data.randomness import permutation
-from kineme.engine.feeding import STALL_SECONDS, Feed
+from kineme.engine.feeding import Feed
 from kineme.engine.quiet import quiet
-from kineme.network import Dataset
 
 QUANTIZED = ("Conv", "MatMul", "Gemm")
 
 
 def calibration_samples(
-    dataset: Dataset,
+    feed: Feed,
     names: Mapping[str, str],
     *,
     most: int,
     seed: int,
-    num_workers: int = 0,
-    stall_seconds: float = STALL_SECONDS,
 ) -> list[dict[str, NDArray[Any]]]:
-    """Inputs of at most `most` samples, drawn by `seed`, by the file's names for them."""
+    """Inputs of at most `most` samples, drawn by `seed`, by the file's names for them.
+
+    feed: closed at the end.
+    """
+    dataset = feed.dataset
     drawn = np.sort(permutation(seed, 0, len(dataset))[:most])
-    feed = Feed(dataset, num_workers=num_workers, stall_seconds=stall_seconds)
     found = []
     try:
         with contextlib.closing(

@@ -188,7 +188,7 @@ def _verdict(ranks: Sequence[_Rank], received: list[int]) -> Any:
                 f"rank {i}",
                 "to run to the end",
                 f"its death by {_cause(code)}",
-                "Out of memory? Try a smaller batch_size or fewer num_workers.",
+                "Out of memory? Try a smaller batch_size or fewer data workers.",
             )
     if errors:
         raise errors[0]

@@ -86,7 +86,9 @@ def common(spec: Any) -> Common:
     return Common(
         model_title=_title(spec.model),
         num_workers=spec.dataset.num_workers,
+        num_workers_key="dataset.num_workers",
         grad_clip=spec.train.grad_clip,
+        grad_clip_key="train.grad_clip",
         has_validation=bool(spec.dataset.val_dataset.data_path),
         pretrained={"": pretrained} if pretrained else {},
         parts=_parts(spec.model),

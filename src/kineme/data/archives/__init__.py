@@ -37,6 +37,7 @@ from kineme.files import write_text
 SPLIT_FOLDERS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 
 _SHA256 = re.compile(rb"[0-9a-f]{64}")
+_OTHER_CACHE = "choose another cache folder (KINEME_CACHE, where the spec names none)."
 _GZIP = b"\x1f\x8b"
 _OTHERS = {
     b"BZh": "a bzip2 file",
@@ -158,7 +159,7 @@ def _extract_whole(archive: InputFile, folder: Path) -> None:
             str(folder.parent),
             f"a disk that takes the members of {archive.path.name!r}",
             os.strerror(error.errno or 0).lower(),
-            "Free space, or set dataset.cache_dir. What was there is intact.",
+            f"Free space, or {_OTHER_CACHE} What was there is intact.",
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -191,7 +192,7 @@ def _temporary_shelf(shelf: str, reason: str) -> Path:
     """A folder that goes with this process; said once."""
     warnings.warn(
         f"{shelf} cannot be written ({reason}): archives are extracted to a temporary folder, "
-        "at every start. Set dataset.cache_dir or KINEME_CACHE.",
+        f"at every start; {_OTHER_CACHE}",
         stacklevel=1,
     )
     return temporary_cache("archives")
