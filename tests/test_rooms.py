@@ -21,9 +21,10 @@ from kineme import cli
 from kineme.actions import evaluate, export, inference, train
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine.results import read_metrics
-from kineme.network import NETWORKS
+from kineme.errors import DataError
+from kineme.network import NETWORKS, TRAIN, VAL
 from kineme.signals import Interrupted
-from kineme.spec.load import value_at
+from kineme.spec.load import value_at, with_values
 from rooms import NUM_VAL, ROOMS, STEPS
 from stick import rows_of
 from test_train_processes import check_intact, newest
@@ -384,3 +385,19 @@ def test_settings_that_messages_name_are_those_that_are_meant(whole, alone, tmp_
     common = whole.room.network.common(spec)
     assert value_at(spec, common.num_workers_key) == common.num_workers
     assert value_at(spec, common.grad_clip_key) == common.grad_clip
+
+
+def test_v30_leaks_are_looked_for_where_a_model_is_trained_alone(whole, alone, tmp_path):
+    """An export is judged by validation data, also where the training data are not at hand."""
+    network, spec = whole.room.network, asked(whole, alone, "export", tmp_path)
+    spec = checkpoints.restore_spec(
+        spec, checkpoints.load_checkpoint(whole.best), network.identity, network.inherited
+    )
+    trained = whole.room.train_spec(whole.data, tmp_path)
+    values = {key: value_at(trained, key) for key in network.data_keys[VAL]}
+    absent = {network.data_keys[TRAIN][0]: str(tmp_path / "nowhere")}
+    spec, _ = network.complete(with_values(spec, values | absent), VAL)
+    assert len(network.build_dataset(spec, VAL)) == NUM_VAL
+    trained, _ = network.complete(trained, TRAIN)
+    with pytest.raises(DataError, match="nowhere"):
+        network.build_dataset(with_values(trained, absent), VAL)

@@ -320,7 +320,7 @@ def _shape_problems(spec: Any, split: str, where: str, shape: Sequence[int]) -> 
 
 def _with_leak_note(spec: Any, val: Sequences) -> Sequences:
     """Say which validation sequences are in the training data, where they are known, too."""
-    if not spec.dataset.train_dataset.data_path:
+    if not spec.dataset.train_dataset.data_path or not spec.has_training:
         return val
     path, _ = resolve_paths(spec.dataset.train_dataset, TRAIN)
     train = open_store(path)
