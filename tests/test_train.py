@@ -9,7 +9,8 @@ import torch
 from kineme.actions import train
 from kineme.engine import checkpoint as checkpoints
 from kineme.errors import DataError, QualityError, ResourceError, SpecError
-from tiny import TINY, content_of, same, tiny_spec
+from kineme.network import Remarks
+from tiny import TINY, TinyData, content_of, same, tiny_spec
 from tiny_training import LAST, one_thread, rows_without_seconds, statuses, train_tiny
 
 
@@ -224,3 +225,19 @@ def test_curves_have_the_names_that_users_watch(tmp_path):
         "val_acc", "val_acc_1", "val_loss",
     ]  # fmt: skip
     assert [event.step for event in events.Scalars("val_acc")] == [6, 12, 18]
+
+
+class Torn(TinyData):
+    """Data of which sample 3 of each split is read in part."""
+
+    def read(self, indices, epoch):
+        damaged = {3: "cut off"} if 3 in indices else {}
+        return replace(super().read(indices, epoch), remarks=Remarks(damaged=damaged))
+
+
+def test_damaged_samples_are_told_of_both_sets_and_once(tmp_path, capsys):
+    train.run(replace(TINY, build_dataset=Torn), tiny_spec(tmp_path, dataset__batch_size=13))
+    said = capsys.readouterr().err
+    for told in ("1 of 26 samples are damaged", "1 of 11 validation samples are damaged"):
+        assert said.count(told) == 1
+    assert "the first, 'val-3': cut off." in said

@@ -44,6 +44,7 @@ from kineme.engine.names import (
 from kineme.engine.predict import predict
 from kineme.engine.progress import track
 from kineme.engine.results import Run
+from kineme.engine.validation import damage_note
 from kineme.errors import CheckpointError, PartialError
 from kineme.network import PREDICT, TEST, TRAIN, VAL, Answers, Dataset, Network, Remarks
 from kineme.report.filmstrip import drawer
@@ -217,12 +218,8 @@ def classify(
             )
     finally:
         feed.close()
-    if found.remarks.damaged:
-        first, what = min(found.remarks.damaged.items())
-        a_run.note(
-            f"{len(found.remarks.damaged)} of {len(dataset)} samples are damaged or change on the "
-            f"way, and are used as far as they can be; the first, {dataset.ids[first]!r}: {what}."
-        )
+    if text := damage_note(found.remarks.damaged, dataset):
+        a_run.note(text)
     return found
 
 

@@ -416,11 +416,7 @@ def _tell_damage(job: _Job) -> None:
         torch.distributed.all_gather_object(parts, job.damaged)
     found = {index: what for part in parts for index, what in part.items()}
     if len(found) > job.num_damaged_told:
-        first, what = min(found.items())
-        job.run.note(
-            f"{len(found)} samples are damaged or change on the way, and are used as far as they "
-            f"can be; the first, {job.feed.dataset.ids[first]!r}: {what}."
-        )
+        job.run.note(validation.damage_note(found, job.feed.dataset))
     job.num_damaged_told = len(found)
 
 
@@ -447,7 +443,10 @@ def validate(job: _Job) -> Validation:
             epoch=training.progress.epoch,
             poll=poll,
         )
-    if text := validation.failure_note(answers, feed.dataset):
+    damage = validation.damage_note(
+        answers.remarks.damaged, feed.dataset, what="validation samples"
+    )
+    for text in filter(None, (validation.failure_note(answers, feed.dataset), damage)):
         job.run.note(text)
     return validation.judge(answers, feed.dataset, data=job.keeper.facts["validated_on"])
 

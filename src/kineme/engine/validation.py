@@ -46,3 +46,14 @@ def failure_note(answers: Answers, dataset: Dataset) -> str:
         f"{len(failed)} of {len(dataset)} validation samples cannot be read and are left "
         f"out, the first {dataset.ids[first]!r}: {failed[first]}."
     )
+
+
+def damage_note(damaged: Mapping[int, str], dataset: Dataset, *, what: str = "samples") -> str:
+    """That samples could be read in part alone, else "". damaged: by position, what was wrong."""
+    if not damaged:
+        return ""
+    first = min(damaged)
+    return (
+        f"{len(damaged)} of {len(dataset)} {what} are damaged or change on the way, and are used "
+        f"as far as they can be; the first, {dataset.ids[first]!r}: {damaged[first]}."
+    )
