@@ -196,7 +196,6 @@ TINY = Network(
     answer_text=_absent,  # type: ignore[arg-type]
     convert=_absent,  # type: ignore[arg-type]
     describe=describe,
-    occluded=_absent,
     drawing=_absent,
     identity=("model.width", "model.batch_norm", "dataset.num_classes"),
     head=("fcn.weight", "fcn.bias"),

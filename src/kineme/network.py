@@ -119,8 +119,8 @@ class PreparedBatches(Protocol):
 class ExportForm:
     """How a model leaves the house as ONNX.
 
-    inputs: upstream name and example tensor of each model input, in call order,
-        keyed by the model's own word for it.
+    names: upstream name of each model input, in call order, by the model's own word for it.
+    examples: an example tensor of each, by the same word.
     dynamic: input word -> {dimension: name}; `batch` is always dimension 0.
     output: name of the output. opset: ONNX operator set.
     metadata: strings stored in the file (labels, normalisation, layout, ...).
@@ -259,7 +259,8 @@ class Network:
     subset: the samples of a dataset whose ids are among those given, in their order.
     fingerprint: a text that is another one where the data of the same ids are others.
     transfer: weights of another kind of data for a model to start from, and what to tell of them.
-    occluded: damaged copies of a test dataset as (curve, share hidden, dataset).
+    occluded: damaged copies of a test dataset as (curve, share hidden, dataset); None where the
+    network has none.
     score_text: what evaluate prints, in upstream's form, from the facts of metrics.json.
     answer_text: what inference prints or writes, in upstream's form.
     of_unknown: the spec with the samples that are of no class, which an evaluation names, as the
@@ -281,7 +282,6 @@ class Network:
     build_dataset: Callable[[Any, str], Dataset]  # (spec, split)
     build_model: Callable[[Any], torch.nn.Module]  # (spec)
     export_form: Callable[[Any], ExportForm]  # (spec)
-    occluded: Callable[[Any], Iterable[tuple[str, float, Dataset]]]
     drawing: Callable[[Any, Any], Drawing]  # (spec, dataset)
     adapt_weights: Callable[[Mapping[str, Any], Any, str], Mapping[str, Any]]
     score_text: Callable[[Mapping[str, Any]], str]
@@ -296,6 +296,7 @@ class Network:
     # (data, cache, labels or None) -> None where there is no data of this network
     inspect: Callable[[Path, Path, Path | None], Inspection | None] | None = None
     data_path: Callable[[Any, str], str] | None = None  # (spec, split)
+    occluded: Callable[[Any], Iterable[tuple[str, float, Dataset]]] | None = None  # (dataset)
     of_unknown: Callable[[Any], Any] | None = None  # (spec) -> spec or None
     of_folds: Callable[[Any], Any] | None = None  # (spec) -> spec
     subset: Callable[[Any, Collection[str]], Dataset] | None = None  # (dataset, ids)

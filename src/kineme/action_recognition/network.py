@@ -204,12 +204,6 @@ def describe(spec: Any) -> Mapping[str, Any]:
     return facts
 
 
-def no_occlusion(dataset: Any) -> tuple[()]:
-    """Videos have no damaged copies."""
-    del dataset
-    return ()
-
-
 NAME = "action_recognition"
 _MODEL = (
     "model_type", "backbone", "input_type", "temporal", "shift_fraction", "rgb_seq_length",
@@ -229,7 +223,6 @@ NETWORK = Network(
     build_dataset=build_dataset,
     build_model=build_model,
     export_form=export_form,
-    occluded=no_occlusion,
     drawing=drawing,
     adapt_weights=adapt_weights,
     score_text=score_text,

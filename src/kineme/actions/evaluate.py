@@ -232,7 +232,8 @@ def _stress(
 ) -> Curves:
     """Accuracy (share in [0, 1]) on damaged copies of the test data, where asked for."""
     network = subject.network
-    if not network.common(subject.spec).has_occlusion or not (dataset.labels >= 0).any():
+    is_asked = network.common(subject.spec).has_occlusion and (dataset.labels >= 0).any()
+    if network.occluded is None or not is_asked:
         return {}
     curves: dict[str, list[tuple[float, float]]] = {}
     for curve, share, damaged in network.occluded(dataset):
