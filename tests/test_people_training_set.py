@@ -270,7 +270,7 @@ def test_unreadable_videos_are_named_and_the_others_converted(tmp_path: Path) ->
     first, last = found["failed"]
     assert first.where == str(data / "a" / "2.mp4")
     assert str(last) == (
-        "dataset_convert.data: expected all 2 videos to be read, got 1 that cannot be. "
+        "dataset_convert.data: expected all 2 videos to be converted, got 1 that failed. "
         "The others are done."
     )
     assert "1 videos that cannot be read, left out; first: a/2" in found["warnings"]
@@ -285,7 +285,7 @@ def test_so_many_videos_as_allowed_may_be_unreadable(tmp_path: Path) -> None:
         write(tmp_path / "in" / "a" / f"{n}.mp4", "no video")
     settings = {"val_share": 0.0, "max_bad": 0.5}
     found = converted(tmp_path / "in", tmp_path / "out", **settings)
-    assert "at most 50 % of 3 videos to be unreadable, got 2 that" in str(found["failed"][-1])
+    assert "at most 50 % of 3 videos to fail, got 2 that" in str(found["failed"][-1])
     (tmp_path / "in" / "a" / "3.mp4").unlink()
     found = converted(tmp_path / "in", tmp_path / "out", **settings)
     assert found["failed"] == ()

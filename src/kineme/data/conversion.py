@@ -6,13 +6,15 @@ Leaves out: the formats (`<room>/convert`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kineme.errors import DataError
+from kineme.errors import DataError, Problem
 
 DATASET_FILE = "dataset.json"  # what a conversion says of itself
 DATA_KEY = "dataset_convert.data"
+MAX_SHOWN = 20  # problems that an error spells out
 
 
 @dataclass
@@ -50,3 +52,21 @@ def path_of(path: str | None, *, key: str = DATA_KEY, expected: str = "a file or
     if not path or not Path(path).exists():
         raise DataError(key, expected, f"{path!r}, not there" if path else "nothing")
     return Path(path)
+
+
+def failed_problems(
+    problems: Sequence[Problem], total: int, *, where: str, max_bad: float = 0.0
+) -> list[Problem]:
+    """What is wrong with the first of `total` videos, and how many failed.
+
+    Nothing where a share of at most `max_bad` did.
+    """
+    if not problems or len(problems) / total <= max_bad:
+        return []
+    expected = f"all {total} videos to be converted"
+    if max_bad:
+        expected = f"at most {100 * max_bad:g} % of {total} videos to fail"
+    rest = len(problems) - MAX_SHOWN
+    received = f"{len(problems)} that failed" + (f", {rest} more than shown" if rest > 0 else "")
+    last = Problem(where, expected, received, "The others are done.")
+    return [*problems[:MAX_SHOWN], last]

@@ -17,7 +17,7 @@ from kineme.action_recognition.convert.frames import write_frames
 from kineme.action_recognition.convert.hmdb import read_hmdb, read_jhmdb
 from kineme.action_recognition.convert.lists import list_name, write_lists
 from kineme.action_recognition.convert.videos import read_videos
-from kineme.data.conversion import DATASET_FILE, Tally
+from kineme.data.conversion import DATASET_FILE, MAX_SHOWN, Tally, failed_problems
 from kineme.errors import DataError, Problem
 
 __all__ = ["DATASET_FILE", "READERS", "convert"]
@@ -27,7 +27,6 @@ READERS: Mapping[str, Callable[[Any, Tally], Source]] = {
     "hmdb": read_hmdb,
     "jhmdb": read_jhmdb,
 }
-_SHOWN = 20  # problems that an error spells out
 
 
 def convert(spec: Any, folder: Path) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def convert(spec: Any, folder: Path) -> dict[str, Any]:
         failed = written.failed
         names = list(dict.fromkeys(name.split("/")[0] for name in counts))
     if not counts:
-        raise DataError.of(failed[:_SHOWN])
+        raise DataError.of(failed[:MAX_SHOWN])
     files.write_json(folder / DATASET_FILE, _facts(source, counts, tally, failed, asked.write))
     kpi = {_title(split): number for split, number in _videos_by_split(source, counts).items()}
     kpi["Number of frames"] = sum(counts.values())
@@ -59,7 +58,7 @@ def convert(spec: Any, folder: Path) -> dict[str, Any]:
         "kpi": kpi,
         "files": [*names, DATASET_FILE],
         "warnings": tally.lines(),
-        "failed": _told(failed, len(source.videos), folder),
+        "failed": failed_problems(failed, len(source.videos), where=str(folder / DATASET_FILE)),
     }
 
 
@@ -111,12 +110,3 @@ def _videos_by_split(source: Source, counts: Mapping[str, int]) -> dict[str, int
 
 def _title(split: str) -> str:
     return "Number of videos" if split == WHOLE else f"Number of videos in {split}"
-
-
-def _told(failed: list[Problem], total: int, folder: Path) -> list[Problem]:
-    """The first of them and how many they are; none, where none failed."""
-    shown = failed[:_SHOWN]
-    rest = len(failed) - len(shown)
-    where, expected = str(folder / DATASET_FILE), f"all {total} videos to be converted"
-    received = f"{len(failed)} that failed" + (f", {rest} more than shown" if rest else "")
-    return [*shown, Problem(where, expected, received, "The others are done.")] if failed else []

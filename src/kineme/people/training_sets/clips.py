@@ -23,7 +23,7 @@ from typing import Any
 from kineme.action_recognition.convert.hmdb import read_hmdb
 from kineme.action_recognition.listing import is_frame_folder, is_video_file
 from kineme.data.cache import default_cache
-from kineme.data.conversion import Tally, path_of
+from kineme.data.conversion import DATA_KEY, MAX_SHOWN, Tally, failed_problems, path_of
 from kineme.data.tracks import Tracks
 from kineme.errors import DataError, Problem, SpecError, listed
 from kineme.network import TEST
@@ -52,7 +52,6 @@ from kineme.pose_classification.convert.tracks import skeleton_of
 from kineme.spec.suggest import did_you_mean
 
 PROTOCOLS = ("split1", "split2", "split3")  # of HMDB51 and J-HMDB
-_SHOWN = 20  # problems that an error spells out
 _PROGRESS_SECONDS = 15.0  # between lines
 
 
@@ -78,7 +77,7 @@ def read_videos(settings: Any, tally: Tally) -> Source:
     )
     videos, problems = _sorted_out(found, answers, tally)
     if not videos:
-        raise DataError.of(problems[:_SHOWN])
+        raise DataError.of(problems[:MAX_SHOWN])
     classes = class_names(clip.label for clip in found if clip.label is not None)
     num_persons = settings.num_persons or 1
     clips = _clips(videos, classes, num_persons, settings, tally)
@@ -89,7 +88,9 @@ def read_videos(settings: Any, tally: Tally) -> Source:
         clips=(replace(clip, estimator=chosen.name) for clip in clips),
         num_persons=num_persons,
         protocol=protocol,
-        failed=_told(problems, len(found), settings.max_bad),
+        failed=tuple(
+            failed_problems(problems, len(found), where=DATA_KEY, max_bad=settings.max_bad)
+        ),
         estimator_settings=spelled_settings(estimator),
     )
 
@@ -188,19 +189,6 @@ def _sorted_out(
         if not answer.is_new:
             tally.add("videos whose tracks were in the cache", clip.id)
     return videos, problems
-
-
-def _told(problems: Sequence[Problem], total: int, max_bad: float) -> tuple[Problem, ...]:
-    """The first of them and how many they are; none, where so many may be bad."""
-    if not problems or len(problems) / total <= max_bad:
-        return ()
-    expected = f"all {total} videos to be read"
-    if max_bad:
-        expected = f"at most {100 * max_bad:g} % of {total} videos to be unreadable"
-    rest = len(problems) - _SHOWN
-    received = f"{len(problems)} that cannot be" + (f", {rest} more than shown" if rest > 0 else "")
-    last = Problem("dataset_convert.data", expected, received, "The others are done.")
-    return (*problems[:_SHOWN], last)
 
 
 def _clips(
