@@ -95,6 +95,26 @@ def test_a_check_of_skeletons_counts_what_is_there(tmp_path, capsys):
         assert text in page, text
 
 
+def test_names_of_strangers_are_spelled_out_on_the_page(tmp_path, capsys):
+    train = moves(4, 0)[:, :2]
+    train[1], train[3] = train[0], train[2] + np.float32(0.5)  # ids and classes stand with copies
+    train[:2, :, :, 9] = 0  # and with joints
+    ids = [f"s0{i}_\u202egpj\x1b[2J{i}" for i in range(4)]
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data" / "train_data.npy", train)
+    labels = Labels(tuple(ids), np.array([0, 0, 1, 1]), ("ju\u2066mp\x07", "walk\x85"), "coco")
+    write_labels(tmp_path / "data" / "train_label.json", labels)
+    words = ["check", str(tmp_path / "data"), f"results_dir={tmp_path / 'found'}"]
+    assert cli.main([*words, r"subject_pattern=s\d+_.."]) == 0
+    page = (tmp_path / "found" / "data_check.html").read_text()
+    copies, joints = page.split("<h2>Copies</h2>")[1].split("<h2>Joints")[:2]
+    assert r"s00_\u202egpj\x1b[2J0 = s01_\u202egpj\x1b[2J1" in copies
+    assert r"ju\u2066mp\x07" in page.split("<h2>Classes</h2>")[1].split("</table>")[0]
+    assert r"<td>ju\u2066mp\x07: 100.0 %</td>" in joints.split("<h2>Faults")[0]
+    assert r"s00_\u202eg: 1" in page.split("<h2>Subjects")[1].split("</table>")[0]
+    assert not [mark for mark in page if not mark.isprintable() and mark != "\n"]
+
+
 def test_both_words_for_a_check_are_one_command(tmp_path, capsys):
     planted(tmp_path / "data")
     found = []

@@ -19,7 +19,7 @@ from kineme.automl.parameters import Kind, Parameter
 from kineme.automl.trials import MAXIMIZE, TrialState, epochs_spent
 from kineme.automl.view import SearchView, TrialView
 from kineme.automl.wording import as_words, changes, duration, epochs, short_names, shown
-from kineme.errors import printable
+from kineme.report.environment import environment
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -66,15 +66,9 @@ def render_page(view: SearchView) -> str:
 @functools.cache
 def _template() -> "Template":
     """Compiled once: the page is written again and again while a search goes on."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("kineme.automl"), PackageLoader("kineme.report")]),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=_spelled_out,
-    )  # fmt: skip
-    environment.filters |= {"shown": shown, "duration": duration, "epochs": epochs}
-    return environment.get_template("automl.html")
+    pages = environment("kineme.automl")
+    pages.filters |= {"shown": shown, "duration": duration, "epochs": epochs}
+    return pages.get_template("automl.html")
 
 
 def _counts(view: SearchView) -> dict[str, int]:
@@ -134,8 +128,3 @@ def scale_words(parameter: Parameter) -> str:
     if parameter.kind == Kind.CHOICE:
         return "choice"
     return "logarithmic" if parameter.is_log or parameter.power_of else "even"
-
-
-def _spelled_out(value: object) -> object:
-    """Control characters and broken Unicode in names are shown, not obeyed."""
-    return printable(value) if type(value) is str else value

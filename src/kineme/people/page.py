@@ -12,11 +12,11 @@ from itertools import groupby
 from typing import Any
 
 from kineme import __version__
-from kineme.errors import printable
 from kineme.people.found import Found
 from kineme.people.repetitions.counting import PersonCount
 from kineme.people.repetitions.form_rules import VERDICTS
 from kineme.people.segments import NO_PERSON, PERSON, UNKNOWN, Segment
+from kineme.report.environment import environment
 
 NUM_PEOPLE, NUM_SEGMENTS = 60, 400
 NUM_COLOURS = 10
@@ -62,13 +62,8 @@ class _RuleRow:
 
 def render_page(found: Found, picture: Callable[[int], bytes]) -> str:
     """The page as text. picture: of a person, as JPEG; b"" where there is none."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("kineme.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_spelled_out,
-    )  # fmt: skip
-    environment.filters |= {"clock": clock, "percent": _percent}
+    pages = environment()
+    pages.filters |= {"clock": clock, "percent": _percent}
     people = [
         _person(id_, tuple(segments), picture)
         for id_, segments in groupby(found.segments, key=lambda one: one.person)
@@ -79,7 +74,7 @@ def render_page(found: Found, picture: Callable[[int], bytes]) -> str:
     shown = sorted(longest, key=lambda one: one.id)
     totals = _totals(people)
     length = max(found.facts.seconds, 1e-9)
-    return environment.get_template("analysis.html").render(
+    return pages.get_template("analysis.html").render(
         facts=found.facts,
         title=found.facts.source.rstrip("/").rpartition("/")[2] or found.facts.source,
         is_labelled=bool(found.facts.checkpoint),
@@ -221,8 +216,3 @@ def _facts(found: Found) -> Mapping[str, Any]:
 
 def _percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f}"
-
-
-def _spelled_out(value: object) -> object:
-    """Control characters and broken Unicode in names are shown, not obeyed."""
-    return printable(value) if type(value) is str else value

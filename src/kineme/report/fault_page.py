@@ -7,16 +7,13 @@ Leaves out: finding it.
 from collections.abc import Mapping
 from typing import Any
 
+from kineme.report.environment import environment
+
 SHOWN = 2000  # faults; all of them are in the JSON
 
 
 def render_faults(facts: Mapping[str, Any]) -> str:
     """The page, from the facts of data_check.json."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("kineme.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["percent"] = lambda share: "" if share is None else f"{100 * share:.1f} %"
-    return environment.get_template("data_check.html").render(facts=facts, shown=SHOWN)
+    pages = environment()
+    pages.filters["percent"] = lambda share: "" if share is None else f"{100 * share:.1f} %"
+    return pages.get_template("data_check.html").render(facts=facts, shown=SHOWN)

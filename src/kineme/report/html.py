@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from kineme import files
 from kineme.engine.metrics import NO_ANSWER
 from kineme.engine.names import CONFUSION_PLOT_FILE, REPORT_FILE
-from kineme.errors import printable
 from kineme.report import plots
+from kineme.report.environment import environment
 from kineme.report.findings import Training, find_next_steps
 from kineme.report.scores import Scores, compute_scores, predicted_classes
 from kineme.report.trust import Trust
@@ -84,18 +84,14 @@ def write_report(folder: str | Path, report: ReportInput) -> Path:
 
 def render_report(report: ReportInput, scores: Scores, *, confusion_png: bytes) -> str:
     """The page as text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("kineme.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_spelled_out,
-    )  # fmt: skip
-    environment.filters["percent"] = _percent
+    pages = environment()
+    pages.filters["percent"] = _percent
     is_table = len(report.class_names) <= MAX_CLASSES_AS_TABLE
     drawn, has_mistakes = _drawn_samples(report)
     hidden = _from_nothing(report.occlusion or {}, scores.accuracy)
-    return environment.get_template("report.html").render(
+    return pages.get_template("report.html").render(
         report=report,
         scores=scores,
         chance=1 / max(len(report.class_names), 1),
@@ -246,11 +242,6 @@ def _in_percent(curves: Mapping[str, plots.Curve], *, which: int | slice) -> dic
         points[:, which] *= 100
         scaled[name] = [(float(x), float(y)) for x, y in points]
     return scaled
-
-
-def _spelled_out(value: object) -> object:
-    """Control characters and broken Unicode in names are shown, not obeyed."""
-    return printable(value) if type(value) is str else value
 
 
 def _percent(share: float | None, digits: int = 1) -> str:
