@@ -121,10 +121,10 @@ def test_inference_gives_the_logits_of_the_reference(strategy, num_persons, num_
 
 def test_blocks_are_folded_in_float32_under_autocast_too():
     model, _ = build_pair()
-    plain = model.eval()._folded_blocks(torch.bfloat16)
+    plain = model._folded.blocks(model.eval(), torch.bfloat16)
     model.train().eval()  # forgets them
     with torch.autocast("cpu", torch.bfloat16):
-        under_autocast = model._folded_blocks(torch.bfloat16)
+        under_autocast = model._folded.blocks(model, torch.bfloat16)
     for one, other in zip(plain, under_autocast, strict=True):
         assert torch.equal(one.shift, other.shift)
         assert torch.equal(one.weight, other.weight)

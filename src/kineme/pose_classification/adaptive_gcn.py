@@ -12,7 +12,6 @@ samples; blocks/adaptive_ops.py says why.
 """
 
 import math
-from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -27,6 +26,7 @@ from kineme.pose_classification.blocks.adaptive_ops import (
     relu,
 )
 from kineme.pose_classification.blocks.averages import mean_of
+from kineme.pose_classification.blocks.folding import Folded
 from kineme.pose_classification.blocks.temporal_branches import TemporalBranches, initialise
 from kineme.pose_classification.graph import Layout, adjacency
 
@@ -87,7 +87,7 @@ class AdaptiveGCN(nn.Module):
         self.fcn = nn.Linear(before, num_classes)
         nn.init.normal_(self.fcn.weight, 0, math.sqrt(2.0 / num_classes))
         nn.init.zeros_(self.fcn.bias)
-        self._folded: tuple[Any, list[Map]] | None = None
+        self._folded = Folded(_fold_blocks)
 
     def _spatial(self, channels_in: int, channels: int, graph: torch.Tensor) -> Any:
         raise NotImplementedError
@@ -161,24 +161,15 @@ class AdaptiveGCN(nn.Module):
                 x = block(x)
             return _mean(x, joints_first)
         dim, bytes_per_person = (2 if joints_first else 0), 64 * v * t * x.element_size()
-        blocks, features = self._folded_blocks(x.dtype), []
+        blocks, features = self._folded.blocks(self, x.dtype), []
         for group in torch.split(x, max(1, _GROUP_BYTES // bytes_per_person), dim=dim):
             for folded in blocks:
                 group = folded(group)
             features.append(_mean(group, joints_first))
         return torch.cat(features)
 
-    def _folded_blocks(self, dtype: torch.dtype) -> list[Map]:
-        """The blocks with BN folded in; folded again when any parameter was written to."""
-        tensors = chain(self.parameters(), self.buffers())
-        state = (dtype, *((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors))
-        if self._folded is None or self._folded[0] != state:
-            with torch.autocast("cpu", enabled=False):
-                self._folded = state, [fold(block, dtype) for block in self.blocks]
-        return self._folded[1]
-
     def train(self, mode: bool = True) -> "AdaptiveGCN":
-        self._folded = None
+        self._folded.forget()
         return super().train(mode)
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
@@ -298,6 +289,10 @@ class _Block(nn.Module):
         if self.has_residual:
             y = y.add_(_narrowed(x, self.residual))
         return relu(y)
+
+
+def _fold_blocks(model: AdaptiveGCN, dtype: torch.dtype) -> list[Map]:
+    return [fold(block, dtype) for block in model.blocks]
 
 
 def _mean(x: torch.Tensor, joints_first: bool) -> torch.Tensor:

@@ -9,7 +9,6 @@ Leaves out: losses, normalisation of the data and loading of weights.
 """
 
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -19,6 +18,7 @@ from torch.func import functional_call
 
 from kineme.pose_classification.adaptive_gcn import CTRGCN, STGCNPlus
 from kineme.pose_classification.blocks.averages import mean_of
+from kineme.pose_classification.blocks.folding import Folded, affine, fold_conv
 from kineme.pose_classification.blocks.stgcn_ops import Graph, conv_over_time, drop, graph_conv
 from kineme.pose_classification.graph import Layout, adjacency
 
@@ -71,7 +71,7 @@ class STGCN(nn.Module):
             torch.ones_like(graph) for _ in shapes if edge_importance_weighting
         )
         self.fcn = nn.Conv2d(shapes[-1].channels_out, num_classes, 1)
-        self._folded: tuple[Any, list[_FoldedBlock]] | None = None
+        self._folded = Folded(_fold_blocks)
 
     def forward(self, skeleton: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """(N, C, T, V, M) -> logits (N, classes). Missing joints are zeros, whatever `present`."""
@@ -103,25 +103,15 @@ class STGCN(nn.Module):
         all blocks, so that they stay in the cache, and BN folded into the convolutions.
         """
         bytes_per_window = 64 * x.shape[0] * x.shape[3] * x.element_size()
-        blocks, features = self._folded_blocks(x.dtype), []
+        blocks, features = self._folded.blocks(self, x.dtype), []
         for group in torch.split(x, max(1, _GROUP_BYTES // bytes_per_window), dim=2):
             for block in blocks:
                 group = block(group)
             features.append(_pooled(group))
         return torch.cat(features)
 
-    def _folded_blocks(self, dtype: torch.dtype) -> "list[_FoldedBlock]":
-        """The blocks with BN folded in; folded again when any parameter was written to."""
-        tensors = chain(self.parameters(), self.buffers())
-        state = (dtype, *((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors))
-        if self._folded is None or self._folded[0] != state:
-            blocks = zip(self.st_gcn_networks, self._graphs(), strict=True)
-            with torch.autocast("cpu", enabled=False):  # folded in float32, rounded once
-                self._folded = state, [_fold(block, graph, dtype) for block, graph in blocks]
-        return self._folded[1]
-
     def train(self, mode: bool = True) -> "STGCN":
-        self._folded = None
+        self._folded.forget()
         return super().train(mode)
 
     def _graphs(self) -> list[Graph]:
@@ -221,33 +211,25 @@ class _FoldedBlock(NamedTuple):
         return _relu(y)
 
 
+def _fold_blocks(model: STGCN, dtype: torch.dtype) -> list[_FoldedBlock]:
+    blocks = zip(model.st_gcn_networks, model._graphs(), strict=True)
+    return [_fold(block, graph, dtype) for block, graph in blocks]
+
+
 def _fold(block: Any, graph: Graph, dtype: torch.dtype) -> _FoldedBlock:
     norm, _, temporal, norm_after, _ = block.tcn
-    gain, offset = _affine(norm)
+    gain, offset = affine(norm)
     weight, bias = block.gcn.maps()
     return _FoldedBlock(
         graph,
         (weight * gain[:, None]).to(dtype),
         (torch.einsum("ko,kvw->wo", bias * gain, graph.values) + offset).to(dtype),
-        _fold_conv(temporal, norm_after, dtype),
+        fold_conv(temporal, norm_after, dtype),
         block.residual_kind,
-        _fold_conv(block.residual[0], block.residual[1], dtype)
+        fold_conv(block.residual[0], block.residual[1], dtype)
         if block.residual_kind == "conv"
         else None,
     )
-
-
-def _fold_conv(conv: Any, norm: Any, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, int]:
-    gain, offset = _affine(norm)
-    weight = (conv.weight * gain[:, None, None, None]).to(dtype)
-    last = weight.contiguous(memory_format=torch.channels_last)
-    return last, (conv.bias * gain + offset).to(dtype), conv.stride[0]
-
-
-def _affine(norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """BN in eval mode as x * gain + offset."""
-    gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return gain, norm.bias - norm.running_mean * gain
 
 
 def _relu(x: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Blocks of ST-GCN++ and CTR-GCN for answers only: each normalisation inside a convolution.
 
 Promises: in exact arithmetic, what the blocks give in eval mode. Leaves out: gradients,
-training, export, and when to fold again (adaptive_gcn.py).
+training, export, and when to fold again (folding.py).
 Legend: as in adaptive_gcn.py; a convolution is a (weight, bias) pair.
 """
 
@@ -17,6 +17,7 @@ from kineme.pose_classification.blocks.adaptive_ops import (
     conv_of_one,
     learned_graph_conv,
 )
+from kineme.pose_classification.blocks.folding import affine, fold_conv, scaled
 from kineme.pose_classification.blocks.temporal_branches import conv_with_gaps, largest_of_three
 
 Map = Callable[[torch.Tensor], torch.Tensor]
@@ -102,7 +103,7 @@ class _Branches:
 
 
 def _fold_learned(spatial: Any, dtype: torch.dtype) -> _Learned:
-    gain, offset = _affine(spatial.norm)
+    gain, offset = affine(spatial.norm)
     bias = spatial.conv.bias.view(len(spatial.graph), -1) * gain
     weight = spatial.conv.weight.view(*bias.shape, -1) * gain[:, None]
     shift = torch.einsum("ko,kvw->wo", bias, spatial.graph) + offset
@@ -111,7 +112,7 @@ def _fold_learned(spatial: Any, dtype: torch.dtype) -> _Learned:
 
 
 def _fold_channels(spatial: Any, dtype: torch.dtype) -> _Channels:
-    gain, offset = _affine(spatial.norm)
+    gain, offset = affine(spatial.norm)
     bias = spatial.values.bias.view(len(spatial.graph), -1) * gain
     weight = spatial.values.weight.view(*bias.shape, -1) * gain[:, None]
     down = _fold_residual(spatial.down, dtype)
@@ -121,24 +122,24 @@ def _fold_channels(spatial: Any, dtype: torch.dtype) -> _Channels:
 
 def _fold_branches(temporal: Any, dtype: torch.dtype) -> _Branches:
     num_seen = sum(temporal.widths[:-1])
-    gain, offset = _affine(temporal.narrow_norm)
+    gain, offset = affine(temporal.narrow_norm)
     weight, bias = temporal.narrow.weight, temporal.narrow.bias
-    narrow = _scaled(weight[:num_seen], bias[:num_seen], gain, offset, dtype)
-    gains, offsets = (torch.split(part, list(temporal.widths)) for part in _affine(temporal.norm))
+    narrow = scaled(weight[:num_seen], bias[:num_seen], gain, offset, dtype)
+    gains, offsets = (torch.split(part, list(temporal.widths)) for part in affine(temporal.norm))
     taps = [
-        (*_scaled(conv.weight, conv.bias, gain, offset, dtype), temporal.stride, dilation)
+        (*scaled(conv.weight, conv.bias, gain, offset, dtype), temporal.stride, dilation)
         for conv, gain, offset, dilation in zip(
             temporal.taps, gains, offsets, temporal.dilations, strict=False
         )
     ]
-    passed = _scaled(weight[num_seen:], bias[num_seen:], gains[-1], offsets[-1], dtype)
+    passed = scaled(weight[num_seen:], bias[num_seen:], gains[-1], offsets[-1], dtype)
     return _Branches(
         _Conv(*narrow),
         taps,
         gains[-2][:, None, None].to(dtype),
         offsets[-2][:, None, None].to(dtype),
         _Conv(*passed, temporal.stride),
-        _fold_conv(temporal.mix, temporal.mix_norm, dtype) if temporal.has_tail else None,
+        _Conv(*fold_conv(temporal.mix, temporal.mix_norm, dtype)) if temporal.has_tail else None,
     )
 
 
@@ -146,26 +147,4 @@ def _fold_residual(residual: nn.Module, dtype: torch.dtype) -> Map:
     if isinstance(residual, nn.Identity):
         return residual
     conv, norm = residual.children()
-    return _fold_conv(conv, norm, dtype)
-
-
-def _fold_conv(conv: Any, norm: Any, dtype: torch.dtype) -> _Conv:
-    return _Conv(*_scaled(conv.weight, conv.bias, *_affine(norm), dtype), conv.stride[0])
-
-
-def _scaled(
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    gain: torch.Tensor,
-    offset: torch.Tensor,
-    dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    weight = (weight * gain[:, None, None, None]).to(dtype)
-    last = weight.contiguous(memory_format=torch.channels_last)
-    return last, (bias * gain + offset).to(dtype)
-
-
-def _affine(norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """BN in eval mode as x * gain + offset."""
-    gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return gain, norm.bias - norm.running_mean * gain
+    return _Conv(*fold_conv(conv, norm, dtype))
