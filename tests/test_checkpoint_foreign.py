@@ -401,6 +401,44 @@ def test_a_pickle_that_never_ends_or_grows_is_stopped(tmp_path, monkeypatch):
         assert time.perf_counter() - started < 5
 
 
+KEYS = {  # steps of a key, and whether it is one
+    "text": (steps("x"), True),
+    "a small integer": (steps(-(2**40) + 1), True),
+    "an integer that may collide": (steps(2**61 - 1), False),
+    "one below zero": (steps(-(2**40)), False),
+    "bytes": (b"C\x01b", False),
+    "a tuple": (steps((1,)), False),
+    "a class": (b"cnobody\nThing\n", False),
+}
+FILLED = {  # what is before, between and after two items, by every step that fills a dict
+    "SETITEM": (b"}", b"s", b"s"),
+    "SETITEMS": (b"}(", b"", b"u"),
+    "DICT": (b"(", b"", b"d"),
+    "OrderedDict": (b"ccollections\nOrderedDict\n](", b"\x86", b"\x86e\x85R"),
+}
+
+
+@pytest.mark.parametrize("how", FILLED)
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_key_that_is_no_text_or_small_integer_is_passed_over(tmp_path, how, kind):
+    (key, is_one), (start, between, end) = KEYS[kind], FILLED[how]
+    items = key + steps(7), steps("w") + tensor_steps()
+    path = packed(tmp_path / "a.pth", b"\x80\x02" + start + between.join(items) + end + b".")
+    with open(path, "rb") as file:
+        found, _ = foreign.read_tensors(path, file)
+    assert found.pop("w").tolist() == [0, 1, 2, 3]
+    assert list(found.values()) == [7] * is_one
+
+
+def test_keys_that_all_collide_take_no_time(tmp_path):
+    keys = b"".join(steps(number * (2**61 - 1)) + b"N" for number in range(1, 100_000))
+    path = packed(tmp_path / "a.pth", b"\x80\x02}(" + keys + b"u.")
+    started = time.process_time()
+    with open(path, "rb") as file:
+        assert foreign.read_tensors(path, file)[0] == {}
+    assert time.process_time() - started < 3.0  # minutes, if they were kept
+
+
 # Files that are locked, or no checkpoints
 
 

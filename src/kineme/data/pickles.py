@@ -15,7 +15,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -86,6 +86,11 @@ class Pending:
     def __init__(self, dtype: np.dtype[Any] | None) -> None:
         self.dtype = dtype  # without its byte order; None for an array
         self.keys: list[int] = []
+
+
+def may_be_key(value: object) -> bool:
+    """Whether a dict takes it as a key: text, bytes, or an integer that cannot collide."""
+    return type(value) in (str, bytes) or (type(value) is int and abs(value) < _MAX_KEY)
 
 
 class Machine:
@@ -176,6 +181,16 @@ class Machine:
         if type(target) is not list:
             raise TypeError("no list to fill")
         target.extend(items)
+
+    def fill_dict(self, target: object, items: Sequence[Any]) -> None:
+        """items: keys and values in turn. Only keys that `may_be_key` allows."""
+        if type(target) is not dict:
+            raise TypeError("no dict to fill")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not may_be_key(key):
+                kind = type(key).__name__
+                raise RefusedError(f"a dict key that is no text or small integer, {kind}")
+            target[key] = value
 
     def name(self, module: object, attribute: object) -> Name:
         if type(module) is not str or type(attribute) is not str:
@@ -312,22 +327,13 @@ def _quoted(machine: Machine) -> str:
 
 def _dict(machine: Machine) -> dict[Any, Any]:
     value: dict[Any, Any] = {}
-    _fill_dict(value, machine.above_mark())
+    machine.fill_dict(value, machine.above_mark())
     return value
 
 
 def _set_items(machine: Machine) -> None:
     items = machine.above_mark()
-    _fill_dict(machine.stack[-1], items)
-
-
-def _fill_dict(target: object, items: list[Any]) -> None:
-    if type(target) is not dict:
-        raise TypeError("no dict to fill")
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        if type(key) not in (str, bytes) and not (type(key) is int and abs(key) < _MAX_KEY):
-            raise RefusedError(f"a dict key that is no text or small integer, {type(key).__name__}")
-        target[key] = value
+    machine.fill_dict(machine.stack[-1], items)
 
 
 def _protocol(machine: Machine) -> None:
@@ -396,7 +402,7 @@ _STACK_STEPS: dict[str, Callable[[Machine], None]] = {
     "(": lambda m: m.marks.append(len(m.stack)),
     "a": lambda m: m.fill_list(m.last(1)),  # APPEND
     "e": lambda m: m.fill_list(m.above_mark()),
-    "s": lambda m: _fill_dict(m.stack[-3], m.last(2)),  # SETITEM
+    "s": lambda m: m.fill_dict(m.stack[-3], m.last(2)),  # SETITEM
     "u": _set_items,
     "p": lambda m: m.remember(int(m.line())),  # PUT
     "q": lambda m: m.remember(m.number(1)),

@@ -13,18 +13,18 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import torch
 
-from kineme.data.pickles import DAMAGES, Machine, Name, Pending, RefusedError
+from kineme.data.pickles import DAMAGES, Machine, Name, Pending, RefusedError, may_be_key
 from kineme.errors import CheckpointError
 
 MAX_STEPS = 2_000_000  # about 2 s; the largest network of TAO's and its optimizer take 100,000
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch's files before 1.6
 _PICKLE = "data.pkl"
-_MAX_KEY = 2**40
 _RUNS_PROGRAMS = re.compile(
     r"(os|posix|nt|subprocess|sys|shutil|socket|importlib|runpy|pty|ctypes|webbrowser|code|timeit"
     r"|pickle|_pickle|cPickle|marshal|commands|popen2|pip)\.|"
@@ -308,11 +308,9 @@ class _TorchMachine(Machine):
         """Only under names and small numbers; other keys are classes and the like."""
         if isinstance(target, Inert):
             return
-        if type(target) is not dict:
-            raise TypeError("no dict to fill")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) is str or (type(key) is int and abs(key) < _MAX_KEY):
-                target[key] = value
+        pairs = zip(items[::2], items[1::2], strict=True)
+        kept = [pair for pair in pairs if may_be_key(pair[0]) and type(pair[0]) is not bytes]
+        super().fill_dict(target, list(chain.from_iterable(kept)))
 
     def drop(self) -> None:
         """POP: the last value, or a mark with nothing above it."""
@@ -420,17 +418,6 @@ _REBUILDERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _dict(machine: _TorchMachine) -> dict[Any, Any]:
-    made: dict[Any, Any] = {}
-    machine.fill_dict(made, machine.above_mark())
-    return made
-
-
-def _set_items(machine: _TorchMachine) -> None:
-    items = machine.above_mark()
-    machine.fill_dict(machine.stack[-1], items)
-
-
 def _old_object(machine: _TorchMachine) -> Any:
     items = machine.above_mark()
     return machine.make(items[0], None)
@@ -449,7 +436,6 @@ def _set(machine: _TorchMachine) -> Any:
 
 _TorchMachine.value_steps = {
     **Machine.value_steps,
-    ord("d"): _dict,
     ord("2"): lambda m: m.stack[-1],  # DUP
     ord("Q"): lambda m: m.stored(),  # BINPERSID
     ord("o"): _old_object,  # OBJ
@@ -461,8 +447,6 @@ _TorchMachine.value_steps = {
 }
 _TorchMachine.stack_steps = {
     **Machine.stack_steps,
-    ord("s"): lambda m: m.fill_dict(m.stack[-3], m.last(2)),  # SETITEM
-    ord("u"): _set_items,
     ord("0"): lambda m: m.drop(),
     ord("1"): lambda m: m.above_mark() and None,  # POP_MARK
     0x90: lambda m: m.above_mark() and None,  # ADDITEMS
