@@ -240,6 +240,10 @@ class Answers:
         """Positions of the samples that did not fail, in order."""
         return [i for i in range(len(self.scores)) if i not in self.remarks.failed]
 
+    def labelled(self, dataset: Dataset) -> list[int]:
+        """Positions of the samples that count: their label is known, and they did not fail."""
+        return [i for i in self.answered if dataset.labels[i] >= 0]
+
     @property
     def judged(self) -> NDArray[np.float32]:
         """(N, C) scores as they are judged: minus infinity throughout for blank samples."""

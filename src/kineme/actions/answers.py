@@ -7,12 +7,10 @@ Leaves out: what is made of the answers (evaluate.py, inference.py).
 N samples, C classes; scores are log probabilities (N, C).
 """
 
-import csv
 import inspect
-import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -127,12 +125,7 @@ def ask(
         network, spec, loaded.path, notes, asked, validated_on, loaded.facts, calibration, chance
     )
     with results.open_run(network, action, spec) as a_run:
-        devices, device_note = runtime.choose_devices(
-            spec.device,
-            num_gpus=section.num_gpus,
-            gpu_ids=tuple(section.gpu_ids),
-            num_nodes=section.num_nodes,
-        )
+        devices, device_note = runtime.asked_devices(spec, action)
         for text in filter(None, (*notes, device_note)):
             a_run.note(text)
         precision = spec.train.precision
@@ -270,7 +263,7 @@ def write_predictions(
     header = ["id", "label", "probability", "truth"]
     header += [f"{name}_{place}" for place in places for name in ("label", "probability")]
     header.append("status")
-    write_csv(folder / PREDICTIONS_FILE, header, rows)
+    files.write_csv(folder / PREDICTIONS_FILE, header, rows)
     files.write_text(folder / PREDICTION_LINES_FILE, "".join(f"{x}\n" for x in lines))
     for name in (CLIPS_FILE, FAILED_FILE):  # of an earlier run
         (folder / name).unlink(missing_ok=True)
@@ -305,7 +298,7 @@ def _write_clips(
         share = round(float(shares[row, best]), 6)
         rows.append([dataset.ids[index], number[index], class_names[best], share])
         number[index] += 1
-    write_csv(folder / CLIPS_FILE, ["id", "clip", "label", "probability"], rows)
+    files.write_csv(folder / CLIPS_FILE, ["id", "clip", "label", "probability"], rows)
 
 
 def refuse_failures(
@@ -332,15 +325,6 @@ def refuse_failures(
 
 def _cell(value: Any) -> Any:
     return "" if value is None else value
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A CSV file, all or nothing."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(header)
-    table.writerows(rows)
-    files.write_text(path, text.getvalue())
 
 
 def write_report(

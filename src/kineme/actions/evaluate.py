@@ -74,7 +74,7 @@ def record(
     more: facts beside these.
     """
     network, spec = subject.network, subject.spec
-    known = _labelled(found, dataset)
+    known = found.labelled(dataset)
     facts = measure(
         found.judged[known],
         dataset.labels[known],
@@ -108,7 +108,7 @@ def _trust(
     found: Answers,
     unknown: NDArray[np.float32] | None,
 ) -> Trust:
-    known, calibration = _labelled(found, dataset), subject.calibration
+    known, calibration = found.labelled(dataset), subject.calibration
     return measure_trust(
         found.judged[known],
         dataset.labels[known],
@@ -213,14 +213,9 @@ def _baseline_facts(baseline: Baseline) -> dict[str, Any]:
     }
 
 
-def _labelled(found: Answers, dataset: Dataset) -> list[int]:
-    """Positions of the samples that count: their label is known, and they could be read."""
-    return [i for i in found.answered if dataset.labels[i] >= 0]
-
-
 def _share_right(found: Answers, dataset: Dataset) -> float:
     """Share of right answers; NaN where no label is known."""
-    known = _labelled(found, dataset)
+    known = found.labelled(dataset)
     if not known:
         return float("nan")
     predicted = metrics.predictions(found.judged[known])
@@ -253,10 +248,10 @@ def _save(
     files.write_json(folder / EVALUATION_FILE, facts)
     rows = [[name, *counts] for name, counts in zip(class_names, facts["confusion"], strict=True)]
     columns = [*class_names, metrics.NO_ANSWER][: len(facts["confusion"][0])]
-    answers.write_csv(folder / CONFUSION_FILE, ["true \\ predicted", *columns], rows)
+    files.write_csv(folder / CONFUSION_FILE, ["true \\ predicted", *columns], rows)
     header = ["label", "samples", "accuracy", "precision", "f1"]
     table = [[_cell(row[name]) for name in header] for row in facts["classes"]]
-    answers.write_csv(folder / PER_CLASS_FILE, header, table)
+    files.write_csv(folder / PER_CLASS_FILE, header, table)
     answers.write_predictions(
         folder,
         dataset,

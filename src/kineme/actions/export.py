@@ -7,7 +7,6 @@ version and the checkpoint's digest travel in its metadata; a failed export leav
 Leaves out: what the inputs are called and look like (the network's `ExportForm`).
 """
 
-import hashlib
 import itertools
 import json
 import re
@@ -126,11 +125,9 @@ def _with_origin(
 
     calibration: how probabilities are made of what it says, and unknown samples found.
     """
-    with open(checkpoint, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {
         "kineme": __version__,
-        "checkpoint_sha256": digest,
+        "checkpoint_sha256": checkpoints.sha256_of(checkpoint),
         "dynamic": {form.names[word]: dict(axes) for word, axes in form.dynamic.items()},
         "calibration": calibration,
         "precision": "fp32",

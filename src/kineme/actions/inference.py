@@ -7,7 +7,6 @@ Leaves out: what is drawn on a video (report/annotate.py).
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -128,9 +127,10 @@ def _open_journal(
 
 def deciding(network: Network, spec: Any, checkpoint: Path, dataset: Dataset) -> dict[str, Any]:
     """All that decides the answers, by name, in plain values."""
-    with open(checkpoint, "rb") as file:
-        decides = {"sha256 of the checkpoint": hashlib.file_digest(file, "sha256").hexdigest()}
-    decides["fingerprint of the data"] = fingerprint(network, dataset)
+    decides = {
+        "sha256 of the checkpoint": checkpoints.sha256_of(checkpoint),
+        "fingerprint of the data": fingerprint(network, dataset),
+    }
     for setting in settings(type(spec)):
         block, _, name = setting.key.partition(".")
         is_of_answers = block in ("model", "dataset", "inference")

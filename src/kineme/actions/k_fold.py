@@ -314,7 +314,7 @@ def _pooled(
     spread = {"mean": _rounded(shares.mean()), "std": _rounded(shares.std(ddof=1))}
     told = ", ".join(f"{share:.2f}" for share in shares)
     words = f"{told}; mean {spread['mean']:.2f}, standard deviation {spread['std']:.2f}"
-    known = [i for i in pooled.answered if dataset.labels[i] >= 0]
+    known = pooled.labelled(dataset)
     trust = measure_trust(pooled.judged[known], dataset.labels[known])
     checkpoint = "none: each sample is judged by a model that had not seen it"
     figures = answers.Figures({}, {}, trust, facts={"checkpoint": checkpoint, BY_FOLD: words})

@@ -57,12 +57,7 @@ def run(network: Network, spec: Any) -> Mapping[str, Any]:
     with results.claim(spec, "train") as folder:
         start = find_start(network, spec, folder)
         with results.open_run(network, "train", start.spec) as a_run:
-            devices, device_note = runtime.choose_devices(
-                spec.device,
-                num_gpus=spec.train.num_gpus,
-                gpu_ids=tuple(spec.train.gpu_ids),
-                num_nodes=spec.train.num_nodes,
-            )
+            devices, device_note = runtime.asked_devices(spec, "train")
             precision = spec.train.precision
             notes = (*start.notes, device_note, runtime.cpu_precision_note(devices, precision))
             for text in filter(None, notes):

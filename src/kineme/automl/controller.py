@@ -43,6 +43,7 @@ from kineme.errors import (
 from kineme.files import sweep_temporaries
 from kineme.jobs.record import JobRecord, State
 from kineme.jobs.runners import check_platform, load_runner
+from kineme.jobs.store import LOG_FILE
 from kineme.signals import STOPPING, Interrupted, StopRequest, signal_handlers
 
 POLL_SECONDS = 0.3
@@ -309,7 +310,7 @@ class _Search:
         (code, reason), count = causes.most_common(1)[0]
         example = next(e for e in failed if (e.exit_code, _first_line(e.reason)) == (code, reason))
         kind = _ERRORS.get(code or 0, ResourceError if code != 1 else KinemeError)
-        log = self.ledger.store.root / example.job.id / "job.log"
+        log = self.ledger.store.root / example.job.id / LOG_FILE
         return kind(
             "AutoML", "trials that end well", f"{len(failed)} that failed, {count} of them so: "
             f"{reason.rstrip('.') or 'no word why'}",

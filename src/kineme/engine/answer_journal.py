@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from kineme.engine import results
 from kineme.engine.names import UNFINISHED_FILE
-from kineme.errors import Problem, ResourceError, SpecError
+from kineme.errors import Problem, ResourceError, SpecError, shortened
 from kineme.files import append_line, write_text
 from kineme.network import Remarks
 
@@ -166,8 +166,8 @@ def _refuse_other(path: Path, run: Mapping[str, Any]) -> None:
     problems = [
         Problem(
             key,
-            f"{_short(written.get(key))}, as in the unfinished run",
-            _short(asked.get(key)),
+            f"{shortened(written.get(key), 80)}, as in the unfinished run",
+            shortened(asked.get(key), 80),
             "Set it as it was, or inference.resume=false to start over.",
         )
         for key in sorted(written.keys() | asked.keys())
@@ -175,11 +175,6 @@ def _refuse_other(path: Path, run: Mapping[str, Any]) -> None:
     ]
     if problems:
         raise SpecError.of(problems)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _first_line(path: Path) -> str:

@@ -13,6 +13,7 @@ resolved spec, class names, the network's description, metric and versions.
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import os
@@ -180,6 +181,12 @@ def load_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
             return _read(path, file, is_encrypted=False)
     with encryption.open_encrypted(path, key) as file:
         return _read(path, file, is_encrypted=True)
+
+
+def sha256_of(path: Path) -> str:
+    """What tells one checkpoint from another, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain_note(checkpoint: Checkpoint, key: str | None) -> str:

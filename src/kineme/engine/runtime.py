@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -41,6 +42,17 @@ def agreed(request: StopRequest, fabric: Fabric) -> int:
         return request.number
     number = torch.tensor(request.number, device=fabric.device)
     return int(fabric.all_reduce(number, reduce_op="max"))  # type: ignore[arg-type]
+
+
+def asked_devices(spec: Any, action: str) -> tuple[Devices, str]:
+    """`choose_devices` as the section of an action has it."""
+    section = getattr(spec, action)
+    return choose_devices(
+        spec.device,
+        num_gpus=section.num_gpus,
+        gpu_ids=tuple(section.gpu_ids),
+        num_nodes=section.num_nodes,
+    )
 
 
 def choose_devices(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from kineme.errors import CheckpointError, Problem
+from kineme.errors import CheckpointError, Problem, listed
 
 MAX_LISTED = 6
 _COUNTER = "num_batches_tracked"
@@ -35,7 +35,7 @@ class WeightsReport:
             ("in the file, not in the model", self.unexpected),
         ):
             if names:
-                parts.append(f"{what}: {_listed(names)}")
+                parts.append(f"{what}: {listed(names, MAX_LISTED)}")
         return "; ".join(parts)
 
 
@@ -72,8 +72,8 @@ def fit_weights(
             Problem(f"{where}: {name}", "nothing", _shape(weights[name])) for name in unexpected
         ]
     if not matched:
-        names = f"{_listed(unexpected)}" if unexpected else "none that fits"
-        raise CheckpointError(where, f"tensors like {_listed(list(own))}", names)
+        names = listed(unexpected, MAX_LISTED) if unexpected else "none that fits"
+        raise CheckpointError(where, f"tensors like {listed(own, MAX_LISTED)}", names)
     if problems:
         rest = len(problems) - MAX_LISTED
         shown = problems[:MAX_LISTED]
@@ -99,8 +99,3 @@ def _counters(
 
 def _shape(tensor: torch.Tensor) -> str:
     return "shape " + str(tuple(tensor.shape))
-
-
-def _listed(names: Collection[str]) -> str:
-    shown = ", ".join(list(names)[:MAX_LISTED])
-    return shown + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")

@@ -7,9 +7,7 @@ Leaves out: the page (page.py), the video (labelled_video.py), tracks (data/trac
 of repetitions (repetitions/results.py).
 """
 
-import csv
 import dataclasses
-import io
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -89,11 +87,7 @@ def earlier_source(folder: Path) -> str:
 
 def write_segments(folder: Path, segments: Iterable[Segment]) -> None:
     """timeline.csv, of all segments or of those that are over."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    table.writerows(_row(segment) for segment in segments)
-    files.write_text(folder / TIMELINE_FILE, text.getvalue())
+    files.write_csv(folder / TIMELINE_FILE, COLUMNS, map(_row, segments))
 
 
 def in_order(segments: Iterable[Segment]) -> tuple[Segment, ...]:

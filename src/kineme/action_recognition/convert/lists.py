@@ -7,8 +7,6 @@ Leaves out: which videos there are (videos.py, hmdb.py).
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from pathlib import Path
 
@@ -32,14 +30,12 @@ def write_lists(
     counts, problems = _counted(source, num_workers, tally)
     root = folder.absolute()
     for split in source.splits:
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(HEADER)
-        for video in source.videos:
-            if video.split == split and video.id in counts:
-                path = _shown(video.path.absolute(), root)
-                rows.writerow((path, video.label, split, "", ""))
-        files.write_text(folder / list_name(split), text.getvalue())
+        rows = [
+            (_shown(video.path.absolute(), root), video.label, split, "", "")
+            for video in source.videos
+            if video.split == split and video.id in counts
+        ]
+        files.write_csv(folder / list_name(split), HEADER, rows)
     for name in map(list_name, (WHOLE, TRAIN, VAL, TEST)):
         if name not in map(list_name, source.splits) and (folder / name).exists():
             tally.add("lists of an earlier conversion, still in the folder", name)

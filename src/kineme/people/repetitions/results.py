@@ -7,8 +7,6 @@ Leaves out: the page (page.py).
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +27,10 @@ COLUMNS = (
 
 def write_repetitions(path: Path, counts: Sequence[PersonCount], rules: Sequence[FormRule]) -> None:
     """The table of all repetitions; of each rule the verdict, and the degrees it is about."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     names = [printable(rule.name) for rule in rules]
     of_rules = [f"{kind}: {name}" for name in names for kind in ("rule", "degrees")]
-    table.writerow([*COLUMNS, *of_rules])
-    for count in counts:
-        table.writerows(_rows(count))
-    files.write_text(path, text.getvalue())
+    rows = [row for count in counts for row in _rows(count)]
+    files.write_csv(path, [*COLUMNS, *of_rules], rows)
 
 
 def _rows(count: PersonCount) -> Iterator[list[str]]:
