@@ -160,5 +160,5 @@ def test_d23_short_samples_are_reported_once_with_their_count():
     assert short_warning("a.npy", np.array([64, 70]), 64) is None
     assert short_warning("a.npy", np.array([64, 1, 30]), 64) == (
         "a.npy: 2 of 3 samples have fewer than 64 frames (the shortest 1); "
-        "they are padded or stretched to 64."
+        "they are stretched to 64."
     )

@@ -92,7 +92,7 @@ def _main(first: Sequence[str], argv: Sequence[str] | None = None) -> int:
             code = _failed(session, error, EXIT_SIGINT)
         except KinemeError as error:
             code = _refused(session, error)
-        except Exception as error:  # noqa: BLE001 - the one place where bugs end
+        except Exception as error:  # noqa: BLE001 - where bugs end
             code = _failed(session, error, EXIT_BUG)
         if session.is_action:
             print(f"Execution status: {'PASS' if code == EXIT_OK else 'FAIL'}")

@@ -1,7 +1,7 @@
 """Recipes: named sets of values that lie beneath the user's own.
 
 Promises: each is a spec that loads; `none` changes nothing, so that TAO's values hold.
-Leaves out: the settings themselves, and their defaults (spec.py).
+Leaves out: the settings themselves, and their defaults (settings.py).
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """What a job runner must know of action recognition; plain data, read by `skills`.
 
 Promises: TAO's files, keys and functions; where ours accept more, that comes after TAO's.
-Leaves out: the settings themselves (spec.py), what all networks share (skills/skill_info.py).
+Leaves out: the settings themselves (settings.py), what all networks share (skills/skill_info.py).
 """
 
 from kineme.network import DataSource, Skill

@@ -2,7 +2,7 @@
 
 A *stream* is what a model takes: `rgb` or `flow`. TAO's keys, files and exported inputs say `rgb`
 or `of`.
-Leaves out: which streams a spec asks for (spec.py), and torch.
+Leaves out: which streams a spec asks for (settings.py), and torch.
 """
 
 TAO_WORDS = {"rgb": "rgb", "flow": "of"}  # in keys, in model.model_type, of exported inputs

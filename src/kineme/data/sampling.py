@@ -132,5 +132,5 @@ def short_warning(where: str, lengths: Lengths, num_frames: int) -> str | None:
     shortest = int(np.min(lengths))
     return (
         f"{where}: {short} of {len(lengths)} samples have fewer than {num_frames} frames "
-        f"(the shortest {shortest}); they are padded or stretched to {num_frames}."
+        f"(the shortest {shortest}); they are stretched to {num_frames}."
     )

@@ -2,7 +2,7 @@
 
 Promises: names, defaults and bounds are TAO's; our own fields default to its behaviour.
 One file serves all actions: each action's spec has the blocks of the others too.
-Leaves out: what one network adds (<network>/spec.py).
+Leaves out: what one network adds (<network>/settings.py).
 """
 
 import os

@@ -1,7 +1,8 @@
 """Data sets of videos to the frames, flow or lists that training reads.
 
 Public: `READERS`, a reader function for each value of `dataset_convert.format`, and
-`convert`. A new format is a file with a reader and a line in the table.
+`convert`. A new format is a file with a reader, a line in the table and a name in
+`settings.FORMATS`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Other programs' skeleton files to the data and label files that training reads.
 
 Public: `READERS`, a reader function for each value of `dataset_convert.format`, and
-`convert`. A new format is a file with a reader and a line in the table.
+`convert`. A new format is a file with a reader, a line in the table, a name in
+`settings.FORMATS`, and that name in `_READ_BY` at each setting that it reads.
 
 A line may be an import path, as in the tables NETWORKS and ACTIONS: whoever reads videos needs
 pose estimators and trackers, which lie above this room (people/), so that no room imports them.
