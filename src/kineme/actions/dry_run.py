@@ -230,15 +230,9 @@ def _notes(texts: Iterable[str | None]) -> Iterator[str]:
 
 
 def _devices(spec: Any) -> tuple[runtime.Devices, str | None]:
-    part = getattr(spec, spec.action)
     if spec.action == "export":
         return runtime.Devices("cpu", (0,)), None
-    return runtime.choose_devices(
-        spec.device,
-        num_gpus=part.num_gpus,
-        gpu_ids=tuple(part.gpu_ids),
-        num_nodes=part.num_nodes,
-    )
+    return runtime.asked_devices(spec, spec.action)
 
 
 def _free_bytes(folder: Path) -> int:
