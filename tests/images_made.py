@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,12 @@ def gradient(height=48, width=64, *, noise=0):
     planes = np.stack([x * 4, y * 4, x + y * 2], -1) % 256
     shaken = planes + np.random.default_rng(0).normal(0, noise, planes.shape)
     return np.clip(shaken, 0, 255).astype(np.uint8)
+
+
+def save_image(path, frame):
+    """Write (H, W, 3) RGB or (H, W) gray in the format of the path's ending."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(frame)).save(path)
 
 
 def encoded(image, format_name, **options):

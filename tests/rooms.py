@@ -18,7 +18,7 @@ import yaml
 
 import stick
 from clips_made import make_video, picture
-from kineme.data.images import save_image
+from images_made import save_image
 from kineme.data.labels import Labels, write_labels
 from kineme.network import Network, load_network, load_specs
 from kineme.spec.load import load_spec

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from clips_made import make_video
+from images_made import save_image
 from kineme import cli
-from kineme.data.images import save_image
 from kineme.data.labels import Labels, write_labels
 from kineme.data.shards import ShardWriter
 from kineme.pose_classification.layouts import LAYOUTS

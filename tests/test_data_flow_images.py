@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from images_made import encoded
-from kineme.data.images import check_pairs, list_frames, read_flow_images, save_image
+from images_made import encoded, save_image
+from kineme.data.images import check_pairs, list_frames, read_flow_images
 from kineme.errors import DataError
 
 

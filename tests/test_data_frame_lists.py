@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images_made import plain
-from kineme.data.images import Gap, list_frames, natural_order, read_images, save_image
+from images_made import plain, save_image
+from kineme.data.images import Gap, list_frames, natural_order, read_images
 from kineme.errors import DataError
 
 

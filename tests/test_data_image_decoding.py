@@ -9,11 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from images_made import encoded, gradient, plain, png, refusal
+from images_made import encoded, gradient, plain, png, refusal, save_image
 from kineme.data.images import image_size, read_images
 from kineme.errors import DataError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp"])
+@pytest.mark.parametrize("frame", [gradient(), gradient()[..., 0], gradient()[::2, ::-1]])
+def test_what_is_saved_without_loss_is_read_as_it_was(tmp_path, ending, frame):
+    path = tmp_path / "new" / f"1.{ending}"
+    save_image(path, frame)
+    expected = frame if frame.ndim == 3 else np.repeat(frame[..., None], 3, axis=2)
+    assert (read_images([path])[0] == expected).all()
 
 
 # Strict decoding

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from images_made import encoded, gradient, plain, refusal
-from kineme.data.images import read_images, save_image, scaled_size
+from images_made import encoded, gradient, plain, refusal, save_image
+from kineme.data.images import read_images, scaled_size
 
 
 def test_v10_frames_of_different_size_are_refused_unless_a_size_is_asked_for(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from images_made import save_image
 from kineme.data.flow import (
     METHODS,
     encode_flow,
@@ -18,7 +19,7 @@ from kineme.data.flow import (
     iterate_flow,
 )
 from kineme.data.flow.store import FlowSettings, FlowStore, build_store, read_flow, resize_flow
-from kineme.data.images import read_flow_images, save_image
+from kineme.data.images import read_flow_images
 from kineme.errors import DataError, SpecError
 from moving import compute_flow, decode_flow, inside, moving
 

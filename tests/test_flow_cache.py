@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from images_made import save_image
 from kineme.data import frames
 from kineme.data.flow import cache as flow_cache
 from kineme.data.flow.cache import build_stores, store_name
 from kineme.data.flow.store import FlowSettings, FlowStore, build_store, read_flow
-from kineme.data.images import save_image
 from kineme.data.video import read_frames, write_video
 from kineme.errors import ResourceError
 from moving import decode_flow, inside, moving

@@ -9,11 +9,11 @@ import pytest
 from av.codec.codec import Codec, UnknownCodecError
 
 from clips_made import full_decode, make_video, picture
+from images_made import save_image
 from inferred import LABELS, SKELETONS, VIDEOS, make_data, spec_of, untrained, words_of
 from kineme.action_recognition.dataset import ClipDataset
 from kineme.actions import inference
 from kineme.cli import main
-from kineme.data.images import save_image
 from kineme.data.video import writing
 from kineme.errors import DataError, PartialError, ResourceError
 from kineme.network import Footage, load_network

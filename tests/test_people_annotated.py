@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from acting import HEIGHT, WIDTH, act, run, scene_of, write_scene
-from kineme.data.images import save_image
+from images_made import save_image
 from kineme.data.video import iterate, probe
 from kineme.errors import DataError, SpecError
 from kineme.people import command, drawing, labelled_video

@@ -14,7 +14,6 @@ from kineme.people.repetitions.joint_angles import (
     POINTS,
     angle_between,
     bend,
-    joint_angle,
     point_columns,
     points_of,
     trunk_lean,
@@ -312,8 +311,6 @@ def test_time_that_does_not_go_on_is_refused(wrong):
 def test_joints_of_another_layout_and_unknown_layouts_are_refused_in_words():
     with pytest.raises(ValueError, match=r"17, C\) joints .*, got \(33, 3\)"):
         count_repetitions(np.zeros((60, 33, 3)), np.arange(60) / 30, "coco")
-    with pytest.raises(ValueError, match=r"17, C\) joints .*, got \(60, 5, 2\)"):
-        joint_angle(np.zeros((60, 5, 2)), "coco", ("left_hip", "left_knee", "left_ankle"))
     with pytest.raises(ValueError, match=r"expected a layout out of .*coco.*, got 'coc'"):
         RepetitionCounter("coc")
 
@@ -334,9 +331,6 @@ def test_angles_worked_out_by_hand():
     assert trunk_lean(points) == pytest.approx([0])
     assert bend(points, "left_elbow") == pytest.approx([180])
     assert bend(points, "left_knee") == pytest.approx([180])
-    joints = raising_arms(np.array([30.0]))
-    names = ("left_shoulder", "left_elbow", "left_wrist")
-    assert joint_angle(joints, "coco", names) == pytest.approx([180])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 
 from kineme.people.poses import FramePoses, build_pose
 from kineme.people.segments import Cell, Decider, Segment, SegmentSettings
-from kineme.people.timeline import Presence, Timeline, TimelineSettings, timeline_of
+from kineme.people.timeline import Presence, Timeline, TimelineSettings
 
 FPS = 10
 SETTINGS = TimelineSettings(frame_seconds=1 / FPS)  # windows of 2 s every 0.5 s
+
+
+def timeline_of(frames, classifier, settings):
+    """The segments of a whole video: what `Timeline` says frame by frame, by person and time."""
+    timeline = Timeline(classifier, settings)
+    over = [segment for frame, found in frames for segment in timeline.update(frame, found)]
+    over += timeline.finish()
+    return sorted(over, key=lambda segment: (segment.person, segment.start))
 
 
 class Scores:

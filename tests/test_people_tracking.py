@@ -9,8 +9,19 @@ from kineme.data.tracks import Tracks
 from kineme.people.poses import FramePoses, PersonPose, build_pose
 from kineme.people.tracking.association import assign, overlap
 from kineme.people.tracking.cuts import CutDetector
-from kineme.people.tracking.tracker import Found, Tracker, TrackingSettings, track_all
-from walkers import HEIGHT, LAYOUT, WIDTH, Scene, crossing, crowd, film, judge, meeting
+from kineme.people.tracking.tracker import Found, Tracker, TrackingSettings
+from walkers import (
+    HEIGHT,
+    LAYOUT,
+    WIDTH,
+    Scene,
+    crossing,
+    crowd,
+    film,
+    judge,
+    meeting,
+    track_all,
+)  # fmt: skip
 
 SETTINGS = TrackingSettings(layout=LAYOUT)
 

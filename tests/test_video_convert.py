@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 import pytest
 
+from images_made import save_image
 from kineme.action_recognition.convert import READERS, convert
 from kineme.action_recognition.convert import frames as frame_writing
 from kineme.action_recognition.listing import find_entries
 from kineme.data.flow import encode_flow
-from kineme.data.images import list_frames, read_flow_images, read_images, save_image
+from kineme.data.images import list_frames, read_flow_images, read_images
 from kineme.data.video import read_frames, write_video
 from kineme.errors import DataError
 from moving import compute_flow

@@ -11,10 +11,10 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from images_made import save_image
 from kineme.action_recognition import network, video_flow
 from kineme.action_recognition.sources import complete, load_videos
 from kineme.data import mixing
-from kineme.data.images import save_image
 from kineme.data.randomness import uniform
 from kineme.data.video import write_video
 from kineme.engine.checkpoint import Checkpoint, restore_spec

@@ -332,13 +332,6 @@ def test_every_backbone_keeps_its_contract(backbone: str, form: str) -> None:
         assert model(torch.zeros(shape)).shape == (2, 7)
 
 
-def test_lite_expects_the_numbers_it_was_trained_on() -> None:
-    row = BACKBONES["efficientnet_lite0"]
-    assert row.imagenet_mean == (127 / 255,) * 3
-    assert row.imagenet_std == (128 / 255,) * 3
-    assert BACKBONES["resnet_50"].imagenet_mean == (0.485, 0.456, 0.406)
-
-
 def test_a_form_that_a_backbone_does_not_have_is_named() -> None:
     spec = video_spec("resnet_18", SHIFT)
     wrong = spec.model_copy(update={"model": spec.model.model_copy(update={"backbone": "i3d"})})

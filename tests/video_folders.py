@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from images_made import save_image
 from kineme.action_recognition.sources import KEYS, complete, load_videos
 from kineme.action_recognition.spec import SPECS
-from kineme.data.images import save_image
 from kineme.errors import DataError
 from kineme.spec.load import load_spec
 

@@ -6,12 +6,16 @@ by one camera. Whoever is behind somebody loses the joints that lie within the o
 Shapes: P people, T frames, V = 17 joints of coco, x right, y down in pixels of 1280 x 720.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from kineme.data.tracks import Tracks
 from kineme.figures import JOINTS, Body, Motion, make_bodies, pose
 from kineme.people.poses import FramePoses, PersonPose, build_pose
+from kineme.people.tracking.recording import TracksRecorder
+from kineme.people.tracking.tracker import Tracker, TrackingSettings
 from kineme.pose_classification.layouts import LAYOUTS
 
 LAYOUT = LAYOUTS["coco"]
@@ -207,3 +211,24 @@ def judge(scene: Scene, found: list[tuple[tuple[int, PersonPose], ...]]) -> Judg
             last[person] = track
     mota = 1 - (sights - named + false + switches) / max(sights, 1)
     return Judgement(switches, named / max(sights, 1), mota, len(ids))
+
+
+def track_all(
+    frames: Iterable[FramePoses],
+    settings: TrackingSettings,
+    *,
+    width: int,
+    height: int,
+    fps: float = 0.0,
+    source: str = "",
+    cuts: Iterable[int] = (),
+) -> Tracks:
+    """The tracks of a whole video, as `Tracker.update` finds them frame by frame.
+
+    width, height, fps, source: as Tracks says. cuts: indices of frames that begin a new scene.
+    """
+    tracker, recorder, begins_scene = Tracker(settings), TracksRecorder(), set(cuts)
+    for frame in frames:
+        is_cut = frame.index in begins_scene
+        recorder.add(frame, tracker.update(frame, is_cut=is_cut), is_cut=is_cut)
+    return recorder.tracks(settings.layout, width=width, height=height, fps=fps, source=source)

@@ -33,15 +33,12 @@ class Backbone:
 
     forms: input form -> class. options: what its classes take beside the common.
     stem, head: names of the first convolution and of the layer that names classes.
-    imagenet_mean, imagenet_std: of RGB in 0..1, as its public image weights expect.
     """
 
     forms: Mapping[str, type[nn.Module]]
     stem: str
     head: str
     options: Mapping[str, Any]
-    imagenet_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    imagenet_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 def _resnet(depth: int) -> Backbone:
@@ -57,7 +54,5 @@ BACKBONES: Mapping[str, Backbone] = {
         stem="_conv_stem",
         head="_fc",
         options={},
-        imagenet_mean=(127 / 255,) * 3,
-        imagenet_std=(128 / 255,) * 3,
     ),
 }

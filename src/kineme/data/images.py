@@ -1,4 +1,4 @@
-"""Frames that lie in folders as image files: listed in order, read strictly, written whole.
+"""Frames that lie in folders as image files: listed in order, read strictly.
 
 Promises: frames come in the order of their numbers, padded or not; what a file is its
 content decides, not its name (a PNG called .jpg is read as the PNG it is); an image that
@@ -38,7 +38,6 @@ from PIL.WebPImagePlugin import WebPImageFile
 from kineme.data.inputs import read_bytes
 from kineme.data.names import natural_order
 from kineme.errors import DataError
-from kineme.files import atomic_write
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 MAX_PIXELS = 1 << 26  # 64 Mpx: 192 MiB as RGB
@@ -162,22 +161,6 @@ def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
     if height <= width:
         return short_side, max(round(width * short_side / height), 1)
     return max(round(height * short_side / width), 1), short_side
-
-
-def save_image(
-    path: str | os.PathLike[str], frame: NDArray[np.uint8], *, quality: int = 95
-) -> None:
-    """Write (H, W, 3) RGB or (H, W) gray in the format of the path's ending, all or nothing.
-
-    quality: 1 to 100, for JPEG and WebP. Raises ValueError for an ending of no known format.
-    """
-    ending = Path(path).suffix.lower()
-    if ending not in IMAGE_ENDINGS:
-        raise ValueError(f"no image format of ending {ending!r}")
-    format_name = {".jpg": "JPEG", ".jpeg": "JPEG"}.get(ending, ending[1:].upper())
-    image = Image.fromarray(np.ascontiguousarray(frame))
-    with atomic_write(path) as file:
-        image.save(file, format=format_name, quality=quality)
 
 
 def _check_one_image_each(folder: Path, names: Sequence[str]) -> None:

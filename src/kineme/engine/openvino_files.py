@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from kineme.engine.quiet import quiet
@@ -96,10 +95,3 @@ def _quantized(model: Any, samples: Sequence[Mapping[str, NDArray[Any]]]) -> Any
             ignored_scope=nncf.IgnoredScope(names=left),
             advanced_parameters=options,
         )
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """What `write_openvino` told of a model, by key."""
-    model = load_openvino().Core().read_model(str(path))
-    told = model.get_rt_info(["kineme"]).value
-    return {str(key): str(np.asarray(value)) for key, value in told.items()}

@@ -424,15 +424,3 @@ def _spread(rows: Track, frames: Sequence[tuple[int, float]]) -> Window:
     scores[at] = rows.scores[is_there]
     times = np.array([seconds for _, seconds in frames])
     return Window(joints, confidence, scores, times, person=rows.id)
-
-
-def timeline_of(
-    frames: Iterable[tuple[FramePoses, Sequence[tuple[int, PersonPose]]]],
-    classifier: Classifier,
-    settings: TimelineSettings,
-) -> list[Segment]:
-    """The segments of a whole video: what `Timeline` says frame by frame, by person and time."""
-    timeline = Timeline(classifier, settings)
-    over = [segment for frame, found in frames for segment in timeline.update(frame, found)]
-    over += timeline.finish()
-    return sorted(over, key=lambda segment: (segment.person, segment.start))

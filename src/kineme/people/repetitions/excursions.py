@@ -42,14 +42,13 @@ _MAX_SECONDS = 15.0
 @dataclass(frozen=True, eq=False)
 class Excursions:
     """Repetitions found: starts, turns, ends (R,) as moments; likeness (R,) to the usual one, in
-    [0, 1]. stroke: its usual size in degrees. margin: how clearly strokes differ from what is too
+    [0, 1]. margin: how clearly strokes differ from what is too
     small to count, in [0, 1]. share: of the whole movement that lies in the component."""
 
     starts: NDArray[np.int64]
     turns: NDArray[np.int64]
     ends: NDArray[np.int64]
     likeness: Array
-    stroke: float
     margin: float
     share: float
 
@@ -57,7 +56,7 @@ class Excursions:
         return len(self.starts)
 
 
-NONE = Excursions(*(np.zeros(0, np.int64),) * 3, np.zeros(0), 0.0, 0.0, 0.0)
+NONE = Excursions(*(np.zeros(0, np.int64),) * 3, np.zeros(0), 0.0, 0.0)
 
 
 def find_excursions(signals: Array) -> Excursions:
@@ -153,11 +152,7 @@ def _in_direction(signal: Array, centred: Array, share: float) -> Excursions:
     num = int(keep.sum())
     if num < 2 or likeness[keep].mean() < _MIN_MEAN_LIKENESS + _MORE_IF_FEW / num:
         return NONE
-    strokes = signal[tops] - (signal[starts] + signal[ends]) / 2
-    return Excursions(
-        starts[keep], tops[keep], ends[keep], likeness[keep],
-        float(np.median(strokes[keep])), margin, share,
-    )  # fmt: skip
+    return Excursions(starts[keep], tops[keep], ends[keep], likeness[keep], margin, share)
 
 
 def _turns(signal: Array) -> tuple[NDArray[np.int64], float]:

@@ -95,16 +95,6 @@ def angle_between(first: Array, middle: Array, last: Array) -> Array:
     return np.asarray(np.degrees(2 * np.arctan2(apart, along)))
 
 
-def joint_angle(
-    joints: NDArray[np.floating], layout: str | Sequence[str], names: Sequence[str]
-) -> Array:
-    """(T,) degrees at the second of three joints of a layout. Raises ValueError for others."""
-    refuse_others(joints, layout)
-    known = joints_of(layout)
-    one, at, other = (joints[:, known.index(name)].astype(np.float64) for name in names)
-    return angle_between(one, at, other)
-
-
 def bend(points: Array, name: str) -> Array:
     """(T,) degrees of one of the main angles BENDS."""
     one, at, other = (point(points, part) for part in BENDS[name])

@@ -1,7 +1,7 @@
 """Who is who from frame to frame: ids that stay with people while they cross and hide.
 
 Promises: an id is given once and never again; the same frames give the same ids, one by one
-as all at once (`track_all` calls `Tracker.update`); a frame costs time by the people in it and
+as all at once; a frame costs time by the people in it and
 not by how long the video is.
 Method: ByteTrack (Zhang et al. 2022): sure detections are assigned first, unsure ones then,
 to those still without one. Known people are expected where their velocity takes them, less
@@ -16,13 +16,11 @@ Shapes: K people known, P people seen, V joints, E bones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.data.tracks import Tracks
 from kineme.people.poses import FramePoses, PersonPose
 from kineme.people.tracking.association import (
     Array,
@@ -35,7 +33,6 @@ from kineme.people.tracking.association import (
     sizes_of,
 )
 from kineme.people.tracking.known import KnownPerson, Sight
-from kineme.people.tracking.recording import TracksRecorder
 from kineme.pose_classification.layouts import Layout
 
 Found = tuple[tuple[int, PersonPose], ...]  # (id, pose) by rising id
@@ -216,27 +213,6 @@ class Tracker:
     def _next_id(self) -> int:
         self._last_id += 1
         return self._last_id
-
-
-def track_all(
-    frames: Iterable[FramePoses],
-    settings: TrackingSettings,
-    *,
-    width: int,
-    height: int,
-    fps: float = 0.0,
-    source: str = "",
-    cuts: Iterable[int] = (),
-) -> Tracks:
-    """The tracks of a whole video, as `Tracker.update` finds them frame by frame.
-
-    width, height, fps, source: as Tracks says. cuts: indices of frames that begin a new scene.
-    """
-    tracker, recorder, begins_scene = Tracker(settings), TracksRecorder(), set(cuts)
-    for frame in frames:
-        is_cut = frame.index in begins_scene
-        recorder.add(frame, tracker.update(frame, is_cut=is_cut), is_cut=is_cut)
-    return recorder.tracks(settings.layout, width=width, height=height, fps=fps, source=source)
 
 
 def _bodies_seen(sights: list[Sight]) -> Bodies:
