@@ -53,7 +53,7 @@ def test_a_job_runs_to_its_end_and_says_who_ran_it(store):
 
 def test_the_errors_of_the_action_are_those_of_the_job(store):
     code = (
-        "import sys; print('error: old', file=sys.stderr); print('well'); "
+        "import sys; print('error: old', file=sys.stderr); print('well', file=sys.stderr); "
         "print('error: a: expected b, got c.\\nerror: d: expected e, got f.', file=sys.stderr); "
         "print('Execution status: FAIL'); sys.exit(3)"
     )

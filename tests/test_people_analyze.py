@@ -33,6 +33,7 @@ from kineme.people.analyze import analyze
 from kineme.people.journal import Journal
 from kineme.people.poses import FramePoses, build_pose
 from kineme.people.sources import Moment, StoredSource
+from kineme.people.tracking.recording import Recording
 from kineme.pose_classification.layouts import LAYOUTS
 from streaming import shade
 
@@ -469,3 +470,21 @@ def test_a_journal_that_was_cut_off_anywhere_goes_on_after_its_last_whole_line(t
     np.testing.assert_array_equal(read.confidence, pose.confidence)
     np.testing.assert_array_equal(read.box, pose.box)
     assert read.score == 0.25
+
+
+def test_a_journal_gives_the_tracks_of_what_was_added_though_an_earlier_run_came_farther(tmp_path):
+    layout = LAYOUTS["coco"]
+    joints = layout.num_joints
+    pose = build_pose(np.ones((joints, 2)), np.ones(joints), score=0.5)
+    path = tmp_path / "frames"
+    for num_frames, is_new in ((6, True), (2, False)):  # the second with a smaller --max-frames
+        journal = Journal(path, {"source": "a"})
+        if is_new:
+            journal.begin()
+        for index in range(num_frames):
+            frame = FramePoses(index, index / 10, (pose,))
+            journal.add(frame, {0: 7}, is_cut=False, is_new=is_new)
+        journal.flush()
+    with journal.tracks(Recording(layout, 8, 8, 10.0, "a")) as tracks:
+        assert tracks.num_frames == 2
+        assert [list(track.frames) for track in tracks.tracks] == [[0, 1]]

@@ -19,6 +19,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class Journal:
         """All rows by person, in arrays that lie on the disk while the block runs."""
         self.flush()
         num_axes = next(
-            (one.joints.shape[1] for frame, _, _ in self.read() for one in frame.people), 2
+            (one.joints.shape[1] for frame, _, _ in self._added() for one in frame.people), 2
         )
         with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".tracks-") as folder:
             num_joints = recording.layout.num_joints
@@ -109,7 +110,7 @@ class Journal:
             counts = self._counts()
             starts = dict(zip(counts, _starts(counts.values()), strict=True))
             filled = dict(starts)
-            for frame, _, ids in self.read():
+            for frame, _, ids in self._added():
                 for pose, id_ in zip(frame.people, ids, strict=True):
                     if id_:
                         columns.put(filled[id_], frame, pose)
@@ -121,10 +122,14 @@ class Journal:
                 cuts=self.cuts,
             )
 
+    def _added(self) -> Iterator[tuple[FramePoses, bool, tuple[int, ...]]]:
+        """Of `read`, what this run has added: an interrupted one may have come farther."""
+        return takewhile(lambda line: line[0].index < self.num_frames, self.read())
+
     def _counts(self) -> dict[int, int]:
         """Rows of each id, by rising id."""
         counts: dict[int, int] = {}
-        for _, _, ids in self.read():
+        for _, _, ids in self._added():
             for id_ in filter(None, ids):
                 counts[id_] = counts.get(id_, 0) + 1
         return dict(sorted(counts.items()))

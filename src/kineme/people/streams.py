@@ -107,7 +107,6 @@ class Stream:
         self._changed = threading.Condition()
         self._failure: ServiceError | None = None
         self._reason = ""  # why the last connection ended
-        self._ends = False  # what the last connection gives is whole: after its end comes nothing
         self._is_over = self._is_closed = False
         self._shaper: Shaper | None = None
         self._picture_form: tuple[str, int, int] | None = None
@@ -169,7 +168,7 @@ class Stream:
             if self._count > before:
                 was_there, broken_at, self._reason = True, self._arrived_at, reason
                 pause = self.settings.first_pause_seconds
-                if reason == "it ended" and self._ends:
+                if reason == "it ended" and not self._leaks:
                     break
             elif not was_there and not self.settings.waits:
                 self._failure = self._no("a stream that can be read", reason)
@@ -182,9 +181,8 @@ class Stream:
 
     def _read(self) -> None:
         """Everything that one connection gives."""
-        with contextlib.closing(self._open()) as connection:
+        with contextlib.closing(self._connect()) as connection:
             is_first, start, anchor = True, 0.0, 0.0
-            self._ends = not self._leaks or connection.is_file
             for seconds, picture in connection:
                 now = time.monotonic()
                 if is_first:
@@ -193,6 +191,16 @@ class Stream:
                 self._put(picture, anchor + seconds - start, now)
                 if self._is_closed:
                     return
+
+    def _connect(self) -> Any:
+        """A connection; a file can wait, and what was read to know it is not thrown away."""
+        connection = self._open()
+        if self._leaks and connection.is_file:
+            connection.close()
+            self._leaks = False
+            self._open = _opener(self.word, self.settings, is_leaky=False)
+            return self._open()
+        return connection
 
     def _begin_connection(self, now: float, fps: float) -> float:
         """When its first frame is, in seconds since the first of all."""
