@@ -2,13 +2,15 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from kineme.engine import checkpoint as engine_checkpoint
-from kineme.engine import encryption, metrics
+from kineme.engine import encryption
+from kineme.errors import CheckpointError
 from kineme.jobs import choosing
 from kineme.jobs.choosing import NoCheckpointError, choose, damage_of, list_checkpoints, rule_of
 from parked_jobs import POSE, checkpoint, ended, trained, training_results
@@ -101,7 +103,7 @@ def test_j09_a_partial_checkpoint_is_skipped_the_next_best_used_and_that_is_said
     assert [text.partition(": ")[0] for text in found.skipped] == [str(folder / "best.pth")]
     evaluation = client.create_job(POSE, "evaluate", parent_job_id=job.id, train_datasets=str(data))
     assert evaluation.record.spec["evaluate"]["checkpoint"] == found.checkpoint.path
-    assert any(note.startswith(f"passed over: {folder}/best.pth: truncated")
+    assert any(note.startswith(f"passed over: {folder}/best.pth: a truncated")
                for note in evaluation.record.notes)  # fmt: skip
 
 
@@ -112,14 +114,14 @@ def test_j09_a_flipped_bit_is_found_although_the_file_opens(client, data):
     content[100] ^= 1
     best.write_bytes(content)
     assert name_of(chosen(client, job)) == "model_epoch_001_step_00020.pth"
-    assert damage_of(best) == "a wrong checksum of 'archive/data.pkl'"
+    assert damage_of(best) == "a damaged one (wrong checksum of 'archive/data.pkl')"
 
 
 def test_j09_with_damaged_checkpoints_alone_nothing_is_chosen(client, data):
     job = trained(client, data, {0: 0.5})
     for path in (Path(job.record.results_dir) / "train").glob("*.pth"):
         checkpoint(path, is_whole=False)
-    with pytest.raises(NoCheckpointError, match=r"damaged ones alone: .*best\.pth: truncated"):
+    with pytest.raises(NoCheckpointError, match=r"damaged ones alone: .*best\.pth: a trunc"):
         chosen(client, job)
 
 
@@ -140,8 +142,34 @@ def test_files_of_the_engine_are_whole_and_their_halves_are_not(monkeypatch, tmp
     assert damage_of(tmp_path / "missing.pth") != ""
 
 
-def test_the_metric_is_the_one_that_training_chooses_by():
-    assert metrics.METRIC == choosing.METRIC
+def packed(path, name="archive/data.pkl", compression=zipfile.ZIP_STORED, *, is_locked=False):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr(name, b"0123456789" * 20)
+    content = bytearray(path.read_bytes())
+    if is_locked:  # by zip's own means: bit 0 of the flags of its record, there and in the list
+        content[6] |= 1
+        content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("options", "received"),
+    [
+        ({"compression": zipfile.ZIP_DEFLATED}, "compressed records, which torch never writes"),
+        ({"name": "word/document.xml"}, "a zip archive that torch did not write"),
+        ({"is_locked": True}, "a truncated or damaged one ("),
+    ],
+)
+def test_what_loading_would_refuse_is_not_chosen(client, data, options, received):
+    job = trained(client, data, VALUES)
+    best = Path(job.record.results_dir) / "train/best.pth"
+    packed(best, **options)
+    found = chosen(client, job)
+    assert name_of(found) == "model_epoch_001_step_00020.pth"
+    assert found.skipped[0].startswith(f"{best}: {received}")
+    with pytest.raises(CheckpointError) as refused:
+        engine_checkpoint.load_checkpoint(best)
+    assert refused.value.problems[0].received == damage_of(best)
 
 
 def test_a_search_hands_over_its_best_trial(client, data):

@@ -20,7 +20,6 @@ import os
 import re
 import shutil
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ import torch
 from torch import nn
 
 from kineme.engine import encryption, foreign
+from kineme.engine.archive import check_whole, damaged
 from kineme.engine.encryption import LockedError
 from kineme.engine.names import find_checkpoints
 from kineme.engine.weights import WeightsReport, fit_weights
@@ -201,36 +201,11 @@ def _read(path: Path, file: IO[bytes], *, is_encrypted: bool) -> Checkpoint:
     if path.suffix == ".safetensors":
         weights, facts = _safetensors_in(path, file, is_encrypted=is_encrypted)
         return Checkpoint(path, weights, {}, facts, is_encrypted)
-    _check_archive(path, file)
+    check_whole(path, file)
     content = _unpack(path, file if is_encrypted else path)
     own = content.get("kineme")
     facts = own if isinstance(own, dict) else {}
     return Checkpoint(path, _weights_in(path, content), content, facts, is_encrypted)
-
-
-def _check_archive(path: Path, file: IO[bytes]) -> None:
-    """Hold every record against its checksum. torch itself does not."""
-    start = file.read(512)
-    size_bytes = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        # torch before 1.6: one stream of pickles, no checksums
-        return
-    if not start.startswith(b"PK"):
-        raise foreign.no_checkpoint(path, start)
-    try:
-        with zipfile.ZipFile(file) as archive:
-            foreign.check_names(path, archive.namelist())
-            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
-                raise _damaged(path, "compressed records, which torch never writes")
-            if sum(record.file_size for record in archive.infolist()) > size_bytes:
-                raise _damaged(path, "records larger than the file")
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
-        raise _damaged(path, f"a truncated or damaged one ({error})") from error
-    if broken is not None:
-        raise _damaged(path, f"a damaged one (wrong checksum of {broken!r})")
-    file.seek(0)
 
 
 def _unpack(path: Path, source: Path | IO[bytes]) -> dict[str, Any]:
@@ -243,7 +218,7 @@ def _unpack(path: Path, source: Path | IO[bytes]) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "weights_only" in reason or "Weights only" in reason:
             return _foreign(path, source)
-        raise _damaged(path, f"one that cannot be read ({reason})") from error
+        raise damaged(path, f"one that cannot be read ({reason})") from error
     if not isinstance(content, dict):
         raise CheckpointError(str(path), "a dict of tensors", f"a {type(content).__name__}")
     return {str(key): value for key, value in content.items()}
@@ -318,15 +293,9 @@ def _safetensors_in(
                 metadata = tensors.metadata()
         facts = json.loads((metadata or {}).get("kineme", "{}"))
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, f"one that cannot be read ({error})") from error
+        raise damaged(path, f"one that cannot be read ({error})") from error
     facts = facts if isinstance(facts, dict) else {}
     return weights if facts else _by_plain_names(path, weights), facts
-
-
-def _damaged(path: Path, received: str) -> CheckpointError:
-    return CheckpointError(
-        str(path), "a whole checkpoint", received, "Use another checkpoint of the same run."
-    )
 
 
 # Using

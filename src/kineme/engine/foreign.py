@@ -20,11 +20,11 @@ from typing import IO, Any, NamedTuple
 import torch
 
 from kineme.data.pickles import DAMAGES, Machine, Name, Pending, RefusedError, may_be_key
+from kineme.engine.archive import PICKLE_NAME, check_names
 from kineme.errors import CheckpointError
 
 MAX_STEPS = 2_000_000  # about 2 s; the largest network of TAO's and its optimizer take 100,000
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch's files before 1.6
-_PICKLE = "data.pkl"
 _RUNS_PROGRAMS = re.compile(
     r"(os|posix|nt|subprocess|sys|shutil|socket|importlib|runpy|pty|ctypes|webbrowser|code|timeit"
     r"|pickle|_pickle|cPickle|marshal|commands|popen2|pip)\.|"
@@ -45,18 +45,6 @@ _STORAGES = {
 }
 _DTYPES = {str(kind): kind for kind in _STORAGES.values()}
 _MAX_DIMENSIONS = 64
-_BEGINNINGS = {  # of files that are no checkpoints of torch
-    b"\x89HDF": "an HDF5 file, as Keras writes",
-    b"\x1f\x8b": "a gzip archive; unpack it first",
-    b"ftrt": "a TensorRT engine",
-    b"ptrt": "a TensorRT engine",
-}
-_NO_TENSORS = {  # of files that lie beside checkpoints
-    ".onnx": "an exported model; it cannot be trained or read back",
-    ".json": "JSON, which holds no weights",
-    ".yaml": "a spec, which holds no weights",
-}
-_ENCRYPTED_SUFFIXES = (".tlt", ".etlt", ".eff")
 
 
 @dataclass(frozen=True)
@@ -114,40 +102,6 @@ def read_tensors(path: Path, file: IO[bytes]) -> tuple[dict[str, Any], tuple[str
         ) from error
 
 
-def check_names(path: Path, names: Sequence[str]) -> None:
-    """Refuse a zip archive whose records are not those of a checkpoint."""
-    ends = {name.rpartition("/")[2] for name in names}
-    if _PICKLE not in ends:
-        is_package = "manifest.yaml" in ends
-        raise CheckpointError(
-            str(path), "a checkpoint",
-            "an EFF package of TAO's, which is encrypted" if is_package
-            else "a zip archive that torch did not write",
-            "Save the model in TAO without encryption_key." if is_package else "",
-        )  # fmt: skip
-    if "constants.pkl" in ends:
-        fix = "Save its state_dict, from a program you trust."
-        raise CheckpointError(str(path), "a dict of tensors", "a program (TorchScript)", fix)
-
-
-def no_checkpoint(path: Path, start: bytes) -> CheckpointError:
-    """What to say of a file that begins like none of torch's."""
-    fix = "Use another checkpoint of the same run."
-    begins = f"a file that starts with {start[:2]!r}"
-    kind = next((kind for head, kind in _BEGINNINGS.items() if start.startswith(head)), "")
-    if start[257:262] == b"ustar":
-        kind = "a tar archive, as the first releases of torch wrote"
-    if start and not kind and path.suffix in _ENCRYPTED_SUFFIXES:
-        kind = "encrypted, if TAO wrote it"
-        fix = "kineme does not have TAO's cipher: save the model in TAO without encryption_key."
-    if start and not kind and path.suffix in _NO_TENSORS:
-        kind = _NO_TENSORS[path.suffix]
-        fix = "Name the checkpoint of a training: best.pth or another .pth file in its folder."
-        return CheckpointError(str(path), "a checkpoint", kind, fix)
-    received = f"{begins} ({kind})" if kind else begins if start else "an empty file"
-    return CheckpointError(str(path), "a whole checkpoint", received, fix)
-
-
 BytesOf = Callable[[_Storage], bytes | memoryview]
 
 
@@ -156,8 +110,8 @@ def _archived(path: Path, file: IO[bytes]) -> tuple[Any, "_TorchMachine", BytesO
     archive = zipfile.ZipFile(file)
     names = archive.namelist()
     check_names(path, names)
-    pickles = [name for name in names if name.rpartition("/")[2] == _PICKLE]
-    folder = pickles[0].removesuffix(_PICKLE)
+    pickles = [name for name in names if name.rpartition("/")[2] == PICKLE_NAME]
+    folder = pickles[0].removesuffix(PICKLE_NAME)
     if len(pickles) > 1:
         raise ValueError("several pickles")
     if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":

@@ -18,12 +18,12 @@ from lightning_fabric import Fabric
 from kineme import __version__
 from kineme.engine import checkpoint as checkpoints
 from kineme.engine.calibration import Calibration
-from kineme.engine.metrics import METRIC
 from kineme.engine.names import (
     BEST_FILE,
     BEST_WEIGHTS_FILE,
     LAST_WEIGHTS_FILE,
     LATEST_FILE,
+    METRIC,
     checkpoint_name,
 )
 from kineme.engine.results import Run

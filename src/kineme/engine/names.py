@@ -41,6 +41,7 @@ OWN_FILES = frozenset({
     FAILED_FILE, CLIPS_FILE, REPORT_FILE, EXPORT_FILE,
 })  # fmt: skip
 
+METRIC = "val_acc"  # what says which epoch of a training is the best
 METRICS_COLUMNS = (
     "epoch", "step", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "seconds",
 )  # fmt: skip

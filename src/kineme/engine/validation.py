@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from kineme.engine import metrics
 from kineme.engine.calibration import Calibration, fit_calibration
-from kineme.engine.metrics import METRIC
+from kineme.engine.names import METRIC
 from kineme.network import Answers, Dataset
 
 

@@ -10,27 +10,27 @@ Leaves out: whether the job may be a parent at all (parents.py), loading (engine
 import json
 import math
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from kineme.engine.archive import check_whole
 from kineme.engine.names import (
     BEST_FILE,
     CHECKPOINT_PATTERN,
+    METRIC,
     METRICS_FILE,
     ONNX_FILE,
     OPENVINO_FILE,
     find_checkpoints,
     read_metrics,
 )
-from kineme.errors import KinemeError, SpecError, listed
+from kineme.errors import CheckpointError, KinemeError, SpecError, listed
 from kineme.jobs.record import JobRecord
 from kineme.jobs.store import AUTOML_FOLDER, JobStore
 
 Rule = Literal["best", "latest"] | int
-METRIC = "val_acc"  # of engine/metrics.py, which imports torch
 RULES: Mapping[str, Rule] = {"best": "best", "latest": "latest"}
 METHODS: Mapping[str, Rule | None] = {  # TAO's names; None: the number is in EPOCH_KEY
     "best_model": "best",
@@ -209,21 +209,18 @@ def damage_of(path: Path, *, is_thorough: bool = True) -> str:
     """Why a model file is not whole, or "". is_thorough: all of it is read."""
     try:
         with open(path, "rb") as file:
-            head = file.read(16)
-            if head.startswith(b"PK"):
-                with zipfile.ZipFile(file) as archive:
-                    broken = archive.testzip() if is_thorough else None
-                return f"a wrong checksum of {broken!r}" if broken else ""
-        size = path.stat().st_size
-    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
-        return f"truncated or damaged ({error})"
-    if is_encrypted(path):
-        return "" if size >= _SMALLEST_ENCRYPTED_BYTES else "cut off within its header"
-    if path.suffix in (".onnx", ".xml"):
-        return "" if size else "empty"
-    if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        return ""  # of torch before 1.6, which has no checksums
-    return "no checkpoint"
+            if file.read(2) != b"PK":
+                size = path.stat().st_size
+                if is_encrypted(path):
+                    return "" if size >= _SMALLEST_ENCRYPTED_BYTES else "cut off within its header"
+                if path.suffix in (".onnx", ".xml"):
+                    return "" if size else "empty"
+            check_whole(path, file, is_thorough=is_thorough)
+    except CheckpointError as error:
+        return error.problems[0].received
+    except OSError as error:
+        return f"one that cannot be read ({error})"
+    return ""
 
 
 def is_encrypted(path: str | Path) -> bool:
