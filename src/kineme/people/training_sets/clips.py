@@ -39,9 +39,9 @@ from kineme.people.training_sets.splits import (
 )
 from kineme.people.training_sets.tracked_videos import TrackedVideo, track_videos
 from kineme.pose_classification.convert.clips import (
-    TRAIN,
+    TRAIN_STEM,
     UNKNOWN,
-    VAL,
+    VAL_STEM,
     WHOLE,
     Clip,
     Source,
@@ -130,7 +130,7 @@ def _by_official_lists(settings: Any, tally: Tally) -> tuple[list[Found], str]:
     number = PROTOCOLS.index(settings.protocol) + 1
     videos = read_hmdb(_Lists(settings.data, number), tally).videos
     found = [
-        Found(v.path, f"{v.label}/{v.name}", v.label, VAL if v.split == TEST else TRAIN)
+        Found(v.path, f"{v.label}/{v.name}", v.label, VAL_STEM if v.split == TEST else TRAIN_STEM)
         for v in videos
     ]
     return _of_classes(found, settings.classes), settings.protocol

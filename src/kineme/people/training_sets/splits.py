@@ -18,7 +18,7 @@ from pathlib import Path
 from kineme.data.conversion import Tally
 from kineme.data.subjects import subjects_of
 from kineme.errors import DataError, listed
-from kineme.pose_classification.convert.clips import TRAIN, VAL
+from kineme.pose_classification.convert.clips import TRAIN_STEM, VAL_STEM
 from kineme.pose_classification.convert.folders import STEMS, Found
 from kineme.pose_classification.convert.reading import read_rows
 
@@ -77,14 +77,14 @@ def hold_out(
         )
         for name in sorted(held):
             tally.add(what, name)
-    stems = (VAL if held_out else TRAIN for held_out in is_held)
+    stems = (VAL_STEM if held_out else TRAIN_STEM for held_out in is_held)
     return [replace(c, stem=stem) for c, stem in zip(found, stems, strict=True)], words
 
 
 def note_absent_classes(found: Sequence[Found], tally: Tally) -> None:
     """Count classes that one side of a split lacks."""
     labels = {clip.label for clip in found if clip.label is not None}
-    for stem, words in ((TRAIN, "training"), (VAL, "validation")):
+    for stem, words in ((TRAIN_STEM, "training"), (VAL_STEM, "validation")):
         there = [clip.label for clip in found if clip.stem == stem]
         if there:
             for label in sorted(labels - set(there)):

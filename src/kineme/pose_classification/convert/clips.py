@@ -23,7 +23,8 @@ from kineme.pose_classification.people import by_motion, motion_energy
 T = TypeVar("T")
 R = TypeVar("R")
 
-TRAIN, VAL, TEST = "train_data", "val_data", "test_data"  # stems of the files written
+# Of the files written.
+TRAIN_STEM, VAL_STEM, TEST_STEM = "train_data", "val_data", "test_data"
 WHOLE = "data"  # where there is no split
 UNKNOWN = -1  # the label of a clip nobody labelled
 

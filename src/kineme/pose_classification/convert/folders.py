@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from kineme.data.conversion import Tally, path_of
 from kineme.errors import DataError, listed
 from kineme.pose_classification.convert.clips import (
-    TEST,
-    TRAIN,
+    TEST_STEM,
+    TRAIN_STEM,
     UNKNOWN,
-    VAL,
+    VAL_STEM,
     WHOLE,
     Clip,
     Source,
@@ -31,7 +31,7 @@ from kineme.pose_classification.convert.clips import (
 from kineme.pose_classification.convert.reading import children_of, class_names, read_rows
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-STEMS = {"train": TRAIN, "val": VAL, "test": TEST}
+STEMS = {"train": TRAIN_STEM, "val": VAL_STEM, "test": TEST_STEM}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 
 from kineme.data.conversion import Tally, folder_of
 from kineme.errors import DataError
-from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source, read_each
+from kineme.pose_classification.convert.clips import (
+    TRAIN_STEM,
+    VAL_STEM,
+    WHOLE,
+    Clip,
+    Source,
+    read_each,
+)
 from kineme.pose_classification.convert.reading import (
     children_of,
     choose_protocol,
@@ -135,7 +142,7 @@ def _clips(paths: Sequence[Path], protocol: str) -> Iterator[Clip]:
             id=path.stem,
             skeleton=read_skeleton_file(path),
             label=action - 1,
-            stem=WHOLE if is_train is None else TRAIN if is_train else VAL,
+            stem=WHOLE if is_train is None else TRAIN_STEM if is_train else VAL_STEM,
         )
 
     return read_each(paths, read)

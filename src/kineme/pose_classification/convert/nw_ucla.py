@@ -19,7 +19,14 @@ from typing import Any
 
 from kineme.data.conversion import Tally, folder_of
 from kineme.errors import DataError
-from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source, read_each
+from kineme.pose_classification.convert.clips import (
+    TRAIN_STEM,
+    VAL_STEM,
+    WHOLE,
+    Clip,
+    Source,
+    read_each,
+)
 from kineme.pose_classification.convert.reading import (
     children_of,
     choose_protocol,
@@ -40,7 +47,7 @@ CLASSES = (
     "throw",
     "carry",
 )
-_INNER = {"view_1_2": {1: TRAIN, 2: VAL}, "view_2_1": {2: TRAIN, 1: VAL}}
+_INNER = {"view_1_2": {1: TRAIN_STEM, 2: VAL_STEM}, "view_2_1": {2: TRAIN_STEM, 1: VAL_STEM}}
 PROTOCOLS = ("cross_view", *(f"cross_subject_{subject}" for subject in range(1, 11)), *_INNER)
 _NAME = re.compile(r"a\d+_s(?P<subject>\d+)_e\d+_v(?P<view>\d+)\.json")
 
@@ -90,5 +97,5 @@ def _stem(protocol: str, *, subject: int, view: int) -> str | None:
     if protocol in _INNER:
         return _INNER[protocol].get(view)
     if protocol == "cross_view":
-        return VAL if view == 3 else TRAIN
-    return VAL if protocol == f"cross_subject_{subject}" else TRAIN
+        return VAL_STEM if view == 3 else TRAIN_STEM
+    return VAL_STEM if protocol == f"cross_subject_{subject}" else TRAIN_STEM

@@ -23,8 +23,8 @@ from kineme.data.conversion import Tally, path_of
 from kineme.data.pickles import read_plain_pickle
 from kineme.errors import DataError, SpecError, listed
 from kineme.pose_classification.convert.clips import (
-    TRAIN,
-    VAL,
+    TRAIN_STEM,
+    VAL_STEM,
     WHOLE,
     Clip,
     Source,
@@ -86,7 +86,7 @@ def _choose(settings: Any, splits: Any) -> tuple[str, dict[str, str]]:
         expected = f"names that are in {' or in '.join(pairs[chosen])}"
         received = f"{len(both):,} in both: {listed(sorted(both))}"
         raise DataError("split", expected, received, "Take each out of one of them.")
-    return chosen, dict.fromkeys(parts[0], TRAIN) | dict.fromkeys(parts[1], VAL)
+    return chosen, dict.fromkeys(parts[0], TRAIN_STEM) | dict.fromkeys(parts[1], VAL_STEM)
 
 
 def _clips(

@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 
 from kineme.data.conversion import Tally, folder_of
 from kineme.errors import DataError
-from kineme.pose_classification.convert.clips import TRAIN, VAL, WHOLE, Clip, Source, read_each
+from kineme.pose_classification.convert.clips import (
+    TRAIN_STEM,
+    VAL_STEM,
+    WHOLE,
+    Clip,
+    Source,
+    read_each,
+)
 from kineme.pose_classification.convert.reading import (
     children_of,
     choose_protocol,
@@ -105,4 +112,4 @@ def read_take(path: Path) -> NDArray[np.float32]:
 def _stem(protocol: str, pair: str) -> str:
     if protocol == "none":
         return WHOLE
-    return VAL if pair in FOLDS[PROTOCOLS.index(protocol)] else TRAIN
+    return VAL_STEM if pair in FOLDS[PROTOCOLS.index(protocol)] else TRAIN_STEM
