@@ -17,11 +17,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kineme.people.tracking.smoothing import SLACK_SECONDS
+
 UNKNOWN = "unknown"
 NO_PERSON = "no person"
 PERSON = "person"  # seen, where there is no model to say what they do
-
-_SLACK_SECONDS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Decider:
             self._next.add(one)
         if self._is_between_labels:
             self._next.doubtful.append(cell)
-        if self._next.end - self._next.start >= self._min_seconds - _SLACK_SECONDS:
+        if self._next.end - self._next.start >= self._min_seconds - SLACK_SECONDS:
             yield from self._enter_next()
 
     def finish(self, end: float) -> Iterator[Segment]:

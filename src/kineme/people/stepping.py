@@ -29,11 +29,10 @@ from kineme.people.classifier import PoseClassifier
 from kineme.people.poses import FramePoses, PersonPose
 from kineme.people.segments import Segment
 from kineme.people.timeline import Timeline, TimelineSettings, Window
+from kineme.people.tracking.smoothing import SLACK_SECONDS, SmoothingSettings
 from kineme.pose_classification.layouts import Layout
 from kineme.pose_classification.steps.stepped_model import SteppedModel, Steps
 from kineme.pose_classification.steps.values import SteppedValues
-
-_SLACK_SECONDS = 1e-6  # by which sums of fractions may be off
 
 
 class SteppedClassifier(PoseClassifier):
@@ -52,7 +51,7 @@ class SteppedClassifier(PoseClassifier):
         *,
         fps: float,
         window_seconds: float = 0.0,
-        max_gap_seconds: float = 0.5,
+        max_gap_seconds: float = SmoothingSettings.max_gap_seconds,
         key: str | None = None,
         uses_threshold: bool = True,
         estimator: str = "",
@@ -183,7 +182,7 @@ class SteppedTimeline(Timeline):
         poses, now = dict(found), frame.seconds
         self._last_seen |= dict.fromkeys(poses, now)
         for person, last_seen in list(self._last_seen.items()):
-            if now - last_seen > self.settings.end_after_seconds + _SLACK_SECONDS:
+            if now - last_seen > self.settings.end_after_seconds + SLACK_SECONDS:
                 self._stepped.finish(person)
                 del self._last_seen[person]
             else:
@@ -210,7 +209,7 @@ class SteppedTimeline(Timeline):
     def _pass_on(self) -> tuple[Segment, ...]:
         """Frames up to which everybody's answers are complete."""
         limits = (self._stepped.complete_until(person) for person in self._stepped.people)
-        limit = min(limits, default=math.inf) + _SLACK_SECONDS
+        limit = min(limits, default=math.inf) + SLACK_SECONDS
         over: list[Segment] = []
         while self._waiting and self._waiting[0][0].seconds <= limit:
             over += super().update(*self._waiting.popleft())
@@ -242,7 +241,7 @@ class _Gaps:
     put on a line between two sights; what comes out is what `smoothing.fill_gaps` makes of all."""
 
     def __init__(self, max_gap_seconds: float) -> None:
-        self._longest = max_gap_seconds + _SLACK_SECONDS if max_gap_seconds > 0 else -1.0
+        self._longest = max_gap_seconds + SLACK_SECONDS if max_gap_seconds > 0 else -1.0
         self._held: deque[_Frame] = deque()
         self._joints = np.zeros((0, 2), np.float32)  # (V, D) where each was seen last
         self._confidence = np.zeros(0, np.float32)

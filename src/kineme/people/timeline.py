@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 from kineme.data.tracks import Track
 from kineme.people.poses import FramePoses, PersonPose
 from kineme.people.segments import NO_PERSON, PERSON, Cell, Decider, Segment, SegmentSettings
-from kineme.people.tracking.smoothing import fill_gaps
-
-_SLACK_SECONDS = 1e-6  # by which sums of fractions may be off
+from kineme.people.tracking.recording import track_of
+from kineme.people.tracking.smoothing import SLACK_SECONDS, SmoothingSettings, fill_gaps
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class TimelineSettings:
     end_after_seconds: float = 3.0
     min_seen: float = 0.5
     frame_seconds: float = 0.04
-    max_gap_seconds: float = 0.5
+    max_gap_seconds: float = SmoothingSettings.max_gap_seconds
     min_empty_seconds: float = 1.0
     num_persons: int = 1
     segments: SegmentSettings = field(default_factory=SegmentSettings)
@@ -199,7 +198,7 @@ class Timeline:
             due = [
                 track
                 for track in self._tracks.values()
-                if self._at(track, track.next_window) + length <= now + _SLACK_SECONDS
+                if self._at(track, track.next_window) + length <= now + SLACK_SECONDS
             ]
             if not due:
                 return
@@ -243,7 +242,7 @@ class Timeline:
         frames = [
             (index, seconds)
             for index, seconds in self._frames
-            if begin - _SLACK_SECONDS <= seconds < end - _SLACK_SECONDS
+            if begin - SLACK_SECONDS <= seconds < end - SLACK_SECONDS
         ]
         num_seen = sum(index in track.rows for index, _ in frames)
         if not num_seen or num_seen < self.settings.min_seen * len(frames):
@@ -269,16 +268,7 @@ class Timeline:
         """One person through `frames`, short gaps filled."""
         seen = [(index, seconds) for index, seconds in frames if index in track.rows]
         poses = [track.rows[index] for index, _ in seen]
-        rows = Track(
-            track.id,
-            np.array([index for index, _ in seen], np.int64),
-            np.array([seconds for _, seconds in seen]),
-            np.stack([pose.joints for pose in poses]),
-            np.stack([pose.confidence for pose in poses]),
-            np.stack([pose.box for pose in poses]),
-            np.array([pose.score for pose in poses], np.float32),
-        )
-        rows = fill_gaps(rows, self.settings.max_gap_seconds)
+        rows = fill_gaps(track_of(track.id, seen, poses), self.settings.max_gap_seconds)
         return _spread(rows, frames)
 
     def _at(self, track: _Track, strides: int) -> float:
@@ -332,11 +322,11 @@ class Timeline:
         """Whether a cell shows its person; a frame is shown until the next one comes."""
         shown = None
         for index, seconds in self._frames:
-            if seconds >= end - _SLACK_SECONDS:
+            if seconds >= end - SLACK_SECONDS:
                 break
-            if seconds >= begin - _SLACK_SECONDS and index in track.rows:
+            if seconds >= begin - SLACK_SECONDS and index in track.rows:
                 return True
-            shown = index if seconds < begin - _SLACK_SECONDS else None
+            shown = index if seconds < begin - SLACK_SECONDS else None
         return shown in track.rows
 
     def _close(self, tracks: Sequence[_Track]) -> list[Segment]:
@@ -344,7 +334,7 @@ class Timeline:
         over: list[Segment] = []
         for track, begin, answer in self._last_answers(tracks):
             end = track.last_seen + self.settings.frame_seconds
-            while self._at(track, track.next_cell) < end - _SLACK_SECONDS:
+            while self._at(track, track.next_cell) < end - SLACK_SECONDS:
                 number = track.next_cell
                 cell_end = min(self._at(track, number + 1), end)
                 self._add_last(track, number, begin=begin, end=cell_end, answer=answer)
@@ -356,7 +346,7 @@ class Timeline:
     # Who is there ------------------------------------------------------------------------
 
     def _gone(self, now: float) -> list[_Track]:
-        limit = self.settings.end_after_seconds + _SLACK_SECONDS
+        limit = self.settings.end_after_seconds + SLACK_SECONDS
         return [track for track in self._tracks.values() if now - track.last_seen > limit]
 
     def _empty(self, now: float, is_anybody: bool) -> list[Segment]:
@@ -397,7 +387,7 @@ class Timeline:
             del track.rows[oldest]
 
     def _first_index(self, seconds: float) -> int:
-        return next((i for i, at in self._frames if at >= seconds - _SLACK_SECONDS), 0)
+        return next((i for i, at in self._frames if at >= seconds - SLACK_SECONDS), 0)
 
     def _forget_frames(self, now: float) -> None:
         settings = self.settings

@@ -6,7 +6,7 @@ Leaves out: following people (tracker.py), the file (data/tracks.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,20 +49,21 @@ class Recording:
 
 @dataclass
 class _Rows:
-    frames: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    frames: list[tuple[int, float]] = field(default_factory=list)  # index, seconds
     poses: list[PersonPose] = field(default_factory=list)
 
-    def track(self, id_: int) -> Track:
-        return Track(
-            id_,
-            np.array(self.frames, np.int64),
-            np.array(self.seconds, np.float64),
-            np.stack([pose.joints for pose in self.poses]),
-            np.stack([pose.confidence for pose in self.poses]),
-            np.stack([pose.box for pose in self.poses]),
-            np.array([pose.score for pose in self.poses], np.float32),
-        )
+
+def track_of(id_: int, frames: Sequence[tuple[int, float]], poses: Sequence[PersonPose]) -> Track:
+    """One person, seen in `frames` (index, seconds) as in `poses`."""
+    return Track(
+        id_,
+        np.array([index for index, _ in frames], np.int64),
+        np.array([seconds for _, seconds in frames], np.float64),
+        np.stack([pose.joints for pose in poses]),
+        np.stack([pose.confidence for pose in poses]),
+        np.stack([pose.box for pose in poses]),
+        np.array([pose.score for pose in poses], np.float32),
+    )
 
 
 class TracksRecorder:
@@ -82,8 +83,7 @@ class TracksRecorder:
             self._cuts.append(frame.index)
         for id_, pose in found:
             rows = self._rows.setdefault(id_, _Rows())
-            rows.frames.append(frame.index)
-            rows.seconds.append(frame.seconds)
+            rows.frames.append((frame.index, frame.seconds))
             rows.poses.append(pose)
             self._num_axes = pose.joints.shape[1]
 
@@ -92,7 +92,7 @@ class TracksRecorder:
     ) -> Tracks:
         """What was added so far, as tracks of a video of that size, rate and name."""
         return Recording(layout, width, height, fps, source).tracks(
-            [self._rows[id_].track(id_) for id_ in sorted(self._rows)],
+            [track_of(id_, rows.frames, rows.poses) for id_, rows in sorted(self._rows.items())],
             num_frames=self._num_frames,
             num_axes=self._num_axes,
             cuts=self._cuts,

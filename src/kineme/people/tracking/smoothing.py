@@ -23,7 +23,7 @@ from kineme.data.tracks import Track, Tracks
 
 Array = NDArray[np.float64]
 
-_SLACK_SECONDS = 1e-6  # by which sums of fractions may be off
+SLACK_SECONDS = 1e-6  # by which sums of fractions may be off
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def fill_gaps(track: Track, max_gap_seconds: float) -> Track:
 
 def _with_rows_between(track: Track, max_gap_seconds: float) -> Track:
     """Rows without anything seen for the frames missing in short gaps."""
-    is_short = np.diff(track.seconds) <= max_gap_seconds + _SLACK_SECONDS
+    is_short = np.diff(track.seconds) <= max_gap_seconds + SLACK_SECONDS
     num_more = np.where(is_short, np.diff(track.frames) - 1, 0)
     if not num_more.any():
         return track
@@ -196,7 +196,7 @@ def _neighbours(
     is_inside = (before >= 0) & (after < len(seconds))
     before, after = np.where(is_inside, before, own), np.where(is_inside, after, own)
     gap = seconds[after] - seconds[before]
-    is_filled = (gap > 0) & (gap <= max_gap_seconds + _SLACK_SECONDS)
+    is_filled = (gap > 0) & (gap <= max_gap_seconds + SLACK_SECONDS)
     before, after = np.where(is_filled, before, own), np.where(is_filled, after, own)
     share = (seconds[own] - seconds[before]) / np.where(is_filled, gap, 1)
     return before, after, share
