@@ -2,10 +2,22 @@
 
 import csv
 
+import pytest
 import torch
 
+import thin
+from acting import act, scene_of, train_actor, write_scene
 from kineme.engine.checkpoint import save
 from kineme.people import command
+
+
+def build_actor(folder):
+    """(checkpoint, video, key points) of one who waves and one who stands."""
+    with pytest.MonkeyPatch.context() as patch:
+        thin.make_thin(patch)
+        checkpoint = train_actor(folder)
+    scene = scene_of(act("wave", 30, x=40, seed=3), act("still", 30, x=110, seed=1))
+    return checkpoint, *write_scene(folder, scene)
 
 
 def changed(

@@ -1,4 +1,4 @@
-"""What a checkpoint decides in an analysis: who is unknown, how many are seen, which key."""
+"""What a checkpoint decides in an analysis: who is unknown, and how many are seen."""
 
 import dataclasses
 import json
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import thin
-from acting import CLASSES, FPS, HEIGHT, WIDTH, act, scene_of, train_actor, write_scene
-from acting_checkpoints import changed, labels, run
+from acting import CLASSES, FPS, HEIGHT, WIDTH, act
+from acting_checkpoints import build_actor, changed, labels, run
 from kineme.cli import main
 from kineme.engine.checkpoint import save
 from kineme.errors import CheckpointError
@@ -21,7 +21,6 @@ from kineme.people.sources import StoredSource
 from kineme.people.timeline import Timeline, TimelineSettings, Window
 from kineme.pose_classification.layouts import LAYOUTS
 
-KEY = "a key that nobody should see"
 COCO = LAYOUTS["coco"]
 
 
@@ -32,13 +31,7 @@ def _thin_models(monkeypatch):
 
 @pytest.fixture(scope="module")
 def actor(tmp_path_factory):
-    """(checkpoint, video, key points) of one who waves and one who stands."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    with pytest.MonkeyPatch.context() as patch:
-        thin.make_thin(patch)
-        checkpoint = train_actor(folder)
-    scene = scene_of(act("wave", 30, x=40, seed=3), act("still", 30, x=110, seed=1))
-    return checkpoint, *write_scene(folder, scene)
+    return build_actor(tmp_path_factory.mktemp("checkpoints"))
 
 
 def window_of(body, others=()):

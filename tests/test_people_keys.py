@@ -3,8 +3,7 @@
 import pytest
 
 import thin
-from acting import act, scene_of, train_actor, write_scene
-from acting_checkpoints import changed, labels, run
+from acting_checkpoints import build_actor, changed, labels, run
 from kineme.cli import main
 from kineme.errors import CheckpointError, SpecError
 from kineme.people import command
@@ -20,13 +19,7 @@ def _thin_models(monkeypatch):
 
 @pytest.fixture(scope="module")
 def actor(tmp_path_factory):
-    """(checkpoint, video, key points) of one who waves and one who stands."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    with pytest.MonkeyPatch.context() as patch:
-        thin.make_thin(patch)
-        checkpoint = train_actor(folder)
-    scene = scene_of(act("wave", 30, x=40, seed=3), act("still", 30, x=110, seed=1))
-    return checkpoint, *write_scene(folder, scene)
+    return build_actor(tmp_path_factory.mktemp("checkpoints"))
 
 
 def test_an_encrypted_checkpoint_opens_with_its_key_which_is_nowhere(

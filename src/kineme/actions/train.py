@@ -29,7 +29,7 @@ from kineme.engine.checkpoint import Checkpoint
 from kineme.engine.feeding import Feed, build_feed, steps_per_epoch, training_requests
 from kineme.engine.keeping import Keeper, changed_data, model_facts
 from kineme.engine.memory import keep_freed_memory
-from kineme.engine.metrics import METRIC
+from kineme.engine.names import METRIC
 from kineme.engine.objective import Objective, load_teacher
 from kineme.engine.predict import predict
 from kineme.engine.progress import track

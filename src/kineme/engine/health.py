@@ -13,7 +13,7 @@ from typing import Any
 from kineme.engine.chance import Chance
 
 EXPLODED = 10.0  # times the loss of guessing
-EXPLODED_AT_ONCE = 1000.0  # the same of the first epoch: fresh models begin up to 50 times above it
+EXPLODED_AT_ONCE = 1000.0  # the same of the first epoch: a fresh CTR-GCN of 3 classes was at 20
 ENOUGH = (5, 100)  # epochs and steps after which a model has learned something
 ENOUGH_AT_REST = (2, 1000)  # where the loss does not even fall
 CLEARLY_BELOW = 0.9  # of the loss of guessing; there, something is learned

@@ -13,13 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kineme.engine import names
-
 Scores = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]
 Shares = NDArray[np.float64]
 
-METRIC = names.METRIC
 NO_ANSWER = "no answer"  # in the place of a class's name, where columns are named
 
 
